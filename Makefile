@@ -1,0 +1,69 @@
+# Skyward for Kubernetes. `make help` lists the targets; `make hello` and `make test` are the two to begin with.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# every run uses the lock file; tests and the program itself see the same environment
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+RUN := $(UV) run --no-sync
+LAYERS := unit fake cluster chaos
+PYTEST := $(RUN) python -m pytest
+
+.PHONY: help install hello test lint $(LAYERS) crds build bench system-packages clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+install: .venv/.installed ## create .venv from the lock file
+
+.venv/.installed: uv.lock pyproject.toml sdk/pyproject.toml operator/pyproject.toml | $(UV)
+	@echo "install: Python environment from uv.lock"
+	$(UV) sync --locked
+	@touch $@
+
+.tools/bin/uv:
+	@echo "install: uv, into .tools (no uv on the PATH)"
+	python3 -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check "uv>=0.9"
+
+hello: install ## train a classifier on two local nodes: installs, starts a control plane, runs examples/digits.py
+	$(RUN) python examples/digits.py
+
+test: lint $(LAYERS) ## run everything: lint, types, import contracts, and every layer of tests
+	@$(RUN) python tests/report.py $(LAYERS)
+
+lint: install ## format check, lint, strict types, import contracts
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy sdk/src operator/src tests benchmarks
+	$(RUN) lint-imports
+
+unit: install ## pure code: no processes, no network
+	$(PYTEST) tests/unit --junitxml=reports/unit.xml
+
+fake: install system-packages ## one real part at a time, against a fake of what is around it
+	$(PYTEST) tests/fake --junitxml=reports/fake.xml
+
+cluster: install system-packages ## a real API server, the real operator, real SSH, the front door
+	$(PYTEST) tests/cluster --junitxml=reports/cluster.xml
+
+chaos: install system-packages ## kill each part while work is under way
+	$(PYTEST) tests/chaos --junitxml=reports/chaos.xml
+
+crds: install ## write crds/*.yaml from the models
+	$(RUN) python -m skyward.contract crds
+
+build: install ## build both wheels into dist/
+	rm -rf dist
+	$(UV) build --all-packages --wheel --out-dir dist
+
+bench: install ## measure calls, maps and start-up beside their limits
+	$(RUN) python -m benchmarks
+
+system-packages: # OpenSSH's server, which some tests run beside the built-in one
+	@command -v sshd >/dev/null || test -x /usr/sbin/sshd || { \
+	  echo "install: openssh-server (needed by the tests)"; \
+	  as_root=""; [ "$$(id -u)" = 0 ] || as_root="sudo"; \
+	  $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq openssh-server >/dev/null; }
+
+clean: ## remove what was built here (never the state of a running control plane)
+	rm -rf .venv .tools dist build reports .mypy_cache .ruff_cache .pytest_cache .hypothesis
