@@ -1,3 +1,174 @@
-"""Ephemeral GPU compute that feels like a function call and is run like infrastructure."""
+"""Ephemeral GPU compute that feels like a function call and is run like infrastructure.
+
+`import skyward as sky` loads the standard library only: the names that a function needs on a VM at once,
+everything else at its first use. `pending >> sky` sends to the pool of the enclosing `with`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# These two names are also modules here: bound first, before a submodule import could bind the module.
+from skyward.gather import gather as gather  # isort: skip
+from skyward.shard import shard as shard  # isort: skip
+from skyward.functions import Function, PendingFunction, PendingFunctionGroup, Retry, compute, function
+from skyward.runtime import InstanceInfo, current, instance_info, is_head
+
+if TYPE_CHECKING:
+    from skyward import accelerators as accelerators
+    from skyward import errors as errors
+    from skyward import time as time
+    from skyward.errors import (
+        ArgumentTooLarge,
+        BootstrapFailed,
+        ControlPlaneError,
+        EnvironmentMismatch,
+        GatewayError,
+        Indeterminate,
+        NoControlPlane,
+        NodeLost,
+        NotPicklable,
+        PayloadError,
+        PoolDeleted,
+        PoolError,
+        PoolNotFound,
+        PoolNotReady,
+        PoolStalled,
+        QueueTimeout,
+        RemoteError,
+        RemoteTraceback,
+        ResultNotPicklable,
+        SchemaMismatch,
+        SkywardError,
+        TaskCancelled,
+        TaskError,
+        TaskTimeout,
+        WorkerDied,
+    )
+    from skyward.image import DEFAULT_IMAGE, Image, PipIndex
+    from skyward.pools import Compute, Pool
+    from skyward.providers import (
+        AWS,
+        GCP,
+        DigitalOcean,
+        Hyperstack,
+        Local,
+        Novita,
+        Provider,
+        RunPod,
+        Scaleway,
+        TensorDock,
+        VastAI,
+        Verda,
+        Vultr,
+    )
+    from skyward.spec import Accelerator, Nodes, Options, Spec, Volume, Worker
 
 __version__ = "0.1.0"
+
+_ERRORS = (
+    "ArgumentTooLarge BootstrapFailed ControlPlaneError EnvironmentMismatch GatewayError Indeterminate "
+    "NoControlPlane NodeLost NotPicklable PayloadError PoolDeleted PoolError PoolNotFound PoolNotReady "
+    "PoolStalled QueueTimeout RemoteError RemoteTraceback ResultNotPicklable SchemaMismatch SkywardError "
+    "TaskCancelled TaskError TaskTimeout WorkerDied"
+)
+_PROVIDERS = (
+    "AWS DigitalOcean GCP Hyperstack Local Novita Provider RunPod Scaleway TensorDock VastAI Verda Vultr"
+)
+_LAZY = {
+    **dict.fromkeys(_ERRORS.split(), "skyward.errors"),
+    **dict.fromkeys(_PROVIDERS.split(), "skyward.providers"),
+    **dict.fromkeys(("DEFAULT_IMAGE", "Image", "PipIndex"), "skyward.image"),
+    **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
+    **dict.fromkeys(("Accelerator", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"),
+}
+_MODULES = ("accelerators", "errors", "time")
+
+__all__ = [
+    "function",
+    "compute",
+    "gather",
+    "shard",
+    "instance_info",
+    "is_head",
+    "current",
+    "Function",
+    "PendingFunction",
+    "PendingFunctionGroup",
+    "Retry",
+    "InstanceInfo",
+    "Compute",
+    "Pool",
+    "Spec",
+    "Nodes",
+    "Worker",
+    "Options",
+    "Volume",
+    "Accelerator",
+    "Image",
+    "PipIndex",
+    "DEFAULT_IMAGE",
+    "Provider",
+    "Local",
+    "AWS",
+    "DigitalOcean",
+    "GCP",
+    "Hyperstack",
+    "Novita",
+    "RunPod",
+    "Scaleway",
+    "TensorDock",
+    "VastAI",
+    "Verda",
+    "Vultr",
+    "accelerators",
+    "errors",
+    "time",
+    "SkywardError",
+    "ControlPlaneError",
+    "NoControlPlane",
+    "SchemaMismatch",
+    "GatewayError",
+    "PoolError",
+    "PoolNotFound",
+    "PoolNotReady",
+    "PoolStalled",
+    "BootstrapFailed",
+    "PoolDeleted",
+    "TaskError",
+    "NotPicklable",
+    "ArgumentTooLarge",
+    "EnvironmentMismatch",
+    "PayloadError",
+    "QueueTimeout",
+    "TaskTimeout",
+    "TaskCancelled",
+    "WorkerDied",
+    "NodeLost",
+    "Indeterminate",
+    "ResultNotPicklable",
+    "RemoteError",
+    "RemoteTraceback",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value: Any = getattr(import_module(_LAZY[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"skyward.{name}")
+    else:
+        raise AttributeError(_unknown(name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, __all__, n=1)
+    return f"module 'skyward' has no attribute {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")

@@ -1,0 +1,273 @@
+"""`@sky.function` and the operators: work that is described now and runs where it is sent.
+
+Calling a decorated function makes a frozen `PendingFunction`; nothing runs until an operator sends it to a
+target (a pool, or the module `skyward` itself, which stands for the pool of the enclosing `with`).
+This module travels to the VM: standard library only.
+"""
+
+import functools
+import inspect
+import reprlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, overload
+
+from skyward.runtime import call
+
+if TYPE_CHECKING:
+    from skyward.pools import Pool
+
+    type Target = Pool | ModuleType
+    """Where an operator sends work: a pool, or the module `skyward` for the pool of the enclosing `with`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a call is tried again, and how long it waits (seconds, doubling up to `max_backoff`)."""
+
+    on_interruption: int = 3
+    on_exception: int = 0
+    backoff: int = 1
+    max_backoff: int = 60
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingFunction[T]:
+    """A call that has not been made: the function, its arguments, and how it shall run."""
+
+    function: Callable[..., T]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    queue_timeout: float | None = None
+    retry: Retry | None = None
+
+    # numpy must not try to broadcast over a pending call in `(f() >> pool) & g()`.
+    __array_ufunc__ = None
+
+    def with_timeout(self, seconds: float | None) -> "PendingFunction[T]":
+        """Stop the call after `seconds` of running; None means no limit."""
+        return replace(self, timeout=_positive("timeout", seconds))
+
+    def with_queue_timeout(self, seconds: float | None) -> "PendingFunction[T]":
+        """Give up after `seconds` of waiting for a slot; None means no limit."""
+        return replace(self, queue_timeout=_positive("queue timeout", seconds))
+
+    def with_retry(
+        self, on_exception: int = 0, *, on_interruption: int = 3, backoff: int = 1, max_backoff: int = 60
+    ) -> "PendingFunction[T]":
+        """Try again after an exception of the function, or after the loss of its node, this many times."""
+        return replace(self, retry=Retry(on_interruption, on_exception, backoff, max_backoff))
+
+    def __rshift__(self, target: "Target") -> T:
+        """`pending >> pool`: run on one node and return the result."""
+        return resolve(target).run(self)
+
+    def __gt__(self, target: "Target") -> Future[T]:
+        """`pending > pool`: start on one node and return a Future."""
+        return resolve(target).run_async(self)
+
+    def __matmul__(self, target: "Target") -> list[T]:
+        """`pending @ pool`: run on every node; one result per node, in the order of their index."""
+        return resolve(target).broadcast(self)
+
+    def __and__[U](self, other: "PendingFunction[U]") -> "PendingFunctionGroup[T, U]":
+        """`a() & b()`: a group that runs in parallel."""
+        return PendingFunctionGroup((self, checked_member(other)))
+
+    def __rand__(self, other: object) -> NoReturn:
+        checked_member(other)
+        raise AssertionError("a pending function on the left handles & itself")
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} has not run, so it is neither true nor false. Send it to a pool first: "
+            f"{self.name}(…) >> pool"
+        )
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def __repr__(self) -> str:
+        parts = [_short(value) for value in self.args]
+        parts += [f"{key}={_short(value)}" for key, value in self.kwargs.items()]
+        return f"<pending {self.name}({', '.join(parts)})>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingFunctionGroup[*Ts]:
+    """Calls that run in parallel, as one task; made with `&` or `gather`."""
+
+    members: tuple[PendingFunction[Any], ...]
+
+    __array_ufunc__ = None
+
+    def __and__[U](self, other: "PendingFunction[U]") -> "PendingFunctionGroup[*Ts, U]":
+        """One more call in the group."""
+        if isinstance(other, PendingFunctionGroup):
+            return PendingFunctionGroup((*self.members, *other.members))
+        return PendingFunctionGroup((*self.members, checked_member(other)))
+
+    def __rand__(self, other: object) -> "PendingFunctionGroup[*tuple[Any, ...]]":
+        return PendingFunctionGroup((checked_member(other), *self.members))
+
+    def __rshift__(self, target: "Target") -> tuple[*Ts]:
+        """`(a() & b()) >> pool`: run all in parallel and return their results in order."""
+        return resolve(target).run_parallel(self)
+
+    def __gt__(self, target: "Target") -> Future[tuple[*Ts]]:
+        """`(a() & b()) > pool`: start all in parallel and return one Future."""
+        return resolve(target).run_parallel_async(self)
+
+    def __matmul__(self, target: "Target") -> NoReturn:
+        raise TypeError(
+            "a group cannot be broadcast. Broadcast its members one by one: a() @ pool, then b() @ pool; "
+            "or call both inside one function and broadcast that."
+        )
+
+    def with_timeout(self, seconds: float | None) -> "PendingFunctionGroup[*Ts]":
+        """Stop every call of the group after `seconds` of running."""
+        return PendingFunctionGroup(tuple(member.with_timeout(seconds) for member in self.members))
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+class Function[**P, T]:
+    """A function that runs on a pool. Calling it describes the call; `.local(...)` makes it here."""
+
+    __wrapped__: Callable[P, T]
+    __name__: str
+
+    def __init__(self, fn: Callable[P, T], timeout: float | None = None) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.timeout = _positive("timeout", timeout)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> PendingFunction[T]:
+        """Describe one call. Raises TypeError at once if the arguments do not fit the signature."""
+        signature = _signature(self.fn)
+        if signature is not None:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self.__name__}{signature}: {error}") from None
+        return PendingFunction(self.fn, args, MappingProxyType(kwargs), timeout=self.timeout)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function here, in this process, as node 0 of 1."""
+        with call({"node": 0, "total_nodes": 1, "job_id": "local", "task": "local"}):
+            return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<sky.function {self.__name__}>"
+
+
+@overload
+def function[**P, T](fn: Callable[P, T], *, timeout: float | None = None) -> Function[P, T]: ...
+@overload
+def function[**P, T](
+    fn: None = None, *, timeout: float | None = None
+) -> Callable[[Callable[P, T]], Function[P, T]]: ...
+def function[**P, T](
+    fn: Callable[P, T] | None = None, *, timeout: float | None = None
+) -> Function[P, T] | Callable[[Callable[P, T]], Function[P, T]]:
+    """Mark a function for remote execution: `@sky.function` or `@sky.function(timeout=600)` (seconds)."""
+    if fn is None:
+        return lambda decorated: Function(decorated, timeout)
+    if isinstance(fn, Function):
+        return fn
+    if not callable(fn):
+        raise TypeError(f"@sky.function goes over a function, got {fn!r}")
+    return Function(fn, timeout)
+
+
+compute = function
+"""The first generation's name of `function`."""
+
+_active: ContextVar["Pool | None"] = ContextVar("skyward_active_pool", default=None)
+_entered: list["Pool"] = []
+
+
+def activate(pool: "Pool") -> None:
+    """Make `pool` what `>> sky` means, here and (while it is the only one) in other threads."""
+    _entered.append(pool)
+    _active.set(pool)
+
+
+def deactivate(pool: "Pool") -> None:
+    """Undo `activate`."""
+    if pool in _entered:
+        _entered.remove(pool)
+    if _active.get() is pool:
+        _active.set(_entered[-1] if _entered else None)
+
+
+def active_pool() -> "Pool":
+    """The pool of the enclosing `with`. Raises RuntimeError if there is none, or several in other threads."""
+    pool = _active.get()
+    if pool is not None:
+        return pool
+    if len(_entered) == 1:
+        return _entered[0]
+    if not _entered:
+        raise RuntimeError(
+            "no pool is active: use `>> sky` inside `with sky.Compute(...):`, or send to a pool: >> pool"
+        )
+    names = ", ".join(pool.name for pool in _entered)
+    raise RuntimeError(
+        f"several pools are active ({names}) and this thread entered none: send to one of them"
+    )
+
+
+def resolve(target: "Target") -> "Pool":
+    """The pool behind the right-hand side of an operator."""
+    if isinstance(target, ModuleType):
+        if target.__name__ == "skyward":
+            return active_pool()
+        raise TypeError(f"a call is sent to a pool or to `sky`, not to the module {target.__name__!r}")
+    if not hasattr(target, "run_parallel"):
+        raise TypeError(
+            f"a call is sent to a pool or to `sky`, not to {_short(target)}. "
+            "Example: with sky.Compute(provider=sky.Local()) as pool: result = fn(1) >> pool"
+        )
+    return target
+
+
+def checked_member[T](other: PendingFunction[T] | object) -> PendingFunction[T]:
+    """`other` if it can stand beside `&`; otherwise the error that says where the brackets go."""
+    if isinstance(other, PendingFunction):
+        return other
+    raise TypeError(
+        f"`&` joins calls that have not run, but one side is already a result: {_short(other)}. "
+        "In Python >> and @ bind tighter than &, so `a() & b() >> pool` sends only b(). "
+        "Put brackets around the group: (a() & b()) >> pool"
+    )
+
+
+def _positive(what: str, seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what} is a number of seconds, got {seconds!r}")
+    if not seconds > 0:
+        raise ValueError(f"{what} must be more than 0 seconds, got {seconds!r}; leave it out for no limit")
+    return float(seconds)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def _short(value: object, limit: int = 60) -> str:
+    text = reprlib.repr(value) if not hasattr(value, "shape") else f"<{type(value).__name__} {value.shape}>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,55 @@
+"""`gather`: a group of any number of calls that run in parallel; `stream=True` hands results out early.
+
+This module travels to the VM: standard library only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from skyward.functions import PendingFunction, PendingFunctionGroup, checked_member, resolve
+
+if TYPE_CHECKING:
+    from skyward.functions import Target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamingGroup[T]:
+    """Calls that run in parallel and whose results are handed out while others still run."""
+
+    members: tuple[PendingFunction[Any], ...]
+    ordered: bool = True
+
+    def __rshift__(self, target: "Target") -> Iterator[T]:
+        """`gather(..., stream=True) >> pool`: an iterator over the results."""
+        return resolve(target).stream(self)
+
+
+@overload
+def gather[A, B](a: PendingFunction[A], b: PendingFunction[B], /) -> PendingFunctionGroup[A, B]: ...
+@overload
+def gather[A, B, C](
+    a: PendingFunction[A], b: PendingFunction[B], c: PendingFunction[C], /
+) -> PendingFunctionGroup[A, B, C]: ...
+@overload
+def gather[A, B, C, D](
+    a: PendingFunction[A], b: PendingFunction[B], c: PendingFunction[C], d: PendingFunction[D], /
+) -> PendingFunctionGroup[A, B, C, D]: ...
+@overload
+def gather[T](
+    *pendings: PendingFunction[T], stream: Literal[True], ordered: bool = True
+) -> StreamingGroup[T]: ...
+@overload
+def gather[T](
+    *pendings: PendingFunction[T], stream: Literal[False] = False, ordered: bool = True
+) -> PendingFunctionGroup[*tuple[T, ...]]: ...
+def gather(*pendings: PendingFunction[Any], stream: bool = False, ordered: bool = True) -> Any:
+    """Group calls; `gather(...) >> pool` returns a tuple of their results in order.
+
+    With `stream=True` it returns an iterator instead: in the order given, or with `ordered=False` as they finish.
+    Raises TypeError if a member is no pending call, ValueError if there is none.
+    """
+    if not pendings:
+        raise ValueError("gather() needs at least one call: sky.gather(a(), b()) >> pool")
+    members = tuple(checked_member(pending) for pending in pendings)
+    return StreamingGroup(members, ordered) if stream else PendingFunctionGroup(members)
