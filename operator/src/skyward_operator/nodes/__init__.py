@@ -1,0 +1,1 @@
+"""Nodes: one machine each, from its launch to the proof that it is gone."""
