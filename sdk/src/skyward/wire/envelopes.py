@@ -1,0 +1,278 @@
+"""What stands in the header of each frame, and the words that both sides use for failures.
+
+The classes are `TypedDict`s: a header is built and read as a plain dict and costs nothing at run time.
+A field that is not `Required` may be absent. Times are seconds since the epoch, durations are seconds.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal, NotRequired, Self, TypedDict
+
+PROTOCOL = 1
+"""Version of the frames. The agent refuses a HELLO of another one."""
+
+VALUE_LIMIT = 16 * 1024
+"""A result of a function or command in JSON is put beside the pickle up to this many bytes."""
+
+TEXT_LIMIT = 32 * 1024
+"""Tracebacks and messages are cut to this many characters."""
+
+type Stream = Literal["stdout", "stderr"]
+type Executor = Literal["process", "thread"]
+
+
+class FailureReason(StrEnum):
+    """Why a call failed. The values are the Task reasons of the contract."""
+
+    USER_EXCEPTION = "UserException"
+    NOT_DESERIALIZABLE = "NotDeserializable"
+    RESULT_NOT_PICKLABLE = "ResultNotPicklable"
+    WORKER_DIED = "WorkerDied"
+    RUN_TIMEOUT = "RunTimeout"
+    CANCELLED = "Cancelled"
+    ENTRYPOINT_NOT_FOUND = "EntrypointNotFound"
+    PAYLOAD_INVALID = "PayloadInvalid"
+
+
+class RefusalReason(StrEnum):
+    """Why the agent did not take a frame. Nothing ran."""
+
+    DUPLICATE = "Duplicate"
+    """The attempt is known: `state` says running, done or acknowledged. A re-send is harmless."""
+    FUNCTION_MISSING = "FunctionMissing"
+    """Send FUNCTION (or BLOB) with the `digest` named, then the CALL again."""
+    BLOB_MISSING = "BlobMissing"
+    """Send BLOB with the `digest` named, then the CALL again."""
+    MALFORMED = "Malformed"
+    STOPPING = "Stopping"
+    STALE_EPOCH = "StaleEpoch"
+    """A newer operator has spoken to this agent. The connection is closed after this frame."""
+    PROTOCOL = "Protocol"
+    """The agent speaks another protocol. The connection is closed after this frame."""
+
+
+class Entry(TypedDict, total=False):
+    """A call that needs no pickled function: exactly one of `entrypoint`, `source` + `name`, `argv`."""
+
+    entrypoint: str
+    source: str
+    name: str
+    argv: list[str]
+    working_directory: str
+    env: dict[str, str]
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+class Context(TypedDict, total=False):
+    """What a call can ask about itself; `skyward.agent.runtime.CallContext` adds the worker's own facts."""
+
+    node: str
+    total_nodes: int
+    rank: int
+    workers_per_node: int
+    pool: str
+    namespace: str
+    peers: list[str]
+    head_addr: str
+    head_port: int
+    job_id: str
+
+
+class Hello(TypedDict):
+    """HELLO: an operator takes the agent over. The newest one of the highest `epoch` wins."""
+
+    protocol: int
+    operator: str
+    epoch: int
+    slots: NotRequired[int]
+    executor: NotRequired[Executor]
+
+
+class Function(TypedDict):
+    """FUNCTION + body: a pickled function, kept by digest. One larger than a frame travels as BLOB."""
+
+    digest: str
+
+
+class Call(TypedDict):
+    """CALL + body: run this once. The body is the pickled `(args, kwargs)` unless `args` names a blob."""
+
+    attempt: str
+    task: str
+    index: int
+    number: int
+    function: NotRequired[str | None]
+    entry: NotRequired[Entry]
+    args: NotRequired[str]
+    context: NotRequired[Context]
+    timeout: NotRequired[float | None]
+    grace: NotRequired[float]
+
+
+class Blob(TypedDict):
+    """BLOB + body: a piece of a large payload, in order from offset 0; `last` closes it."""
+
+    digest: str
+    offset: int
+    size: int
+    last: bool
+
+
+class Cancel(TypedDict):
+    """CANCEL: stop this attempt. It ends with a RESULT in any case."""
+
+    attempt: str
+    grace: NotRequired[float]
+
+
+class Ack(TypedDict):
+    """ACK: these results are durable elsewhere, the agent may forget them."""
+
+    attempts: list[str]
+
+
+class Stop(TypedDict):
+    """STOP: end the agent, after running calls have finished if `drain`."""
+
+    drain: bool
+    grace: NotRequired[float]
+
+
+class Held(TypedDict):
+    """One attempt that the agent knows."""
+
+    attempt: str
+    state: Literal["running", "done"]
+
+
+class Welcome(TypedDict):
+    """WELCOME: the answer to HELLO. `boot_id` changes whenever the agent process does."""
+
+    protocol: int
+    agent: str
+    boot_id: str
+    bundle: str
+    python: str
+    slots: int
+    executor: Executor
+    facts: dict[str, Any]
+    held: list[Held]
+    functions: list[str]
+    blobs: list[str]
+
+
+class Started(TypedDict):
+    """STARTED: the call left the agent's queue; the run timeout counts from here."""
+
+    attempt: str
+    pid: int
+    time: float
+    worker: int
+
+
+class Log(TypedDict):
+    """LOG + body: raw output of a call, cut anywhere, `\\r` included."""
+
+    attempt: str
+    stream: Stream
+    time: float
+
+
+class Result(TypedDict):
+    """RESULT + body: how an attempt ended. `size` counts the whole body; when `chunked` this frame's own
+    body is empty and RESULT_CHUNK frames with the bytes (of `digest`) follow."""
+
+    attempt: str
+    ok: bool
+    started: float
+    duration: float
+    size: int
+    chunked: bool
+    digest: NotRequired[str]
+    error: NotRequired[dict[str, str]]
+    value: NotRequired[Any]
+
+
+class ResultChunk(TypedDict):
+    """RESULT_CHUNK + body: a piece of a large result, in order from offset 0."""
+
+    attempt: str
+    offset: int
+    last: bool
+
+
+class Refused(TypedDict):
+    """REFUSED: a frame that was not acted on, and why (`RefusalReason`)."""
+
+    attempt: str
+    reason: str
+    message: str
+    state: NotRequired[str]
+    digest: NotRequired[str]
+
+
+class Notice(TypedDict):
+    """NOTICE: something the operator should know that belongs to no attempt, e.g. `BlobCorrupt`."""
+
+    reason: str
+    message: str
+    digest: NotRequired[str]
+
+
+class Pong(TypedDict):
+    """PONG: the answer to PING, which is allowed before HELLO and then takes nothing over."""
+
+    t: float
+    load: float
+    running: int
+    queued: int
+    agent: str
+    boot_id: str
+    bundle: str
+    slots: int
+    executor: Executor
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """A failure in words: what can be shown without unpickling anything.
+
+    `type` is the exception's qualified name without its `module`; `kind` says whose fault it is: `User` for
+    the called code, `System` for everything around it; `reason` is a `FailureReason`.
+    """
+
+    type: str
+    message: str
+    module: str = ""
+    traceback: str = ""
+    kind: Literal["User", "System"] = "User"
+    reason: str = FailureReason.USER_EXCEPTION
+
+    def to_json(self) -> dict[str, str]:
+        """As it stands in RESULT headers and outcome records."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote; unknown fields are ignored, absent ones are empty."""
+        return cls(
+            type=str(data.get("type", "Exception")),
+            message=str(data.get("message", "")),
+            module=str(data.get("module", "")),
+            traceback=str(data.get("traceback", "")),
+            kind="System" if data.get("kind") == "System" else "User",
+            reason=str(data.get("reason", FailureReason.USER_EXCEPTION)),
+        )
+
+
+def attempt_id(task_uid: str, index: int, number: int) -> str:
+    """The name of one attempt at one call of a task."""
+    return f"{task_uid}.{index}.{number}"
+
+
+def parse_attempt(attempt: str) -> tuple[str, int, int]:
+    """The inverse of `attempt_id`: task uid, index, number. Raises `ValueError` for anything else."""
+    uid, index, number = attempt.rsplit(".", 2)
+    return uid, int(index), int(number)

@@ -1,0 +1,138 @@
+"""Outcomes: how calls ended, as records that can be appended to a file forever.
+
+One record is `"SKYO" | header length u32 | body length u64 | JSON header | body`. Concatenated streams are a
+valid stream, so a segment file grows by plain appends and is read after a crash up to its last whole record.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from skyward.wire.digest import BytesLike
+from skyward.wire.envelopes import ErrorInfo
+from skyward.wire.errors import PackageError
+
+_MAGIC = b"SKYO"
+_RECORD = struct.Struct("!4sIQ")
+_MAX_HEADER = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one call of a task ended.
+
+    `body` is the pickled value, or the pickled exception, or empty where neither could be pickled; `error` is
+    there exactly when the call failed. `value` is the result as JSON where it is small and of that form.
+    """
+
+    index: int
+    ok: bool
+    body: BytesLike = b""
+    error: ErrorInfo | None = None
+    node: str = ""
+    rank: int = 0
+    attempt: str = ""
+    started: float = 0.0
+    duration: float = 0.0
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """An outcome whose body was left where it lies: `size` bytes at `offset` of the file."""
+
+    outcome: Outcome
+    offset: int
+    size: int
+
+
+def pack_outcomes(outcomes: Iterable[Outcome]) -> bytes:
+    """The records of `outcomes`, ready to be appended to others."""
+    parts: list[BytesLike] = []
+    for outcome in outcomes:
+        parts += (outcome_head(outcome, _size(outcome.body)), outcome.body)
+    return b"".join(parts)
+
+
+def outcome_head(outcome: Outcome, size: int) -> bytes:
+    """The record of `outcome` up to its body, for a body of `size` bytes that is streamed after it."""
+    fields: dict[str, Any] = {
+        "index": outcome.index,
+        "ok": outcome.ok,
+        "node": outcome.node,
+        "rank": outcome.rank,
+        "attempt": outcome.attempt,
+        "started": outcome.started,
+        "duration": outcome.duration,
+    }
+    if outcome.error is not None:
+        fields["error"] = outcome.error.to_json()
+    if outcome.value is not None:
+        fields["value"] = outcome.value
+    header = json.dumps(fields, separators=(",", ":")).encode()
+    return _RECORD.pack(_MAGIC, len(header), size) + header
+
+
+def iter_outcomes(source: BytesLike | BinaryIO) -> Iterator[Outcome]:
+    """The outcomes in bytes (bodies are views, not copies) or in a binary file (bodies are read).
+
+    Raises `PackageError` at a damaged or unfinished record; those before it have been yielded by then.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        view = memoryview(source).cast("B")
+        for located in scan_outcomes(BytesIO(view)):
+            yield replace(located.outcome, body=view[located.offset : located.offset + located.size])
+        return
+    for located in scan_outcomes(source):
+        source.seek(located.offset)
+        yield replace(located.outcome, body=source.read(located.size))
+
+
+def scan_outcomes(file: BinaryIO) -> Iterator[Located]:
+    """The outcomes in a seekable file, from its current position, without reading their bodies."""
+    offset = file.tell()
+    end = file.seek(0, 2)
+    while offset < end:
+        file.seek(offset)
+        located = _read_record(file, offset, end)
+        yield located
+        offset = located.offset + located.size
+
+
+def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
+    prefix = file.read(_RECORD.size)
+    if len(prefix) < _RECORD.size:
+        raise PackageError(f"the outcome at byte {offset} is cut off")
+    magic, header_size, size = _RECORD.unpack(prefix)
+    if magic != _MAGIC or header_size > _MAX_HEADER:
+        raise PackageError(f"no outcome at byte {offset}")
+    body = offset + _RECORD.size + header_size
+    if body + size > end:
+        raise PackageError(f"the outcome at byte {offset} is cut off")
+    try:
+        outcome = _from_json(json.loads(file.read(header_size)))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PackageError(f"the outcome at byte {offset} cannot be read: {error}") from error
+    return Located(outcome, body, size)
+
+
+def _from_json(fields: dict[str, Any]) -> Outcome:
+    error = fields.get("error")
+    return Outcome(
+        index=int(fields["index"]),
+        ok=bool(fields["ok"]),
+        error=ErrorInfo.from_json(error) if error is not None else None,
+        node=str(fields.get("node", "")),
+        rank=int(fields.get("rank", 0)),
+        attempt=str(fields.get("attempt", "")),
+        started=float(fields.get("started", 0.0)),
+        duration=float(fields.get("duration", 0.0)),
+        value=fields.get("value"),
+    )
+
+
+def _size(body: BytesLike) -> int:
+    return body.nbytes if isinstance(body, memoryview) else len(body)

@@ -1,0 +1,162 @@
+"""Packages: all calls of a task in one blob (their outcomes are in `skyward.wire.outcomes`).
+
+A package is indexed bytes around opaque payloads, so that whoever moves it can slice, count and retry calls
+without opening (unpickling) any of them. Nothing here trusts its input: offsets are checked, and a damaged
+package raises `PackageError` and never reads outside its own bytes.
+
+A package of calls:
+
+    "SKYCALL1" | functions | call payloads | end offset u64 of each function
+               | (function index u32, end offset u64) of each call | footer
+
+The index stands at the end, so a package can be written while its calls are still being produced.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from skyward.wire.digest import BytesLike, digest
+from skyward.wire.envelopes import ErrorInfo
+from skyward.wire.errors import PackageError
+from skyward.wire.outcomes import Located, Outcome, iter_outcomes, outcome_head, pack_outcomes, scan_outcomes
+
+__all__ = [
+    "CallPackage",
+    "ErrorInfo",
+    "Located",
+    "Outcome",
+    "PackageError",
+    "iter_outcomes",
+    "outcome_head",
+    "pack_calls",
+    "pack_outcomes",
+    "scan_outcomes",
+    "write_calls",
+]
+
+_MAGIC = b"SKYCALL1"
+_FUNCTION_ENTRY = struct.Struct("!Q")
+_CALL_ENTRY = struct.Struct("!IQ")
+_FOOTER = struct.Struct("!QII8s")
+
+
+def pack_calls(functions: Sequence[BytesLike], calls: Iterable[tuple[int, BytesLike]]) -> bytes:
+    """All calls of a task as one package.
+
+    `functions` are pickled functions; each call is the index of its function and its pickled arguments.
+    """
+    out = BytesIO()
+    write_calls(out, functions, calls)
+    return out.getvalue()
+
+
+def write_calls(out: BinaryIO, functions: Sequence[BytesLike], calls: Iterable[tuple[int, BytesLike]]) -> int:
+    """Write a package to a binary file while `calls` are produced. Returns the number of calls."""
+    index = bytearray()
+    offset = out.write(_MAGIC)
+    for function in functions:
+        offset += out.write(function)
+        index += _FUNCTION_ENTRY.pack(offset)
+    count = 0
+    for which, payload in calls:
+        if not 0 <= which < len(functions):
+            raise PackageError(f"call {count} names function {which}; the package has {len(functions)}")
+        offset += out.write(payload)
+        index += _CALL_ENTRY.pack(which, offset)
+        count += 1
+    out.write(index)
+    out.write(_FOOTER.pack(offset, len(functions), count, _MAGIC))
+    return count
+
+
+class CallPackage:
+    """Random access to a package of calls, over bytes or over a file (mapped, not read).
+
+    Use as a context manager, or `close()`, when it was opened on a file.
+    """
+
+    def __init__(self, source: BytesLike | Path) -> None:
+        self._map: mmap.mmap | None = None
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                if source.stat().st_size == 0:
+                    raise PackageError("an empty file is not a package of calls")
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._data = memoryview(self._map)
+        else:
+            self._data = memoryview(source).toreadonly().cast("B")
+        try:
+            self._open()
+        except PackageError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        size = self._data.nbytes
+        if size < len(_MAGIC) + _FOOTER.size or self._data[: len(_MAGIC)] != _MAGIC:
+            raise PackageError("not a package of calls")
+        index, functions, calls, magic = _FOOTER.unpack_from(self._data, size - _FOOTER.size)
+        expected = index + functions * _FUNCTION_ENTRY.size + calls * _CALL_ENTRY.size + _FOOTER.size
+        if magic != _MAGIC or index < len(_MAGIC) or expected != size:
+            raise PackageError("the package of calls is cut off or damaged")
+        self.count: int = calls
+        self._function_count: int = functions
+        self._function_index: int = index
+        self._call_index: int = index + functions * _FUNCTION_ENTRY.size
+
+    @cached_property
+    def functions(self) -> list[tuple[str, memoryview]]:
+        """Digest and bytes of each function."""
+        spans = [
+            self._span(self._function_end(i - 1), self._function_end(i)) for i in range(self._function_count)
+        ]
+        return [(digest(span), span) for span in spans]
+
+    def call(self, i: int) -> tuple[int, memoryview]:
+        """Function index and pickled arguments of call `i`. Raises `IndexError` outside `range(count)`."""
+        if not 0 <= i < self.count:
+            raise IndexError(f"call {i} of a package of {self.count}")
+        which, end = _CALL_ENTRY.unpack_from(self._data, self._call_index + i * _CALL_ENTRY.size)
+        if which >= self._function_count:
+            raise PackageError(f"call {i} names function {which}; the package has {self._function_count}")
+        return which, self._span(self._call_end(i - 1), end)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __enter__(self) -> "CallPackage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file. Views that were handed out keep it mapped until they are gone."""
+        self._data = memoryview(b"")
+        if self._map is not None:
+            try:
+                self._map.close()
+            except BufferError:
+                self._map = None
+
+    def _function_end(self, i: int) -> int:
+        if i < 0:
+            return len(_MAGIC)
+        (end,) = _FUNCTION_ENTRY.unpack_from(self._data, self._function_index + i * _FUNCTION_ENTRY.size)
+        return int(end)
+
+    def _call_end(self, i: int) -> int:
+        if i < 0:
+            return self._function_end(self._function_count - 1)
+        _, end = _CALL_ENTRY.unpack_from(self._data, self._call_index + i * _CALL_ENTRY.size)
+        return int(end)
+
+    def _span(self, start: int, end: int) -> memoryview:
+        if not len(_MAGIC) <= start <= end <= self._function_index:
+            raise PackageError("the package of calls is damaged: an offset lies outside it")
+        return self._data[start:end]
