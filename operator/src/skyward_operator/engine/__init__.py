@@ -1,0 +1,1 @@
+"""What runs reconcilers: a keyed queue, controllers on it, a supervisor for loops, and the clock."""

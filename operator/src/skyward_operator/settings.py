@@ -1,0 +1,75 @@
+"""What the operator can be told, once, at its start: by flags, else by SKYWARD_* variables.
+
+A value that cannot be right stops the start with a message that names the flag and what is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from skyward.contract.names import LEASE_NAME, SYSTEM_NAMESPACE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOG_FORMATS: Final = ("plain", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """Seconds: a lease holds, its holder may act after a renewal, and waits until the next."""
+
+    duration: float = 15.0
+    deadline: float = 10.0
+    retry: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and port to listen on; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The operator's settings."""
+
+    data_dir: Path
+    """Blobs, logs and the local provider's machines; kept between starts, private to one operator."""
+    kubeconfig: Path | None = None
+    """None: the service account when inside a cluster, else the default kubeconfig."""
+    context: str | None = None
+    """The kubeconfig's context; None is its current one."""
+    namespaces: tuple[str, ...] = ()
+    """Where Skyward's objects are looked after; empty is everywhere."""
+    gateway_listen: Address = Address("127.0.0.1", 0)
+    health_listen: Address = Address("127.0.0.1", 0)
+    advertise_gateway_url: str | None = None
+    """What clients reach the gateway by; None: what it listens on."""
+    log_format: str = "plain"
+    log_level: str = "info"
+    providers: tuple[str, ...] = ()
+    """The providers that are enabled; empty is every installed one."""
+    identity: str | None = None
+    """What the lease shows as its holder, before a unique part; None is the host's name."""
+    lease_name: str = LEASE_NAME
+    lease_namespace: str = SYSTEM_NAMESPACE
+    lease_times: LeaseTimes = LeaseTimes()
+    resync_seconds: float = 300.0
+
+    @property
+    def namespace(self) -> str | None:
+        """The only namespace looked after, or None where there is no such."""
+        return self.namespaces[0] if len(self.namespaces) == 1 else None
+
+    @property
+    def endpoints_file(self) -> Path:
+        """Where the addresses are written once the operator is ready."""
+        return self.data_dir / "endpoints.json"
