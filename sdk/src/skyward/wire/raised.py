@@ -1,0 +1,131 @@
+"""Exceptions across machines: the object where it survives the journey, always the words.
+
+`pickle` keeps an exception's type, arguments and notes, but neither its cause nor its traceback. The cause
+chain is packed beside it here; the traceback travels as text, with the file names that the function's code
+was pickled with (the caller's own), and without the worker's frames, which explain nothing to anybody.
+"""
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from skyward.wire.codec import dumps, loads
+from skyward.wire.digest import BytesLike
+from skyward.wire.envelopes import TEXT_LIMIT, ErrorInfo, FailureReason
+from skyward.wire.errors import PickleError
+
+_CHAIN_LIMIT = 16
+_PACKAGE = Path(__file__).resolve().parent.parent
+_HIDDEN = (str(_PACKAGE / "agent"), str(_PACKAGE / "wire"))
+
+
+def dumps_error(
+    error: BaseException,
+    *,
+    kind: Literal["User", "System"] = "User",
+    reason: str = FailureReason.USER_EXCEPTION,
+) -> tuple[bytes, ErrorInfo]:
+    """The pickled exception (empty if it does not survive a round trip) and its description."""
+    trim(error)
+    info = ErrorInfo(
+        type=type(error).__qualname__,
+        module=type(error).__module__,
+        message=_cut(_message(error)),
+        traceback=_cut(format_error(error)),
+        kind=kind,
+        reason=reason,
+    )
+    return _round_trips(error), info
+
+
+def loads_error(body: BytesLike) -> BaseException:
+    """The exception with its causes. Raises `NotDeserializable` where its class is unknown here."""
+    chain = loads(body)
+    for link, (cause, context, suppress) in zip(chain["errors"], chain["links"], strict=True):
+        if cause is not None:
+            link.__cause__ = chain["errors"][cause]
+        if context is not None:
+            link.__context__ = chain["errors"][context]
+        link.__suppress_context__ = suppress
+    first = chain["errors"][0]
+    assert isinstance(first, BaseException)  # noqa: S101
+    return first
+
+
+def format_error(error: BaseException) -> str:
+    """The traceback as Python prints it, with causes and notes."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as problem:  # a __str__ or __notes__ of the user's own may fail
+        return f"{type(error).__qualname__} (its traceback cannot be shown: {type(problem).__name__})\n"
+
+
+def trim(error: BaseException) -> None:
+    """Drop the worker's own frames from the top of the traceback, and of its causes."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = _without_ours(link.__traceback__)
+        pending += (link.__cause__, link.__context__)
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HIDDEN):
+        trace = trace.tb_next
+    return trace
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _round_trips(error: BaseException) -> bytes:
+    try:
+        errors, links = _chain(error)
+        body = dumps({"errors": [errors[0], *map(_stand_in, errors[1:])], "links": links})
+        copy = loads_error(body)
+    except Exception:
+        return b""
+    same = type(copy).__qualname__ == type(error).__qualname__ and _message(copy) == _message(error)
+    return body if same else b""
+
+
+def _chain(error: BaseException) -> tuple[list[BaseException], list[tuple[Any, ...]]]:
+    """The exception, its causes and contexts, each once, and who refers to whom by position."""
+    errors: list[BaseException] = [error]
+    for link in errors:
+        for other in (link.__cause__, link.__context__):
+            known = any(other is one for one in errors)
+            if other is not None and not known and len(errors) < _CHAIN_LIMIT:
+                errors.append(other)
+    place = {id(link): position for position, link in enumerate(errors)}
+    links = [
+        (place.get(id(link.__cause__)), place.get(id(link.__context__)), link.__suppress_context__)
+        for link in errors
+    ]
+    return errors, links
+
+
+def _stand_in(error: BaseException) -> BaseException:
+    """A cause that cannot be pickled must not cost the exception itself its type."""
+    try:
+        loads(dumps(error))
+    except PickleError:
+        return RuntimeError(f"{type(error).__qualname__}: {_message(error)}")
+    return error
+
+
+def _cut(text: str) -> str:
+    if len(text) <= TEXT_LIMIT:
+        return text.encode("utf-8", "backslashreplace").decode()
+    half = TEXT_LIMIT // 2
+    kept = f"{text[:half]}\n… {len(text) - TEXT_LIMIT} characters left out …\n{text[-half:]}"
+    return kept.encode("utf-8", "backslashreplace").decode()
