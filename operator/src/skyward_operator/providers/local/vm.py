@@ -1,0 +1,82 @@
+"""The process that is a local machine: `python -m skyward_operator.providers.local.vm FOLDER`.
+
+The command returns once the machine's own process has been split off, in a session of its own; that process
+outlives whoever started it. It holds a lock for as long as it lives, serves SSH on a free loopback port, and
+says where in `vm.json`. It ends when it is killed, or when its folder is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import getpass
+import logging
+import os
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from skyward_operator.providers.local.folder import Folder, Record, Running, write_atomically
+from skyward_operator.providers.local.processes import adopt_orphans, end_all, reap_orphans
+
+LOOPBACK = "127.0.0.1"
+
+
+def main() -> None:
+    """Split the machine's process off and return."""
+    path = Path(sys.argv[1])
+    folder = Folder(path.parent, path.name)
+    lock = folder.alive_path.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.umask(0o077)
+    os.chdir(folder.home)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
+    adopt_orphans()
+    asyncio.run(serve(folder))
+    lock.close()
+
+
+async def serve(folder: Folder) -> None:
+    """Serve SSH until the folder is gone."""
+    record = folder.record()
+    if record is None:
+        raise FileNotFoundError(folder.record_path)
+    user = getpass.getuser()
+    port, host_key = await listen(folder, record, user)
+    running = Running(pid=os.getpid(), host=LOOPBACK, port=port, user=user, host_key=host_key)
+    write_atomically(folder.running_path, asdict(running))
+    logging.info("machine %s listens on %s:%d (%s)", folder.id, LOOPBACK, port, record.ssh_server)
+    reaper = asyncio.create_task(reap_orphans())
+    try:
+        await folder_gone(folder)
+    finally:
+        reaper.cancel()
+        with suppress(asyncio.CancelledError):
+            await reaper
+    end_all(folder.id, os.getpid())
+
+
+async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
+    """Start the SSH server that was ordered. Returns its port and its public host key."""
+    if record.ssh_server == "openssh":
+        from skyward_operator.providers.local import openssh
+
+        return await openssh.listen(folder, record, user)
+    from skyward_operator.providers.local import server
+
+    return await server.listen(folder, record, user)
+
+
+async def folder_gone(folder: Folder, period: float = 5.0) -> None:
+    """Wait until somebody deleted the machine's folder: nobody could end this process by it any more."""
+    while folder.record_path.exists():  # noqa: ASYNC110 - a file system has no events to wait for
+        await asyncio.sleep(period)
+
+
+if __name__ == "__main__":
+    main()

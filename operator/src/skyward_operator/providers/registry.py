@@ -1,0 +1,54 @@
+"""Finds provider adapters by entry point (`skyward.providers`) and keeps one per name and credentials."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from skyward_operator.providers.contract import Provider, Setup
+from skyward_operator.providers.errors import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+GROUP = "skyward.providers"
+
+type Account = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Registry:
+    """The providers that this operator may use; `enabled` empty is every installed one."""
+
+    def __init__(self, data_dir: Path, enabled: Iterable[str] = ()) -> None:
+        self._data_dir = data_dir
+        wanted = set(enabled)
+        self._entries: dict[str, EntryPoint] = {
+            entry.name: entry for entry in entry_points(group=GROUP) if not wanted or entry.name in wanted
+        }
+        self._open: dict[Account, Provider] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The providers there are."""
+        return sorted(self._entries)
+
+    def add(self, provider: Provider) -> None:
+        """Use this provider under its name, without credentials."""
+        self._open[provider.name, ()] = provider
+
+    def provider(self, name: str, credentials: Mapping[str, str] | None = None) -> Provider:
+        """The adapter for a name. Raises Rejected, with what there is, for an unknown one."""
+        account = (name, tuple(sorted((credentials or {}).items())))
+        if account not in self._open:
+            entry = self._entries.get(name)
+            if entry is None:
+                raise Rejected(f"provider {name!r} is not enabled here; there is {', '.join(self.names)}")
+            self._open[account] = entry.load()(Setup(self._data_dir, dict(credentials or {})))
+        return self._open[account]
+
+    async def aclose(self) -> None:
+        """Close every adapter; machines stay."""
+        for provider in self._open.values():
+            await provider.aclose()
+        self._open.clear()
