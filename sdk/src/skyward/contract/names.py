@@ -1,0 +1,93 @@
+"""Names that both sides rely on: group, kinds, labels, annotations, finalizers, and derived object names.
+
+A derived name is a pure function of what identifies the thing, so that making it twice ends in
+`409 AlreadyExists` and never in a second machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+GROUP = "skyward.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "skyward"
+
+#: Raised with each change of the schemas; a client compares it with the annotation of the served CRD.
+SCHEMA_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One resource type as the API server addresses it."""
+
+    kind: str
+    plural: str
+    singular: str
+    short: str
+    group: str = GROUP
+    version: str = VERSION
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """`group/version` as it stands in manifests; the core group has no name."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def crd_name(self) -> str:
+        """Name of the CustomResourceDefinition that serves this kind."""
+        return f"{self.plural}.{self.group}"
+
+
+POOL = Kind("ComputePool", "computepools", "computepool", "skp")
+NODE = Kind("ComputeNode", "computenodes", "computenode", "skn")
+TASK = Kind("Task", "tasks", "task", "skt")
+KINDS = (POOL, NODE, TASK)
+
+LABEL_POOL = f"{GROUP}/pool"
+LABEL_RUN = f"{GROUP}/run"
+LABEL_RANK = f"{GROUP}/rank"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+FINALIZER = f"{GROUP}/machine"
+"""On nodes: removed only after the provider proved that the machine is gone."""
+POOL_FINALIZER = f"{GROUP}/pool"
+TASK_FINALIZER = f"{GROUP}/task"
+
+ANNOTATION_SCHEMA = f"{GROUP}/schema-version"
+"""On each CustomResourceDefinition: the SCHEMA_VERSION that it was generated from."""
+ANNOTATION_GATEWAY = f"{GROUP}/gateway-url"
+"""On the operator's Lease: where clients reach the gateway."""
+ANNOTATION_RENEWED = f"{GROUP}/lease-renewed"
+"""On a pool with a lease: RFC 3339 time of its client's last sign of life."""
+
+LEASE_NAME = "skyward-operator"
+SYSTEM_NAMESPACE = "skyward-system"
+FIELD_MANAGER = "skyward-operator"
+
+POOL_NAME_LIMIT = 40
+"""Nodes and cloud resources add a rank and a hash to a pool's name and must stay within 63 characters."""
+NAME_LIMIT = 63
+RANK_LIMIT = 999
+
+
+def node_name(pool: str, pool_uid: str, rank: int, incarnation: int) -> str:
+    """Name of the node object that holds `rank` of a pool for the `incarnation`-th time.
+
+    The hash keeps two pools of the same name (one deleted, one new) and two incarnations of one rank apart.
+    At most 54 characters for a pool name within its limit.
+    """
+    identity = f"{pool_uid}/{rank}/{incarnation}".encode()
+    return f"{pool}-{rank}-{hashlib.sha256(identity).hexdigest()[:8]}"
+
+
+def ssh_secret_name(pool: str, pool_uid: str) -> str:
+    """Name of the Secret with the SSH key pair that the operator makes for one pool."""
+    return f"{pool}-ssh-{hashlib.sha256(pool_uid.encode()).hexdigest()[:8]}"
+
+
+def pool_selector(pool: str) -> str:
+    """Label selector that finds the nodes of one pool; also shown by the scale subresource."""
+    return f"{LABEL_POOL}={pool}"

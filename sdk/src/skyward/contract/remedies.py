@@ -1,0 +1,171 @@
+"""What a person can do about each reason, in one sentence.
+
+Kept apart from the vocabularies because it is prose: every word of the three of them has an entry here, and a
+test compares. The key is the reason's value, so a word that two kinds share has one remedy.
+"""
+
+from __future__ import annotations
+
+NEXT_STEP: dict[str, str] = {
+    # seen, moving, well
+    "Accepted": "Nothing to do: the operator has seen the object and starts with it.",
+    "IntentRecorded": "Nothing to do: the request is recorded and goes to the provider now.",
+    "Launching": "Nothing to do: machines are being started; kubectl get skn shows each one.",
+    "Launched": "Nothing to do: the provider has made the machine.",
+    "Connecting": "Nothing to do: the machine is starting its SSH server.",
+    "Bootstrapping": (
+        "Nothing to do: the Python environment is being installed; the first node of an image takes longest."
+    ),
+    "Bootstrapped": "Nothing to do: the environment is installed.",
+    "AgentStarting": "Nothing to do: the agent is starting its workers.",
+    "AgentReady": "Nothing to do: the node takes calls.",
+    "AllNodesReady": "Nothing to do: every wanted node takes calls.",
+    "MinimumReady": "Nothing to do: the pool takes calls while the other nodes are being made.",
+    "NoNodesWanted": "Set spec.nodes.desired above 0, or spec.nodes.max so that queued tasks start nodes.",
+    "ScalingUp": "Nothing to do: queued calls have asked for more nodes.",
+    "ScalingDown": "Nothing to do: idle nodes are being released.",
+    "AwaitingTasks": "Nothing to do: nodes start when a task is queued.",
+    "ReplacingNodes": "Nothing to do: lost nodes are being replaced and their calls are retried.",
+    "CredentialsAccepted": "Nothing to do: the provider accepts the credentials.",
+    "NotInterrupted": "Nothing to do: the provider has not announced an interruption.",
+    "Queued": (
+        "Nothing to do: the task waits for a free slot; raise spec.nodes.max or worker.concurrency for more."
+    ),
+    "Scheduled": "Nothing to do: a node has been chosen.",
+    "Running": "Nothing to do: calls are running.",
+    "Retrying": "Nothing to do: an attempt was lost and another one is under way.",
+    "Succeeded": "Fetch the result; it is kept as long as the task.",
+    # on purpose
+    "Suspended": "Set spec.suspend to false to go on.",
+    "PoolSuspended": "Set spec.suspend of the pool to false, or send the task to another pool.",
+    "Draining": "Nothing to do: running calls finish first, within their grace period.",
+    "Drained": "Nothing to do: no call is left on the node.",
+    "Terminating": "Nothing to do: the object goes when the provider confirms that the machine is gone.",
+    "Terminated": "Nothing to do: the machine is gone and no longer billed.",
+    "Deleting": "Nothing to do: the pool goes when the provider confirms that its last machine is gone.",
+    "ScaledDown": "Nothing to do: the pool wanted fewer nodes.",
+    "NodeDeleted": "Nothing to do: the pool makes a new node if it still wants one.",
+    "Cancelled": "Create the task again if its result is still wanted.",
+    "LeaseExpired": (
+        "The program that made the pool is gone; start it again, or leave out spec.lease for pools that stay."
+    ),
+    "LifetimeReached": (
+        "Raise spec.lifetime.maxLifetimeSeconds or set it to 0, and split work that takes longer."
+    ),
+    # provider and money
+    "CredentialsNotFound": "Create the Secret that credentialsRef names, in the namespace of the pool.",
+    "InvalidCredentials": (
+        "Put valid credentials into the Secret that credentialsRef names; the operator notices the change."
+    ),
+    "ProviderUnknown": (
+        "Correct the provider of the candidate; the operator's log lists those it has enabled."
+    ),
+    "ProviderUnavailable": (
+        "The provider's API does not answer; the operator keeps trying. Add a candidate at another provider."
+    ),
+    "NoMatchingOffer": (
+        "Ask for less (accelerator, memory, region, instance type) or add a candidate at another provider."
+    ),
+    "InsufficientCapacity": (
+        "The provider has no such machine now; the operator keeps trying. Add regions, instance types or "
+        "candidates."
+    ),
+    "QuotaExceeded": "Ask the provider for a higher quota, or add a candidate in another region or account.",
+    "PriceCapExceeded": "Raise maxHourlyPrice of the candidate, or allow cheaper hardware or market: spot.",
+    "PriceUnknown": (
+        "The provider gives no price: set spec.budget.unknownPrice to Allow, or remove the budget."
+    ),
+    "BudgetExceeded": (
+        "Raise the budget, or make a new pool; work that was running is treated as budget.onExceeded says."
+    ),
+    "RequestRejected": (
+        "The provider refused the request as wrong; correct the candidate as the message says."
+    ),
+    "RateLimited": "Nothing to do: the provider asks for slower requests and the operator waits.",
+    "UnknownOutcome": (
+        "Nothing to do: the provider did not answer; the operator looks for the machine before it asks again."
+    ),
+    # making a node
+    "ProvisionTimeout": "Raise spec.timeouts.provisionSeconds, or choose another region or provider.",
+    "ConnectTimeout": (
+        "Check that the operator reaches the machine on its SSH port, or raise spec.timeouts.sshSeconds."
+    ),
+    "HostKeyMismatch": (
+        "The machine shows another host key than the one pinned; delete the node unless you know why."
+    ),
+    "BootstrapTimeout": "Raise spec.timeouts.bootstrapSeconds, or install fewer packages.",
+    "BootstrapFailed": "Read status.failures.log of the pool, correct spec.image, and apply it again.",
+    "PackageNotFound": (
+        "Correct the package in spec.image.pip or spec.image.apt, or add its index to spec.image.indexes."
+    ),
+    "PythonNotFound": "Choose a released Python version in spec.image.python, such as 3.13.",
+    # running nodes
+    "Reconnecting": "Nothing to do: the connection broke and is being made again; calls go on meanwhile.",
+    "HeartbeatLost": (
+        "Nothing to do: the machine no longer answers and is replaced; its calls are retried as spec.retry "
+        "allows."
+    ),
+    "Unhealthy": "Nothing to do: the node failed its health probe and is replaced; its log says why.",
+    "NodesUnhealthy": (
+        "Too many nodes are bad at once, so none is replaced: find the cause, then delete the bad nodes."
+    ),
+    "Interrupted": (
+        "Nothing to do: the provider takes the spot machine back and it is replaced; choose market: "
+        "on-demand to avoid it."
+    ),
+    "MachineLost": (
+        "Nothing to do: the machine is gone without notice and is replaced; its calls are retried as "
+        "spec.retry allows."
+    ),
+    # tasks that wait or ended badly
+    "AwaitingPayload": (
+        "The creator has to upload the payload; if its program ended before that, delete the task."
+    ),
+    "AwaitingNodes": "Wait for the pool's nodes; kubectl describe skp says what they are waiting for.",
+    "PoolNotFound": (
+        "Create the pool that spec.poolRef names, in the namespace of the task, or delete the task."
+    ),
+    "PoolStalled": "Correct the pool first: its status says what is wrong.",
+    "PoolDeleted": "Create the pool again and send the task once more.",
+    "UserException": "The function raised the error that is shown; correct it and send the task again.",
+    "CommandFailed": "The command ended with an error; its log says why.",
+    "NotDeserializable": (
+        "The node could not load the function or its arguments: install the missing package with "
+        "spec.image.pip."
+    ),
+    "ResultNotPicklable": (
+        "Return something that pickle can carry, such as arrays, numbers or text, instead of open resources."
+    ),
+    "ResultTooLarge": "Write the result to a volume or object store and return its place.",
+    "EntrypointNotFound": (
+        "Check module and name of spec.function.entrypoint, and that its package is in spec.image.pip."
+    ),
+    "EnvironmentMismatch": (
+        "Give the pool the Python version of the client (spec.image.python), or run the client with the "
+        "pool's."
+    ),
+    "PayloadInvalid": (
+        "The payload does not fit its description; make the task again with the same version of skyward."
+    ),
+    "WorkerDied": (
+        "The process of the call ended; the message says how. If memory ran out, take a bigger machine or "
+        "less data."
+    ),
+    "NodeLost": (
+        "The node was lost more often than spec.retry.onInterruption allows; raise it or use market: "
+        "on-demand."
+    ),
+    "Indeterminate": (
+        "The call may or may not have run to its end; check its effects, then send it again if wanted."
+    ),
+    "QueueTimeout": "Raise spec.timeouts.queueSeconds, or give the pool more nodes.",
+    "RunTimeout": "Raise spec.timeouts.runSeconds, or make the call shorter; it was stopped on the node.",
+    "RankNotFound": "Choose a spec.target.rank below the number of nodes of the pool.",
+    "InternalError": "This is a fault of the operator: its log has the details; please report it.",
+}
+"""What a person can do about each reason, in one sentence; the key is the reason's value."""
+
+
+def next_step(reason: str | None) -> str:
+    """The remedy for a reason; empty for none and for words of a newer operator."""
+    return NEXT_STEP.get(reason or "", "")
