@@ -46,7 +46,7 @@ def gather[T](
 def gather(*pendings: PendingFunction[Any], stream: bool = False, ordered: bool = True) -> Any:
     """Group calls; `gather(...) >> pool` returns a tuple of their results in order.
 
-    With `stream=True` it returns an iterator instead: in the order given, or with `ordered=False` as they finish.
+    With `stream=True` it returns an iterator instead: in order, or with `ordered=False` as calls finish.
     Raises TypeError if a member is no pending call, ValueError if there is none.
     """
     if not pendings:

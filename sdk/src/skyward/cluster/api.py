@@ -1,0 +1,291 @@
+"""Requests to the API server: plain dicts in and out, errors by what the caller should do next.
+
+Reads and deletions are repeated over throttling, server errors and broken connections. A create is repeated
+only where the server surely has not seen it, or where finding the same object already there proves that it
+had: the names are random, so an object of that name is ours.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from skyward.cluster.connection import Connection
+from skyward.contract.names import (
+    ANNOTATION_GATEWAY,
+    ANNOTATION_SCHEMA,
+    API_VERSION,
+    KINDS,
+    LEASE_NAME,
+    POOL,
+    SCHEMA_VERSION,
+    SYSTEM_NAMESPACE,
+    Kind,
+)
+from skyward.errors import ControlPlaneError, NoControlPlane, SchemaMismatch
+
+REQUEST_SECONDS = 30.0
+ATTEMPTS = 6
+LEASE = Kind("Lease", "leases", "lease", "", group="coordination.k8s.io", version="v1")
+CRD = Kind(
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    "customresourcedefinition",
+    "crd",
+    group="apiextensions.k8s.io",
+    version="v1",
+    namespaced=False,
+)
+
+
+class ApiError(ControlPlaneError):
+    """The API server refused a request; `status` is the HTTP status."""
+
+    def __init__(self, message: str, *, status: int, reason: str = "", remedy: str | None = None) -> None:
+        super().__init__(message, reason=reason or str(status), remedy=remedy)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ControlPlaneError, (str(self),)
+
+
+class Unreachable(ControlPlaneError):
+    """The API server does not answer at the moment."""
+
+    default_reason = "Unreachable"
+
+
+class Api:
+    """One API server. Thread-safe; `reconnect` may find it at another address."""
+
+    def __init__(self, connection: Connection, renew: Callable[[], Connection] | None = None) -> None:
+        self.connection = connection
+        self._renew = renew
+        self._lock = threading.Lock()
+        self._client = _client(connection)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
+        """One object, or None if there is none of that name."""
+        try:
+            return self._repeated("GET", path(kind, namespace, name))
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
+    def list(self, kind: Kind, namespace: str, **selectors: str) -> tuple[list[dict[str, Any]], str]:
+        """Objects (`labelSelector`, `fieldSelector`) and the resource version to watch from."""
+        items: list[dict[str, Any]] = []
+        query: dict[str, str] = {"limit": "500", **selectors}
+        while True:
+            page = self._repeated("GET", path(kind, namespace), query=query)
+            items += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return items, page["metadata"]["resourceVersion"]
+            query["continue"] = token
+
+    def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object; it exists when this returns, once."""
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        unsure = False
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.request("POST", path(kind, namespace), body=body)
+            except Unreachable:
+                unsure = True
+                if attempt == ATTEMPTS - 1:
+                    raise
+            except ApiError as error:
+                if error.status == httpx.codes.CONFLICT and unsure:
+                    if (existing := self.get(kind, namespace, name)) is not None:
+                        return existing
+                elif not _is_passing(error.status) or attempt == ATTEMPTS - 1:
+                    raise
+                unsure = unsure or error.status >= httpx.codes.INTERNAL_SERVER_ERROR
+            _pause(attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def patch(self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Merge `body` into an object; None if it is not there."""
+        try:
+            return self._repeated("PATCH", path(kind, namespace, name), body=body)
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
+    def delete(self, kind: Kind, namespace: str, name: str) -> bool:
+        """Ask for deletion; False if the object was not there."""
+        try:
+            self._repeated("DELETE", path(kind, namespace, name))
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def watch_lines(
+        self, kind: Kind, namespace: str, query: Mapping[str, str], silence: float
+    ) -> Iterator[bytes]:
+        """The lines of one watch request. Ends with the request; raises Unreachable after `silence` seconds."""
+        timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
+        try:
+            with self._client.stream(
+                "GET",
+                path(kind, namespace),
+                params={"watch": "1", "allowWatchBookmarks": "true", **query},
+                headers=self.connection.headers(),
+                timeout=timeout,
+            ) as response:
+                if response.status_code != httpx.codes.OK:
+                    response.read()
+                    raise _refusal(response)
+                yield from _lines(response.iter_raw())
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise Unreachable(f"the watch of {kind.plural} broke: {_words(error)}") from error
+
+    def request(
+        self, method: str, url: str, *, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> dict[str, Any]:
+        """One request, not repeated. Raises ApiError or Unreachable."""
+        headers = self.connection.headers()
+        if method == "PATCH":
+            headers = {**headers, "Content-Type": "application/merge-patch+json"}
+        try:
+            response = self._client.request(method, url, params=query, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"the API server {self.connection.server} does not answer: {_words(error)}"
+            ) from error
+        if response.is_success:
+            answer: dict[str, Any] = response.json()
+            return answer
+        raise _refusal(response)
+
+    def reconnect(self) -> None:
+        """Look for the API server anew: an embedded one that was restarted may have another address."""
+        if self._renew is None:
+            return
+        connection = self._renew()
+        with self._lock:
+            if connection.server == self.connection.server:
+                return
+            self.connection, self._client = connection, _client(connection)
+
+    def check_schema(self) -> None:
+        """Raise SchemaMismatch unless the server serves the kinds of this version."""
+        title = self.connection.title
+        try:
+            served = self._repeated("GET", f"/apis/{API_VERSION}")
+        except ApiError as error:
+            if error.status != httpx.codes.NOT_FOUND:
+                raise
+            raise SchemaMismatch(
+                f"the API server ({title}, {self.connection.server}) does not serve {API_VERSION}",
+                remedy="install Skyward there (the operator and its CRDs), choose another context, or set "
+                "SKYWARD_CONTROL_PLANE=local to use the embedded control plane",
+            ) from None
+        missing = {kind.plural for kind in KINDS} - {entry["name"] for entry in served["resources"]}
+        if missing:
+            raise SchemaMismatch(
+                f"the API server ({title}) serves {API_VERSION} without {', '.join(sorted(missing))}",
+                remedy="apply the CRDs of this version: kubectl apply -f crds/",
+            )
+        self._check_schema_version()
+
+    def _check_schema_version(self) -> None:
+        try:
+            crd = self.get(CRD, "", POOL.crd_name)
+        except ApiError:  # ordinary users may not read CRDs; the operator checks as well
+            return
+        annotations = (crd or {}).get("metadata", {}).get("annotations", {})
+        version = annotations.get(ANNOTATION_SCHEMA, SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
+            raise SchemaMismatch(
+                f"the CRDs in the cluster have schema version {version}, this skyward needs {SCHEMA_VERSION}",
+                remedy="install the same version of skyward here and in the cluster: pip install --upgrade skyward, "
+                "or kubectl apply -f crds/ of this version",
+            )
+
+    def gateway_url(self) -> str | None:
+        """Where the operator says that its gateway is, or None while no operator has said so."""
+        lease = self.get(LEASE, SYSTEM_NAMESPACE, LEASE_NAME)
+        url: str | None = (lease or {}).get("metadata", {}).get("annotations", {}).get(ANNOTATION_GATEWAY)
+        return url
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def _repeated(
+        self, method: str, url: str, *, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> dict[str, Any]:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.request(method, url, query=query, body=body)
+            except Unreachable:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            except ApiError as error:
+                if not _is_passing(error.status) or attempt == ATTEMPTS - 1:
+                    raise
+            _pause(attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def path(kind: Kind, namespace: str, name: str = "") -> str:
+    """The URL path of a collection or an object."""
+    base = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
+    inside = f"/namespaces/{namespace}" if kind.namespaced and namespace else ""
+    return f"{base}{inside}/{kind.plural}" + (f"/{name}" if name else "")
+
+
+def _client(connection: Connection) -> httpx.Client:
+    return httpx.Client(
+        base_url=connection.server,
+        verify=connection.verify,
+        timeout=REQUEST_SECONDS,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+        trust_env=not connection.is_embedded,
+    )
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in whole if line)
+
+
+def _refusal(response: httpx.Response) -> Exception:
+    try:
+        status = response.json()
+        message, reason = str(status.get("message", "")), str(status.get("reason", ""))
+    except ValueError:
+        message, reason = response.text[:500], ""
+    match response.status_code:
+        case httpx.codes.UNAUTHORIZED:
+            return NoControlPlane(
+                f"the API server does not accept the credentials: {message}",
+                remedy="log in again (kubectl get skp must work with the same kubeconfig)",
+            )
+        case httpx.codes.FORBIDDEN:
+            remedy = "ask for a role that may do this: kubectl auth can-i --list shows what you may"
+            return ApiError(f"not allowed: {message}", status=403, reason=reason, remedy=remedy)
+    return ApiError(message or f"HTTP {response.status_code}", status=response.status_code, reason=reason)
+
+
+def _is_passing(status: int) -> bool:
+    return status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(min(0.1 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

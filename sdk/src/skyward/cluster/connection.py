@@ -1,0 +1,148 @@
+"""Which API server, and how to be let in.
+
+A kubeconfig (or the service account of a pod) is used when there is one; without any, the embedded control
+plane is started. The `kubernetes` package is imported for foreign kubeconfigs only, whose auth plugins it
+knows.
+"""
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from skyward.errors import NoControlPlane
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class ReportedStep(Protocol):
+    """What the embedded control plane tells while it starts."""
+
+    @property
+    def name(self) -> str:
+        """What is being done."""
+        ...
+
+    @property
+    def detail(self) -> str:
+        """How far it is."""
+        ...
+
+
+type Report = Callable[[ReportedStep], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An API server and how to be let in. `headers` is asked before each request: tokens are renewed."""
+
+    server: str
+    namespace: str
+    title: str
+    verify: ssl.SSLContext | bool = True
+    headers: Callable[[], dict[str, str]] = field(default=dict, repr=False)
+    is_embedded: bool = False
+
+
+def connect(report: Report) -> Connection:
+    """The connection that this environment means; starts the embedded control plane if it means none.
+
+    `SKYWARD_CONTROL_PLANE=local` chooses the embedded one whatever else is there.
+    Raises NoControlPlane if a kubeconfig is there and cannot be used.
+    """
+    choice = os.environ.get("SKYWARD_CONTROL_PLANE", "")
+    if choice not in ("", "local"):
+        raise NoControlPlane(
+            f"SKYWARD_CONTROL_PLANE={choice!r} is not known",
+            remedy="set it to 'local' for the embedded control plane, or unset it",
+        )
+    if choice == "local":
+        return _embedded(report)
+    kubeconfig = find_kubeconfig()
+    if kubeconfig is not None:
+        return _from_kubeconfig(kubeconfig)
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists():
+        return _in_cluster()
+    return _embedded(report)
+
+
+def find_kubeconfig() -> str | None:
+    """The kubeconfig of the environment (several paths in one string are kubectl's way), or None."""
+    if configured := os.environ.get("KUBECONFIG"):
+        return configured
+    default = Path.home() / ".kube" / "config"
+    return str(default) if default.exists() else None
+
+
+def _embedded(report: Report) -> Connection:
+    from skyward.local import ensure
+
+    endpoint = ensure(report)
+    authorization = {"Authorization": f"Bearer {endpoint.token}"}
+    return Connection(
+        server=endpoint.server,
+        namespace=endpoint.namespace,
+        title="embedded control plane",
+        verify=ssl.create_default_context(cafile=str(endpoint.ca_file)),
+        headers=lambda: authorization,
+        is_embedded=True,
+    )
+
+
+def _in_cluster() -> Connection:
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host = f"[{host}]" if ":" in host else host
+
+    def headers() -> dict[str, str]:
+        return {"Authorization": f"Bearer {(SERVICE_ACCOUNT / 'token').read_text().strip()}"}
+
+    return Connection(
+        server=f"https://{host}:{port}",
+        namespace=(SERVICE_ACCOUNT / "namespace").read_text().strip() or "default",
+        title="cluster of this pod",
+        verify=ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt")),
+        headers=headers,
+    )
+
+
+def _from_kubeconfig(path: str) -> Connection:
+    from kubernetes import client, config
+
+    try:
+        _, active = config.list_kube_config_contexts(config_file=path)
+        configuration = client.Configuration()
+        config.load_kube_config(config_file=path, client_configuration=configuration)
+    except (config.ConfigException, OSError, TypeError, ValueError) as error:
+        raise NoControlPlane(
+            f"the kubeconfig {path} cannot be used: {error}",
+            remedy="correct KUBECONFIG, or set SKYWARD_CONTROL_PLANE=local for the embedded control plane",
+        ) from error
+
+    def headers() -> dict[str, str]:
+        if configuration.refresh_api_key_hook is not None:
+            configuration.refresh_api_key_hook(configuration)
+        token = configuration.get_api_key_with_prefix("authorization")
+        basic = configuration.get_basic_auth_token() if configuration.username else None
+        return {"Authorization": token or basic} if token or basic else {}
+
+    return Connection(
+        server=configuration.host.rstrip("/"),
+        namespace=(active["context"].get("namespace") if active else None) or "default",
+        title=f"context {active['name']}" if active else path,
+        verify=_tls(configuration),
+        headers=headers,
+    )
+
+
+def _tls(configuration: Any) -> ssl.SSLContext | bool:
+    if not configuration.host.startswith("https"):
+        return True
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

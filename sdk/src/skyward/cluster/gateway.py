@@ -1,0 +1,142 @@
+"""The operator's gateway: payloads and results that are too large for an object, and live output.
+
+Each request carries the run's ticket; the objects carry its hash. The address is on the operator's Lease
+and is read again whenever the gateway does not answer, because a restarted operator may listen elsewhere.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+
+from skyward.cluster.api import Api
+from skyward.errors import ArgumentTooLarge, ControlPlaneError, GatewayError, PayloadError
+
+PATIENCE_SECONDS = 120.0
+_CHUNK = 1024 * 1024
+_PAUSE_SECONDS = 0.5
+
+
+class Gateway:
+    """Uploads, downloads and follows, with the ticket of one run."""
+
+    def __init__(self, api: Api, ticket: str, patience: float = PATIENCE_SECONDS) -> None:
+        self._api = api
+        self._ticket = ticket
+        self._patience = patience
+        self._url: str | None = None
+        self._client = httpx.Client(timeout=httpx.Timeout(30.0, read=120.0), trust_env=False)
+
+    def put_payload(self, namespace: str, task: str, payload: bytes) -> None:
+        """Upload the calls of a Task. Raises ArgumentTooLarge, PayloadError or GatewayError."""
+        response = self._persistently(
+            lambda url: self._client.put(
+                f"{url}/v1/namespaces/{namespace}/tasks/{task}/payload",
+                content=_chunks(payload),
+                headers={**self._headers(), "Content-Length": str(len(payload))},
+            )
+        )
+        if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise ArgumentTooLarge(
+                f"the arguments take {len(payload):,} bytes, which the operator refuses: {_words(response)}",
+                task=task,
+                remedy="put the data into a volume or object store and pass its place, or raise the operator's limit",
+            )
+        if not response.is_success:
+            raise PayloadError(
+                f"the operator refused the arguments of task {task}: {_words(response)}",
+                task=task,
+                remedy="send the call again; if it happens again, install the same version here and there",
+            )
+
+    def get_result(self, namespace: str, task: str) -> bytes:
+        """The outcomes of a finished Task. Raises GatewayError."""
+        response = self._persistently(
+            lambda url: self._client.get(
+                f"{url}/v1/namespaces/{namespace}/tasks/{task}/result", headers=self._headers()
+            )
+        )
+        if not response.is_success:
+            raise GatewayError(
+                f"the result of task {task} could not be fetched: {_words(response)}",
+                task=task,
+                remedy="it is kept while the task exists; try again, or send the call again",
+            )
+        return response.content
+
+    def follow_logs(self, silence: float = 60.0) -> Iterator[dict[str, Any]]:
+        """Live output of all tasks of this run, as they print. Raises GatewayError when the stream breaks."""
+        yield from self.stream("/v1/logs", {"follow": "1"}, silence)
+
+    def stream(self, where: str, query: dict[str, str], silence: float) -> Iterator[dict[str, Any]]:
+        """Objects of a stream of JSON lines."""
+        try:
+            url = self._address()
+            with self._client.stream(
+                "GET",
+                f"{url}{where}",
+                params=query,
+                headers=self._headers(),
+                timeout=httpx.Timeout(30.0, read=silence),
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise GatewayError(f"no output from the operator: {_words(response)}")
+                for line in response.iter_lines():
+                    if line.strip():
+                        yield json.loads(line)
+        except (httpx.TransportError, httpx.StreamError) as error:
+            self._url = None
+            raise GatewayError(f"the operator's gateway does not answer: {error}") from error
+
+    def close(self) -> None:
+        """Close all connections; a stream that is being read ends."""
+        self._client.close()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Skyward-Ticket": self._ticket}
+
+    def _persistently(self, send: Callable[[str], httpx.Response]) -> httpx.Response:
+        """Send until there is an answer that is final; an operator that restarts is waited for."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                response = send(self._address())
+                if response.status_code not in (429, 500, 502, 503, 504):
+                    return response
+                problem = _words(response)
+            except (httpx.TransportError, ControlPlaneError) as error:
+                problem = str(error) or type(error).__name__
+            self._url = None
+            if time.monotonic() > deadline:
+                raise GatewayError(
+                    f"the operator's gateway did not answer for {self._patience:.0f} s: {problem}",
+                    remedy="see whether the operator runs: `skyward local status`, or "
+                    "kubectl -n skyward-system get pods",
+                )
+            time.sleep(_PAUSE_SECONDS)
+
+    def _address(self) -> str:
+        if self._url is None:
+            url = self._api.gateway_url()
+            if url is None:
+                raise GatewayError("no operator has published the address of its gateway yet")
+            self._url = url.rstrip("/")
+        return self._url
+
+
+def _chunks(payload: bytes) -> Iterator[bytes]:
+    view = memoryview(payload)
+    for start in range(0, len(view), _CHUNK):
+        yield bytes(view[start : start + _CHUNK])
+
+
+def _words(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+        text = body.get("message") or body.get("error") or response.text
+    except (ValueError, AttributeError):
+        text = response.text
+    return f"{text[:300].strip()} (HTTP {response.status_code})"

@@ -1,0 +1,67 @@
+"""`Image`: the Python environment and the system packages of a node."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from skyward.validation import instance, mapping, strict, text, texts
+
+
+@strict
+@dataclass(frozen=True, slots=True)
+class PipIndex:
+    """A package index that serves only the packages named."""
+
+    url: str
+    packages: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        text(
+            "PipIndex.url",
+            self.url,
+            pattern=r"https?://\S+",
+            example="https://download.pytorch.org/whl/cu121",
+        )
+        object.__setattr__(self, "packages", texts("PipIndex.packages", self.packages))
+
+
+@strict
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is installed on a node before it takes calls.
+
+    `python` is the minor version; "auto" is the one that runs this program, which pickled calls need.
+    `env` are environment variables; `shell_vars` are shell commands whose output becomes one.
+    """
+
+    python: str = "auto"
+    pip: Sequence[str] = ()
+    pip_indexes: Sequence[PipIndex] = ()
+    apt: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    shell_vars: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.python != "auto":
+            text("Image.python", self.python, pattern=r"3\.\d{1,2}", example="3.13")
+        for name in ("pip", "apt"):
+            object.__setattr__(self, name, texts(f"Image.{name}", getattr(self, name)))
+        for name in ("env", "shell_vars"):
+            object.__setattr__(self, name, mapping(f"Image.{name}", getattr(self, name)))
+        for index in self.pip_indexes:
+            instance("Image.pip_indexes", index, PipIndex, "[sky.PipIndex(url=..., packages=[...])]")
+        object.__setattr__(self, "pip_indexes", tuple(self.pip_indexes))
+
+    @property
+    def python_minor(self) -> str:
+        """The Python minor version of the nodes, such as "3.13"."""
+        return client_python() if self.python == "auto" else self.python
+
+
+def client_python() -> str:
+    """The Python minor version that runs this program."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+DEFAULT_IMAGE = Image()
+"""This program's Python and nothing else."""

@@ -1,0 +1,198 @@
+"""ComputePool and Task objects as the SDK writes them: pure functions from specs to plain dicts.
+
+The API server checks them against the contract and sets defaults, so only what was asked for is written. No
+pydantic here: a Task is made for every operator expression.
+"""
+
+import base64
+import hashlib
+import math
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from skyward.contract.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POOL, LABEL_RUN, POOL, TASK
+from skyward.functions import Retry
+from skyward.image import Image
+from skyward.spec import Accelerator, Options, Spec, Volume
+
+MANAGED_BY = "skyward-sdk"
+INLINE_LIMIT = 64 * 1024
+"""Larger packages of calls go to the gateway; etcd and every watcher would carry them otherwise."""
+RESULT_SECONDS = 600
+"""How long a finished Task of the SDK, which has collected its result by then, stays readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who makes the objects: the label that its watch selects, and the hash of the ticket that it keeps."""
+
+    run: str
+    ticket_hash: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of everything that this run makes."""
+        return {LABEL_RUN: self.run, LABEL_MANAGED_BY: MANAGED_BY}
+
+
+def object_name(stem: str, digits: int, limit: int = 40) -> str:
+    """A name that the API server takes, made of `stem` and that many random hexadecimal digits."""
+    clean = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "skyward"
+    if not clean[0].isalpha():
+        clean = f"s-{clean}"
+    return f"{clean[: limit - digits - 1].rstrip('-')}-{secrets.token_hex(digits)[:digits]}"
+
+
+def pool_object(
+    name: str, namespace: str, specs: Sequence[Spec], options: Options, owner: Owner
+) -> dict[str, Any]:
+    """The ComputePool of `Compute(...)`. Raises ValueError if the specs contradict one another."""
+    first = specs[0]
+    for field in ("nodes", "image", "ttl", "volumes"):
+        if any(getattr(spec, field) != getattr(first, field) for spec in specs[1:]):
+            raise ValueError(f"{field} must be the same in every Spec: it belongs to the whole pool")
+    nodes = first.node_counts
+    spec: dict[str, Any] = {
+        "candidates": [_candidate(f"c{position}", spec) for position, spec in enumerate(specs)],
+        "selection": options.selection,
+        "nodes": _given(desired=nodes.desired, min=nodes.min, max=nodes.max),
+        "image": _image(first.image),
+        "lifetime": _given(ttlSeconds=first.ttl, idleSeconds=options.autoscale_idle_timeout),
+        "ticketHash": owner.ticket_hash,
+    }
+    if options.worker is not None:
+        spec["worker"] = {
+            "concurrency": options.worker.concurrency,
+            "buffer": options.worker.buffer,
+            "executor": "thread" if options.worker.executor == "thread" else "process",
+            "reuse": options.worker.reuse_processes,
+        }
+    timeouts = _given(
+        provisionSeconds=options.provision_timeout,
+        sshSeconds=options.ssh_timeout,
+        bootstrapSeconds=options.bootstrap_timeout,
+    )
+    if timeouts:
+        spec["timeouts"] = timeouts
+    if first.volumes:
+        spec["volumes"] = [_volume(volume) for volume in first.volumes]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": POOL.kind,
+        "metadata": {"name": name, "namespace": namespace, "labels": {**owner.labels, LABEL_POOL: name}},
+        "spec": spec,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How the calls of a Task run: where, how long, how often again. Times are seconds."""
+
+    mode: str = "Any"
+    rank: int | None = None
+    timeout: float | None = None
+    queue_timeout: float | None = None
+    retry: Retry | None = None
+
+
+def task_object(
+    name: str, namespace: str, pool: str, python: str, count: int, package: bytes, call: Call, owner: Owner
+) -> dict[str, Any]:
+    """The Task of one operator expression; `package` stands inside it when it is small, else only its digest."""
+    calls: dict[str, Any] = {"python": python, "count": count}
+    if len(package) <= INLINE_LIMIT:
+        calls["package"] = base64.b64encode(package).decode()
+    else:
+        calls["blob"] = {"digest": hashlib.sha256(package).hexdigest(), "sizeBytes": len(package)}
+    spec: dict[str, Any] = {
+        "poolRef": {"name": pool},
+        "calls": calls,
+        "ttlSecondsAfterFinished": RESULT_SECONDS,
+        "ticketHash": owner.ticket_hash,
+    }
+    if call.mode != "Any":
+        spec["target"] = _given(mode=call.mode, rank=call.rank)
+    timeouts = _given(queueSeconds=_whole(call.queue_timeout), runSeconds=_whole(call.timeout))
+    if timeouts:
+        spec["timeouts"] = timeouts
+    if call.retry is not None:
+        spec["retry"] = {
+            "onInterruption": call.retry.on_interruption,
+            "onException": call.retry.on_exception,
+            "backoffSeconds": call.retry.backoff,
+            "maxBackoffSeconds": call.retry.max_backoff,
+        }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": TASK.kind,
+        "metadata": {"name": name, "namespace": namespace, "labels": {**owner.labels, LABEL_POOL: pool}},
+        "spec": spec,
+    }
+
+
+def _candidate(name: str, spec: Spec) -> dict[str, Any]:
+    provider = spec.provider
+    region = spec.region or provider.region
+    return _given(
+        name=name,
+        provider=provider.name,
+        credentialsRef={"name": provider.credentials} if provider.credentials else None,
+        accelerator=_accelerator(spec.accelerator),
+        regions=[region] if region else None,
+        vcpus=None if spec.vcpus is None else math.ceil(spec.vcpus),
+        memoryGiB=None if spec.memory_gb is None else math.ceil(spec.memory_gb),
+        diskGiB=spec.disk_gb,
+        architecture=spec.architecture,
+        market=spec.allocation,
+        maxHourlyPrice=None if spec.max_hourly_cost is None else _decimal(spec.max_hourly_cost),
+        parameters=dict(provider.parameters) or None,
+    )
+
+
+def _accelerator(accelerator: Accelerator | str | None) -> dict[str, Any] | None:
+    if accelerator is None or isinstance(accelerator, str):
+        return {"name": accelerator} if accelerator else None
+    return _given(
+        name=accelerator.name,
+        count=_decimal(accelerator.count),
+        memoryGiB=accelerator.memory_gib,
+        formFactor=accelerator.form_factor,
+    )
+
+
+def _image(image: Image) -> dict[str, Any]:
+    return _given(
+        python=image.python_minor,
+        pip=list(image.pip) or None,
+        indexes=[{"url": index.url, "packages": list(index.packages)} for index in image.pip_indexes] or None,
+        apt=list(image.apt) or None,
+        env=_pairs(image.env, "value"),
+        shellVars=_pairs(image.shell_vars, "command"),
+    )
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    return _given(
+        bucket=volume.bucket, mount=volume.mount, prefix=volume.prefix or None, readOnly=volume.read_only
+    )
+
+
+def _pairs(values: Mapping[str, str], key: str) -> list[dict[str, str]] | None:
+    return [{"name": name, key: value} for name, value in values.items()] or None
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _whole(seconds: float | None) -> int | None:
+    """The contract counts whole seconds; a limit is never made shorter than asked for."""
+    return None if seconds is None else max(1, math.ceil(seconds))
+
+
+def _decimal(value: float) -> str:
+    return format(Decimal(str(value)).normalize(), "f")

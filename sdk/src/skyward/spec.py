@@ -1,0 +1,214 @@
+"""What a pool is made of, as a person writes it: `Spec`, `Nodes`, `Worker`, `Options`.
+
+Plain frozen dataclasses that check themselves when constructed; `manifest` turns them into a ComputePool.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from skyward.image import DEFAULT_IMAGE, Image
+from skyward.providers import Provider
+from skyward.validation import instance, integer, number, one_of, strict, text
+
+type Allocation = Literal["spot-if-available", "spot", "on-demand", "cheapest"]
+type Architecture = Literal["x86_64", "arm64"]
+type Selection = Literal["cheapest", "first", "available"]
+type ConsoleMode = Literal["auto", "rich", "minimal", "log", "silent"]
+
+ALLOCATIONS = ("spot-if-available", "spot", "on-demand", "cheapest")
+_OLD_ALLOCATIONS = {"always-spot": "spot", "on_demand": "on-demand", "spot_if_available": "spot-if-available"}
+
+
+@strict
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """How many nodes: `desired` is the floor, `max` makes the pool elastic, `min` are enough to begin."""
+
+    desired: int
+    max: int | None = None
+    min: int | None = None
+
+    def __post_init__(self) -> None:
+        integer("nodes.desired", self.desired, minimum=0, maximum=10_000)
+        if self.max is not None and integer("nodes.max", self.max) < self.desired:
+            raise ValueError(f"nodes.max must be at least nodes.desired ({self.desired}), got {self.max}")
+        if self.min is not None and integer("nodes.min", self.min, minimum=0) > self.desired:
+            raise ValueError(f"nodes.min must be at most nodes.desired ({self.desired}), got {self.min}")
+
+    @classmethod
+    def of(cls, value: Any) -> "Nodes":
+        """`4`, `(2, 8)` for 2 that may grow to 8, or a `Nodes`."""
+        match value:
+            case Nodes():
+                return value
+            case bool():
+                pass
+            case int():
+                return cls(integer("nodes", value, minimum=0))
+            case (int() as desired, int() as top):
+                return cls(desired, max=top)
+        raise TypeError(f"nodes must be a number, (from, to) or sky.Nodes(...), got {value!r}")
+
+
+@strict
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """An accelerator by name, how many of it per node, and optionally its memory ("80GB") and form factor."""
+
+    name: str
+    count: float = 1
+    memory: str | None = None
+    form_factor: str | None = None
+
+    def __post_init__(self) -> None:
+        text("accelerator", self.name)
+        if number("accelerator count", self.count) <= 0:
+            raise ValueError(f"accelerator count must be more than 0, got {self.count!r}")
+        if self.memory is not None:
+            text("accelerator memory", self.memory, pattern=r"\d+ ?(GB|GiB)", example="80GB")
+
+    @property
+    def memory_gib(self) -> int | None:
+        """The memory as a number, as vendors count it."""
+        return int(self.memory.rstrip("GiBb ")) if self.memory else None
+
+
+@strict
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """How a node runs calls: `concurrency` at a time, in processes (or threads of one process)."""
+
+    concurrency: int = 1
+    buffer: int = 0
+    executor: Literal["auto", "process", "thread"] = "auto"
+    reuse_processes: bool = True
+
+    def __post_init__(self) -> None:
+        integer("worker.concurrency", self.concurrency, minimum=1)
+        integer("worker.buffer", self.buffer, minimum=0)
+        one_of("worker.executor", self.executor, ("auto", "process", "thread"))
+        instance("worker.reuse_processes", self.reuse_processes, bool, "True")
+
+
+@strict
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A bucket, mounted as a folder on every node."""
+
+    bucket: str
+    mount: str
+    prefix: str = ""
+    read_only: bool = True
+
+    def __post_init__(self) -> None:
+        text("volume.bucket", self.bucket)
+        text("volume.mount", self.mount, pattern=r"/[^/].*", example="/data")
+
+
+@strict
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What one candidate of a pool needs. `ttl` is the dead-man's switch in seconds, 0 disables it."""
+
+    provider: Provider
+    accelerator: Accelerator | str | None = None
+    nodes: int | tuple[int, int] | Nodes = 1
+    vcpus: float | None = None
+    memory_gb: float | None = None
+    disk_gb: int | None = None
+    architecture: Architecture | None = None
+    allocation: Allocation = "spot-if-available"
+    image: Image = DEFAULT_IMAGE
+    region: str | None = None
+    max_hourly_cost: float | None = None
+    ttl: int = 600
+    volumes: Sequence[Volume] = ()
+
+    def __post_init__(self) -> None:
+        _provider(self.provider)
+        object.__setattr__(self, "nodes", Nodes.of(self.nodes))
+        object.__setattr__(self, "allocation", _OLD_ALLOCATIONS.get(self.allocation, self.allocation))
+        one_of("allocation", self.allocation, ALLOCATIONS)
+        instance("image", self.image, Image, "sky.Image(pip=['torch'])")
+        if isinstance(self.accelerator, str):
+            object.__setattr__(self, "accelerator", Accelerator(self.accelerator))
+        if self.accelerator is not None:
+            instance("accelerator", self.accelerator, Accelerator, "sky.accelerators.A100()")
+        for name in ("vcpus", "memory_gb", "max_hourly_cost"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), minimum=0)
+        if self.disk_gb is not None:
+            integer("disk_gb", self.disk_gb, minimum=1)
+        if self.architecture is not None:
+            one_of("architecture", self.architecture, ("x86_64", "arm64"))
+        if self.region is not None:
+            text("region", self.region)
+        integer("ttl", self.ttl, minimum=0)
+        for volume in self.volumes:
+            instance("volumes", volume, Volume, "[sky.Volume(bucket='data', mount='/data')]")
+        object.__setattr__(self, "volumes", tuple(self.volumes))
+
+    @property
+    def node_counts(self) -> Nodes:
+        """`nodes` in its one form."""
+        return Nodes.of(self.nodes)
+
+
+class SpecFields(TypedDict, total=False):
+    """The fields of `Spec` as keyword arguments of `Compute`."""
+
+    provider: Provider
+    accelerator: Accelerator | str | None
+    nodes: int | tuple[int, int] | Nodes
+    vcpus: float | None
+    memory_gb: float | None
+    disk_gb: int | None
+    architecture: Architecture | None
+    allocation: Allocation
+    image: Image
+    region: str | None
+    max_hourly_cost: float | None
+    ttl: int
+    volumes: Sequence[Volume]
+
+
+@strict
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the pool is run. Times are seconds; None leaves them to the operator's defaults.
+
+    `default_compute_timeout` limits calls that have no timeout of their own; there is none unless given.
+    """
+
+    selection: Selection = "cheapest"
+    worker: Worker | None = None
+    provision_timeout: int | None = None
+    ssh_timeout: int | None = None
+    bootstrap_timeout: int | None = None
+    default_compute_timeout: float | None = None
+    autoscale_idle_timeout: int | None = None
+    shutdown_timeout: float = 120.0
+    retry_on_interruption: int = 3
+    console: bool | ConsoleMode = True
+    namespace: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("selection", self.selection, ("cheapest", "first", "available"))
+        if self.worker is not None:
+            instance("worker", self.worker, Worker, "sky.Worker(concurrency=4)")
+        for name in ("provision_timeout", "ssh_timeout", "bootstrap_timeout", "autoscale_idle_timeout"):
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name), minimum=1)
+        if self.default_compute_timeout is not None:
+            number("default_compute_timeout", self.default_compute_timeout, minimum=0.001)
+        number("shutdown_timeout", self.shutdown_timeout, minimum=0)
+        integer("retry_on_interruption", self.retry_on_interruption, minimum=0)
+        if not isinstance(self.console, bool):
+            one_of("console", self.console, ("auto", "rich", "minimal", "log", "silent"))
+
+
+def _provider(value: Any) -> None:
+    if isinstance(value, type) and issubclass(value, Provider):
+        raise TypeError(f"provider must be an object: write sky.{value.__name__}(), with brackets")
+    instance("provider", value, Provider, "sky.Local()")
