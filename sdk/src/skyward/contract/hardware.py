@@ -22,7 +22,7 @@ AcceleratorCount = Annotated[
             **validations(
                 rule(
                     rf"self.matches(r'{_COUNT}')",
-                    'count is a decimal string above 0 and below 1000, such as "8", or "0.5" for half a device',
+                    'count is a decimal string above 0 and below 1000, such as "8" or "0.5"',
                 )
             ),
         }

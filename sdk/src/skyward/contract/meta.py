@@ -179,6 +179,28 @@ class ObjectMeta(Model):
         return self.deletion_timestamp is not None
 
 
+class Resource(Model):
+    """Base of the three kinds: `apiVersion`, `kind`, `metadata`, and the spec and status of each."""
+
+    api_version: Literal["skyward.dev/v1alpha1"] = "skyward.dev/v1alpha1"
+    kind: str
+    metadata: ObjectMeta = ObjectMeta()
+
+    def document(self, *, exclude_defaults: bool = False) -> dict[str, Any]:
+        """The JSON form that is sent to the API server: camelCase, without empty metadata and status.
+
+        With `exclude_defaults` the spec is as short as it can be; the API server fills it again.
+        """
+        made = super().document(exclude_defaults=exclude_defaults)
+        metadata = {
+            key: value for key, value in made.get("metadata", {}).items() if value not in ("", [], {})
+        }
+        made = {**made, "apiVersion": self.api_version, "kind": self.kind, "metadata": metadata}
+        if not any(made.get("status", {}).values()):
+            made.pop("status", None)
+        return {key: made[key] for key in ("apiVersion", "kind", "metadata", "spec", "status") if key in made}
+
+
 class Condition(Observed):
     """One aspect of an object's state."""
 

@@ -5,7 +5,6 @@ never changes, so it has no defaults that a later version could fill differently
 in the status before a provider is asked.
 """
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -13,18 +12,21 @@ from pydantic import ConfigDict, Field
 from skyward.contract.hardware import Candidate
 from skyward.contract.image import Image
 from skyward.contract.meta import (
-    Conditions,
-    Count,
-    Log,
-    Message,
     Model,
-    Money,
-    ObjectMeta,
     ObjectName,
-    Observed,
-    Word,
+    Resource,
 )
-from skyward.contract.names import API_VERSION, NAME_LIMIT, RANK_LIMIT
+from skyward.contract.names import NAME_LIMIT, RANK_LIMIT
+from skyward.contract.node_status import (
+    Address,
+    AgentInfo,
+    Billing,
+    BootstrapProgress,
+    ComputeNodeStatus,
+    Launch,
+    LaunchOffer,
+    NodeDisplay,
+)
 from skyward.contract.pool import PoolTimeouts, Worker
 from skyward.contract.rules import list_map, rule, validations
 
@@ -45,7 +47,8 @@ class ComputeNodeSpec(Model):
         json_schema_extra=validations(
             rule(
                 "self == oldSelf",
-                "spec of a ComputeNode cannot be changed after creation: change the pool, or delete the node to replace it",
+                "spec of a ComputeNode cannot be changed after creation:"
+                " change the pool, or delete the node to replace it",
             )
         )
     )
@@ -74,135 +77,7 @@ class ComputeNodeSpec(Model):
     )
 
 
-class LaunchOffer(Observed):
-    """What the provider was asked for."""
-
-    provider: Word | None = Field(None, description="Provider of the machine.")
-    region: Word | None = Field(None, description="Region of the machine.")
-    instance_type: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="Instance type of the machine."
-    )
-    market: Word | None = Field(None, description="Market of the offer: spot or on-demand.")
-    hourly_price: Money | None = Field(None, description="Price in US dollars per hour.")
-    on_demand_price: Money | None = Field(
-        None, description="On-demand price of the same machine in US dollars per hour."
-    )
-
-
-class Launch(Observed):
-    """The intent to make a machine, written before the provider is asked."""
-
-    attempt: Count | None = Field(None, description="Number of the attempt, from 1.")
-    candidate: Word | None = Field(None, description="Name of the candidate that the offer comes from.")
-    offer: LaunchOffer | None = Field(None, description="What the provider is asked for.")
-    token: Word | None = Field(
-        None,
-        description="Idempotency token: the machine carries it, and asking twice with it makes one machine.",
-    )
-    request_time: datetime | None = Field(None, description="When the provider was asked, in RFC 3339.")
-    outcome: Word | None = Field(
-        None, description="Pending, Launched, Unknown, or the reason of the refusal."
-    )
-
-
-class Address(Observed):
-    """Where the machine's SSH server listens."""
-
-    host: Annotated[str, Field(max_length=253)] | None = Field(None, description="Host name or IP address.")
-    port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
-        None, description="TCP port of the SSH server."
-    )
-    user: Word | None = Field(None, description="User that the operator logs in as.")
-
-
-class AgentInfo(Observed):
-    """The program that runs calls on the node."""
-
-    boot_id: Word | None = Field(
-        None, description="Identity of the agent's run; it changes when the agent restarts."
-    )
-    python: Word | None = Field(None, description="Version of Python that calls run with.")
-    version: Word | None = Field(None, description="Version of skyward on the node.")
-
-
-class BootstrapProgress(Observed):
-    """How far the installation of the node's software is."""
-
-    step: Word | None = Field(
-        None, description="Step that is under way, such as uv, python, apt, pip or agent."
-    )
-    start_time: datetime | None = Field(None, description="When the installation began, in RFC 3339.")
-    last_line: Annotated[Message, Field(max_length=4096)] | None = Field(
-        None, description="Last line of its output."
-    )
-    log: Log | None = Field(None, description="Last lines of its output when it failed.")
-
-
-class Billing(Observed):
-    """The interval in which the machine costs money."""
-
-    start_time: datetime | None = Field(None, description="When billing began, in RFC 3339.")
-    end_time: datetime | None = Field(None, description="When billing ended, in RFC 3339.")
-    hourly_price: Money | None = Field(None, description="Price in US dollars per hour.")
-
-
-class NodeDisplay(Observed):
-    """Texts for the columns of `kubectl get`."""
-
-    hourly: Word | None = Field(None, description="Price per hour in US dollars, such as 4.20.")
-    address: Annotated[str, Field(max_length=320)] | None = Field(
-        None, description="Address as ssh takes it, user@host:port."
-    )
-
-
-class ComputeNodeStatus(Observed):
-    """What the operator did and observed."""
-
-    observed_generation: int | None = Field(
-        None, ge=0, le=2**53, description="The metadata.generation that this status answers to."
-    )
-    phase: Word | None = Field(
-        None,
-        description=(
-            "Where the node stands: Pending, Launching, Connecting, Bootstrapping, Ready, "
-            "Draining, Terminating, Failed or Gone."
-        ),
-    )
-    reason: Word | None = Field(None, description="Why the node is in its phase, as one CamelCase word.")
-    message: Message | None = Field(None, description="The reason in a sentence, with the next step.")
-    launch: Launch | None = Field(
-        None, description="The intent to make a machine, written before the provider is asked."
-    )
-    provider_id: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="Identity of the machine at its provider."
-    )
-    address: Address | None = Field(None, description="Where the machine's SSH server listens.")
-    host_key: Annotated[str, Field(max_length=1024)] | None = Field(
-        None,
-        description=(
-            "Public host key of the machine, as one line of OpenSSH; connections to any other are refused."
-        ),
-    )
-    host_key_fingerprint: Annotated[str, Field(max_length=128)] | None = Field(
-        None, description="Fingerprint of the host key, as ssh shows it."
-    )
-    agent: AgentInfo | None = Field(None, description="The program that runs calls on the node.")
-    slots: Count | None = Field(None, description="Number of calls that the node runs at the same time.")
-    bootstrap: BootstrapProgress | None = Field(
-        None, description="How far the installation of the software is."
-    )
-    heartbeat_time: datetime | None = Field(
-        None, description="When the agent last answered, in RFC 3339; written at most once a minute."
-    )
-    ready_time: datetime | None = Field(None, description="When the node first took calls, in RFC 3339.")
-    billing: Billing | None = Field(None, description="The interval in which the machine costs money.")
-    display: NodeDisplay | None = Field(None, description="Texts for the columns of kubectl get.")
-    conditions: Conditions = Field(
-        (), description="Aspects of the node's state: Launched, Bootstrapped, Ready, Interrupted, Drained."
-    )
-
-
-class ComputeNode(Model):
+class ComputeNode(Resource):
     """One machine of a pool, made and written by the operator. Delete it to have the machine replaced."""
 
     model_config = ConfigDict(
@@ -214,8 +89,21 @@ class ComputeNode(Model):
         )
     )
 
-    api_version: Literal["skyward.dev/v1alpha1"] = API_VERSION
     kind: Literal["ComputeNode"] = "ComputeNode"
-    metadata: ObjectMeta = ObjectMeta()
     spec: ComputeNodeSpec = Field(description="What the machine should be; written once, by the operator.")
     status: ComputeNodeStatus = Field(ComputeNodeStatus(), description="What the operator did and observed.")
+
+
+__all__ = [
+    "ComputeNode",
+    "ComputeNodeSpec",
+    "NodePoolRef",
+    "LaunchOffer",
+    "Launch",
+    "Address",
+    "AgentInfo",
+    "BootstrapProgress",
+    "Billing",
+    "NodeDisplay",
+    "ComputeNodeStatus",
+]
