@@ -221,7 +221,7 @@ class Api:
 
     async def _list(self, kind: Kind, namespace: str | None, labels: str) -> tuple[Objects, str]:
         path, what = collection_path(kind, namespace), describe(kind, namespace)
-        _version, objects = kind.api_version, []
+        objects: Objects = []
         params = {"limit": str(_PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:
             page = await self._send(Request("list", "GET", path, what, kind.plural, params))

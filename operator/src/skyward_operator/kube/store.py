@@ -75,10 +75,10 @@ class Store:
         shelf = self._shelves.get(kind.plural)
         if shelf is None:
             return False
+        if not self.is_news(kind, obj):
+            return False
         uid, key = uid_of(obj), key_of(obj)
         old = shelf.objects.get(key)
-        if uid in shelf.tombstones or (old is not None and version_of(obj) <= version_of(old)):
-            return False
         if old is not None and uid_of(old) != uid:
             # Deleted and created again between two looks: subscribers get to see both halves.
             self._take_out(kind, shelf, key, old)
@@ -90,6 +90,12 @@ class Store:
             shelf.pools.setdefault(pool, {})[key] = obj
         _tell(shelf, old, obj)
         return True
+
+    def is_news(self, kind: Kind, obj: Object) -> bool:
+        """Whether the object is newer than what is known of it."""
+        shelf = self._shelves[kind.plural]
+        old = shelf.objects.get(key_of(obj))
+        return uid_of(obj) not in shelf.tombstones and (old is None or version_of(obj) > version_of(old))
 
     def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
         """The object with that uid is gone for good; False where it was not known."""

@@ -1,0 +1,194 @@
+"""The command line: `skyward-operator run`, with flags that default to SKYWARD_* variables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from skyward_operator import __version__
+from skyward_operator.settings import LOG_FORMATS, LOG_LEVELS, Address, LeaseTimes, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the operator until SIGTERM or SIGINT; 0 after a graceful stop, 2 for wrong values, 3 when the
+    lease was lost."""
+    settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    from skyward_operator.main import start
+
+    sys.exit(start(settings))
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings, from flags and else from SKYWARD_* variables; exits with 2 on a value that is wrong."""
+    parser = _parser(environment)
+    given = parser.parse_args(arguments)
+    times = LeaseTimes(given.lease_duration, given.lease_deadline, given.lease_retry)
+    if not 0 < times.retry < times.deadline < times.duration:
+        parser.error(
+            "--lease-retry, --lease-deadline and --lease-duration must grow in this order "
+            f"(given: {times.retry:g}, {times.deadline:g}, {times.duration:g})"
+        )
+    return Settings(
+        data_dir=given.data_dir,
+        kubeconfig=given.kubeconfig,
+        context=given.context,
+        namespaces=given.namespace,
+        gateway_listen=given.gateway_listen,
+        health_listen=given.health_listen,
+        advertise_gateway_url=given.advertise_gateway_url,
+        log_format=given.log_format,
+        log_level=given.log_level,
+        providers=given.providers,
+        identity=given.identity,
+        lease_name=given.lease_name,
+        lease_namespace=given.lease_namespace,
+        lease_times=times,
+        resync_seconds=given.resync_seconds,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="skyward-operator", description="Looks after ComputePools, ComputeNodes and Tasks."
+    )
+    parser.add_argument("--version", action="version", version=f"skyward-operator {__version__}")
+    run = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
+        "run", help="run the operator", description=_RUN, formatter_class=argparse.RawTextHelpFormatter
+    )
+    flags = _Flags(run, environment)
+    flags.add("data-dir", _data_dir, None, "folder for blobs, logs and the local provider's machines", "DIR")
+    flags.add("kubeconfig", _file, "", "kubeconfig file (default: the pod's service account,\n"
+              "$KUBECONFIG, ~/.kube/config)", "FILE")  # fmt: skip
+    flags.add("context", _text, "", "context of the kubeconfig (default: its current one)", "NAME")
+    flags.add("namespace", _names, "", "namespaces to look after, by comma (default: all)", "NAMES")
+    flags.add("gateway-listen", _address, "127.0.0.1:0", "where the gateway listens; port 0 takes a free one",
+              "HOST:PORT")  # fmt: skip
+    flags.add("health-listen", _address, "127.0.0.1:0", "where /livez, /readyz and /metrics are", "HOST:PORT")
+    flags.add("advertise-gateway-url", _url, "", "how clients reach the gateway (default: as it listens)",
+              "URL")  # fmt: skip
+    flags.add("log-format", _one_of(LOG_FORMATS), "plain", "plain or json", "FORMAT")
+    flags.add("log-level", _one_of(LOG_LEVELS), "info", "debug, info, warning or error", "LEVEL")
+    flags.add("providers", _names, "", "providers to enable, by comma (default: all installed)", "NAMES")
+    flags.add("identity", _text, "", "name in the lease (default: the host's name)", "NAME")
+    defaults = Settings(Path())
+    flags.add("lease-name", _required, defaults.lease_name, "name of the Lease that elects", "NAME")
+    flags.add("lease-namespace", _required, defaults.lease_namespace, "namespace of that Lease", "NAME")
+    times = LeaseTimes()
+    flags.add("lease-duration", _seconds, f"{times.duration:g}", "how long a lease holds", "SECONDS")
+    flags.add("lease-deadline", _seconds, f"{times.deadline:g}", "how long a renewal lets act", "SECONDS")
+    flags.add("lease-retry", _seconds, f"{times.retry:g}", "how often it is renewed", "SECONDS")
+    flags.add("resync-seconds", _seconds, "300", "how often everything is listed and compared", "SECONDS")
+    return parser
+
+
+_RUN: Final = "Runs until SIGTERM or SIGINT. Each flag can be given as an environment variable as well."
+
+
+class _Flags:
+    """Adds flags whose defaults come from the environment and are checked like flags."""
+
+    def __init__(self, parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+        self._parser = parser
+        self._environment = environment
+
+    def add(
+        self, name: str, convert: Callable[[str], object], default: str | None, text: str, metavar: str
+    ) -> None:
+        """A flag --name, or SKYWARD_NAME; `default` None makes one of the two necessary."""
+        variable = "SKYWARD_" + name.upper().replace("-", "_")
+        given = self._environment.get(variable) or default
+        shown = f" (default: {default})" if default else ""
+        self._parser.add_argument(
+            f"--{name}",
+            type=_named(convert, f"{variable} or --{name}"),
+            default=given,
+            required=given is None,
+            metavar=metavar,
+            help=f"{text}{shown}\n[${variable}]".replace("%", "%%"),
+        )
+
+
+def _named(convert: Callable[[str], object], name: str) -> Callable[[str], object]:
+    def check(value: str) -> object:
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{value!r} given by {name}: {error}") from None
+
+    return check
+
+
+def _text(value: str) -> str | None:
+    return value or None
+
+
+def _required(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _names(value: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in value.split(",") if part.strip())
+    for name in names:
+        if not all(letter.isalnum() or letter in "-." for letter in name) or name != name.lower():
+            raise ValueError(f"{name!r} is no name; lower-case letters, digits and - are allowed, by comma")
+    return names
+
+
+def _file(value: str) -> Path | None:
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise ValueError("no such file")
+    return path
+
+
+def _data_dir(value: str) -> Path:
+    path = Path(value).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise ValueError("is no folder")
+    return path
+
+
+def _address(value: str) -> Address:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT with a port from 0 to 65535")
+    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - only where asked for as ":PORT"
+
+
+def _url(value: str) -> str | None:
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value.rstrip("/") or None
+
+
+def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return value.lower()
+
+    return check
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise ValueError("must be a number of seconds") from None
+    if not 0 < seconds <= 86_400:
+        raise ValueError("must be more than 0 and at most 86400 seconds")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Feeds the store from kopf's watches: the only place that knows kopf.
+
+kopf is an informer here. Its handlers only hand objects to the store; it writes nothing: no
+annotations, no finalizers, no events. It is crash-only by design (a watch error or an expired list ends
+it), so it runs as a session inside our process that is started again whenever it ends or falls silent,
+without touching anything else. What it cannot know, deletions in a gap, comes from Resync.
+
+kopf counts every asyncio task that appears after its start as its own and cancels it at its end.
+Sessions therefore run in a context of their own, by which their tasks are told from all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import kopf
+
+from skyward_operator.kube.kinds import collection_path
+from skyward_operator.kube.pulse import Pulse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import aiohttp
+
+    from skyward.contract.names import Kind
+    from skyward_operator.engine.clock import Clock
+    from skyward_operator.kube.credentials import Credentials
+    from skyward_operator.kube.resync import Resync
+    from skyward_operator.kube.store import Store
+    from skyward_operator.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_SILENT_SECONDS: Final = 150.0
+"""Two missed bookmarks and kopf's own reconnect after 70 s: then something is wrong that it does not see."""
+_DEAF_SECONDS: Final = 15.0
+_LOOK_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 3.0
+_FIRST_RESTART_SECONDS: Final = 0.5
+_LONGEST_RESTART_SECONDS: Final = 15.0
+_REQUEST_SECONDS: Final = 20.0
+
+_session_of: contextvars.ContextVar[object] = contextvars.ContextVar("skyward_intake_session")
+
+
+class Intake:
+    """The watches of one operator; empty `namespaces` means the whole cluster.
+
+    `took_signals` is called after each start of a session, because kopf takes SIGTERM and SIGINT.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        store: Store,
+        resync: Resync,
+        clock: Clock,
+        *,
+        namespaces: Sequence[str] = (),
+        metrics: Metrics | None = None,
+        took_signals: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._credentials = credentials
+        self._store = store
+        self._resync = resync
+        self._clock = clock
+        self._namespaces = tuple(namespaces)
+        self._metrics = metrics
+        self._took_signals = took_signals
+        self._ours = contextvars.copy_context()
+        self._told: dict[str, int] = {}
+        places: tuple[str | None, ...] = self._namespaces or (None,)
+        paths = [collection_path(kind, place) for kind in store.kinds for place in places]
+        self.pulse: Final = Pulse(paths, clock, resync.ask)
+
+    async def run(self) -> None:
+        """Watch until cancelled, starting again after whatever happens."""
+        delay = _FIRST_RESTART_SECONDS
+        while True:
+            started = self._clock.monotonic()
+            self.pulse.reset()
+            why = await self._session()
+            if self._clock.monotonic() - started > _SILENT_SECONDS:
+                delay = _FIRST_RESTART_SECONDS
+            logger.warning("the watches %s; starting them again in %.1f s", why, delay)
+            if self._metrics is not None:
+                self._metrics.intake_restarts.inc()
+            await self._clock.sleep(delay)
+            delay = min(_LONGEST_RESTART_SECONDS, delay * 2)
+            self._resync.ask()
+
+    async def _session(self) -> str:
+        """Run kopf until it ends or is found silent; says what happened."""
+        stop = asyncio.Event()
+        sessions: list[aiohttp.ClientSession] = []
+        context = contextvars.copy_context()
+        context.run(_session_of.set, stop)
+        kopf_task = asyncio.get_running_loop().create_task(
+            self._kopf(stop, sessions), name="intake session", context=context
+        )
+        watchdog = asyncio.create_task(self._watchdog(), name="intake watchdog")
+        try:
+            done, _ = await asyncio.wait({kopf_task, watchdog}, return_when=asyncio.FIRST_COMPLETED)
+            if kopf_task not in done:
+                return watchdog.result()
+            error = kopf_task.exception()
+            return f"ended ({error!r})" if error is not None else "ended"
+        finally:
+            watchdog.cancel()
+            stop.set()
+            await self._end(kopf_task)
+            for session in sessions:
+                await session.close()
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        if task.done():
+            return
+        _, running = await asyncio.wait({task}, timeout=_STOP_SECONDS)
+        if running:
+            task.cancel()
+            await asyncio.wait({task}, timeout=_STOP_SECONDS)
+        if task.done() and not task.cancelled():
+            task.exception()
+
+    async def _kopf(self, stop: asyncio.Event, sessions: list[aiohttp.ClientSession]) -> None:
+        clusterwide = not self._namespaces
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(sessions),
+            settings=_settings(),
+            standalone=True,
+            clusterwide=clusterwide,
+            namespaces=self._namespaces,
+            stop_flag=stop,
+        )
+        self._took_signals()
+        await kopf.run_tasks(tasks, ignored=_Foreign(stop))
+
+    async def _watchdog(self) -> str:
+        while True:
+            await self._clock.sleep(_LOOK_SECONDS)
+            age = self.pulse.age()
+            if self._metrics is not None:
+                self._metrics.watch_age.set(age)
+            if age > _SILENT_SECONDS:
+                return f"were silent for {age:.0f} s"
+            for kind in self._store.kinds:
+                if await self._is_deaf(kind):
+                    return f"missed a change of {kind.plural} that a list showed"
+
+    async def _is_deaf(self, kind: Kind) -> bool:
+        """Whether a list knew of something that the watch does not tell, even a while later."""
+        version = self._resync.corrected.pop(kind.plural, 0)
+        if version <= self._told.get(kind.plural, 0):
+            return False
+        await self._clock.sleep(_DEAF_SECONDS)
+        return version > self._told.get(kind.plural, 0)
+
+    def _registry(self, sessions: list[aiohttp.ClientSession]) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            session = self._credentials.open_session(self.pulse, connections=0)
+            sessions.append(session)
+            return kopf.AiohttpSession(server=self._credentials.server, aiohttp_session=session)
+
+        kopf.on.login(id="login", registry=registry)(login)
+        for kind in self._store.kinds:
+            handler = self._handler(kind)
+            kopf.on.event(kind.group, kind.version, kind.plural, id=kind.plural, registry=registry)(handler)
+        return registry
+
+    def _handler(self, kind: Kind) -> Callable[..., Any]:
+        async def take(event: Any, **_: Any) -> None:
+            # In our context: what a subscriber starts is not kopf's to cancel.
+            self._ours.run(self._take, kind, event["type"], event["object"])
+
+        return take
+
+    def _take(self, kind: Kind, type_: str | None, raw: Any) -> None:
+        obj: dict[str, Any] = dict(raw)
+        metadata = obj["metadata"]
+        self._told[kind.plural] = max(self._told.get(kind.plural, 0), int(metadata["resourceVersion"]))
+        if self._metrics is not None:
+            self._metrics.watched(kind.plural, type_)
+        if type_ == "DELETED":
+            self._store.remove(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+        else:
+            self._store.put(kind, obj)
+
+
+class _Foreign(Collection[Any]):
+    """All tasks that do not belong to a session: what kopf must not wait for and not cancel."""
+
+    def __init__(self, session: object) -> None:
+        self._session = session
+
+    def __contains__(self, task: object) -> bool:
+        return not (isinstance(task, asyncio.Task) and task.get_context().get(_session_of) is self._session)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (task for task in asyncio.all_tasks() if task in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Backoffs:
+    """Delays without an end: an API server that is away is no reason to give up watching."""
+
+    def __iter__(self) -> Iterator[float]:
+        delay = 0.5
+        while True:
+            yield delay
+            delay = min(_LONGEST_RESTART_SECONDS, delay * 2)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = _REQUEST_SECONDS
+    settings.networking.connect_timeout = 5.0
+    settings.networking.error_backoffs = _Backoffs()
+    settings.queueing.exit_timeout = 0.5
+    settings.process.ultimate_exiting_timeout = None
+    return settings
