@@ -2,7 +2,7 @@
 
     credentials → health endpoints → schema → leadership → first list → parts → watches → ready
 
-It stops in the opposite order and gives the lease back, so that the next one need not wait. When the
+It stops what acts, then gives the lease back, so that the next one need not wait. When the
 lease is lost there is no order and no grace: the process exits at once with 3, because whatever it still
 did could be done by another at the same time. Agents keep working either way.
 """
@@ -117,10 +117,7 @@ class Operator:
                 work.cancel()
                 stop.cancel()
                 await asyncio.wait({work, stop})
-            if not work.cancelled() and (error := work.exception()) is not None:
-                return self._lose(error)
-            logger.info("stopped")
-            return STOPPED
+            return self._exit_code(work)
 
     def stop(self) -> None:
         """End gracefully; the second time, or after some seconds, at once."""
@@ -137,9 +134,8 @@ class Operator:
         await leadership.acquire()
         try:
             async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep(leadership), name="lease")
+                group.create_task(self._keep(leadership), name="lease")
                 await self._lead(api, health, leadership)
-                keeper.cancel()
         finally:
             await leadership.release()
 
@@ -151,7 +147,7 @@ class Operator:
             raise
 
     async def _lead(self, api: Api, health: Health, leadership: Leadership) -> None:
-        """Act, as long as nobody cancels; ends what it started in the opposite order."""
+        """Act until cancelled; nothing that was started here outlives it."""
         health.enter(Stage.SYNCING)
         fenced = api.with_fence(leadership.check, self._store.put)
         resync = Resync(
@@ -164,17 +160,7 @@ class Operator:
         await self._list_everything(resync)
         async with Supervisor() as supervisor:
             events = Events(fenced, self._clock, metrics=self._metrics)
-            context = Context(
-                self._settings,
-                fenced,
-                self._store,
-                events,
-                self._clock,
-                self._metrics,
-                supervisor,
-                leadership,
-            )
-            parts = self._wire(context)
+            parts = self._wire(self._context(fenced, events, supervisor, leadership))
             intake = self._intake(resync)
             health.observe(watch_age=intake.pulse.age, is_leader=lambda: leadership.is_leader)
             supervisor.keep("events", events.run)
@@ -189,8 +175,23 @@ class Operator:
             logger.info("ready: %d objects known; gateway at %s", self._known(), url)
             try:
                 await supervisor.wait_failed()
+            except NotLeader as lost:
+                self._lose(lost)
+                raise
             finally:
                 self._settings.endpoints_file.unlink(missing_ok=True)
+
+    def _context(self, api: Api, events: Events, supervisor: Supervisor, leadership: Leadership) -> Context:
+        return Context(
+            settings=self._settings,
+            api=api,
+            store=self._store,
+            events=events,
+            clock=self._clock,
+            metrics=self._metrics,
+            supervisor=supervisor,
+            leadership=leadership,
+        )
 
     def _intake(self, resync: Resync) -> Intake:
         return Intake(
@@ -223,16 +224,22 @@ class Operator:
         fresh.write_text(json.dumps({"gateway": gateway, "health": health}) + "\n")
         fresh.replace(file)
 
-    def _lose(self, error: BaseException) -> int:
+    def _exit_code(self, work: asyncio.Task[None]) -> int:
+        error = None if work.cancelled() else work.exception()
+        if error is None:
+            logger.info("stopped")
+            return STOPPED
+        if _is_loss(error):
+            self._lose(error)
+            return LOST_LEADERSHIP
+        logger.error("the operator failed", exc_info=error)
+        return STOPPED if self._stop.is_set() else UNUSABLE
+
+    def _lose(self, error: BaseException) -> None:
         """Stop acting: after the loss of the lease there is nothing that may still be done."""
-        code = LOST_LEADERSHIP if _is_loss(error) else UNUSABLE
-        if code == LOST_LEADERSHIP:
-            logger.error("leadership is lost (%s); exiting at once", error)
-        else:
-            logger.error("the operator failed", exc_info=error)
+        logger.error("leadership is lost (%s); exiting at once", error)
         sys.stderr.flush()
-        self._abandon(code)
-        return code
+        self._abandon(LOST_LEADERSHIP)
 
     def _take_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
