@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from skyward.contract.pool import Candidate
+    from skyward.contract.hardware import Candidate
 
 TAG_INSTALLATION = "skyward.dev/installation"
 TAG_POOL = "skyward.dev/pool"

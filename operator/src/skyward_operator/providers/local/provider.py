@@ -29,7 +29,7 @@ from skyward_operator.providers.local.processes import MARK, end_all
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from skyward.contract.pool import Candidate
+    from skyward.contract.hardware import Candidate
 
     from skyward_operator.providers.contract import CreateRequest, Machine, Setup
 
@@ -158,7 +158,7 @@ def this_computer(candidate: str) -> Offer:
         vcpus=os.cpu_count() or 1,
         memory_gib=psutil.virtual_memory().total // 2**30,
         disk_gib=shutil.disk_usage("/").free // 2**30,
-        architecture={"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}.get(
+        architecture={"AMD64": "x86_64", "aarch64": "arm64"}.get(
             platform.machine(), platform.machine()
         ),
         candidate=candidate,

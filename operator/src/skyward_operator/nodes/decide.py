@@ -1,0 +1,334 @@
+"""What to do about a node next. Pure: no provider, no connection, no clock.
+
+A node goes Pending → Launching → Connecting → Bootstrapping → Ready. On the way down it goes Draining →
+Terminating → Gone when it was deleted, or Failed when it did not work; a failed node's machine is released
+at once, and the pool decides what follows. Three rules stand above all:
+
+- nothing is bought before the finalizer is on the node and the intent is in its status;
+- when it is not known whether something was bought, it is found out before anything else;
+- the finalizer goes only after the provider proved that the machine is gone.
+
+Time-outs count from the last progress, never from the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skyward.contract.names import FINALIZER
+from skyward.contract.reasons import NodePhase, NodeReason
+from skyward_operator.engine.clock import timestamp
+from skyward_operator.nodes.actions import (
+    Admit,
+    Again,
+    CloseSession,
+    Create,
+    Drain,
+    Guard,
+    LookUp,
+    Lose,
+    Pin,
+    RecordIntent,
+    RemoveFinalizer,
+    StartSession,
+    Terminate,
+    Write,
+)
+from skyward_operator.nodes.observation import Absent, Stage
+from skyward_operator.providers.contract import MachineState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any
+
+    from skyward.contract.node import ComputeNode
+    from skyward_operator.nodes.actions import Action
+    from skyward_operator.nodes.observation import Observation, SessionView
+    from skyward_operator.providers.contract import Machine
+
+MAX_ATTEMPTS = 5
+"""Offers tried for one node. After that the pool makes another node, with a pause."""
+LOST_AFTER = 45.0
+"""Seconds without a sign of the agent until a node is given up while its provider still shows it."""
+SHOW_LOST_AFTER = 3.0
+"""Seconds until a broken link is written down; most are back before that."""
+HEARTBEAT = 60.0
+DRAIN_GRACE = 10.0
+DRAIN_SLACK = 5.0
+OFFERS_AGAIN = 15.0
+LINE_EVERY = 5.0
+
+PENDING, LAUNCHED, UNKNOWN = "Pending", "Launched", "Unknown"
+"""Outcomes of a launch; any other is the reason of a refusal."""
+
+
+def decide(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """The next bounded step."""
+    if node.metadata.is_deleted:
+        return end(node, seen, now)
+    match node.status.phase:
+        case NodePhase.LAUNCHING:
+            return launch(node, seen, now)
+        case NodePhase.CONNECTING | NodePhase.BOOTSTRAPPING:
+            return prepare(node, seen, now)
+        case NodePhase.READY:
+            return serve(node, seen, now)
+        case NodePhase.FAILED:
+            return release(node, seen, now)
+        case NodePhase.DRAINING | NodePhase.TERMINATING | NodePhase.GONE:
+            return end(node, seen, now)
+        case _:
+            return choose(node, seen, attempt=1)
+
+
+# Pending and Launching: buy one machine
+
+
+def choose(node: ComputeNode, seen: Observation, attempt: int) -> list[Action]:
+    """Record the intent to buy the best offer that was not refused."""
+    if FINALIZER not in node.metadata.finalizers:
+        return [Guard(), Again(0)]
+    if seen.offers is None:
+        return [Again(0)]
+    if seen.offers.found and attempt <= MAX_ATTEMPTS:
+        return [RecordIntent(seen.offers.found[0], attempt), Again(0)]
+    refusals = seen.offers.refusals
+    message = "; ".join(dict.fromkeys(refusal.message for refusal in refusals if refusal.message))
+    waits = next((refusal for refusal in refusals if not refusal.permanent), None)
+    if waits is not None and attempt == 1:
+        return [Write(NodePhase.PENDING, waits.reason, message), Again(OFFERS_AGAIN)]
+    reason = refusals[0].reason if refusals else NodeReason.NO_MATCHING_OFFER
+    return [Write(NodePhase.FAILED, reason, message or "no candidate has an offer that fits")]
+
+
+def launch(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Have the recorded intent become a machine, or find that it did."""
+    record = node.status.launch
+    if record is None or record.request_time is None:
+        return choose(node, seen, attempt=1)
+    age = (now - record.request_time).total_seconds()
+    match record.outcome:
+        case "Pending" | "Unknown" | None:
+            if age > node.spec.timeouts.provision_seconds:
+                return fail(NodeReason.PROVISION_TIMEOUT, f"no answer from the provider for {age:.0f} s")
+            safe = seen.idempotent or seen.unasked
+            return [Create() if safe else LookUp(), Again(poll(age))]
+        case _:
+            return choose(node, seen, (record.attempt or 1) + 1)
+
+
+# Connecting and Bootstrapping: make the machine a node
+
+
+def prepare(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Wait for the machine, connect to it, and follow its session until the agent answers."""
+    if gone(seen.machine):
+        return fail(NodeReason.MACHINE_LOST, gone_message(seen.machine))
+    if node.status.address is None:
+        return locate(node, seen, now)
+    session = seen.session
+    if session is None:
+        return [StartSession(resume=False), Again(1)]
+    if session.failure is not None:
+        return fail_session(session)
+    match session.stage:
+        case Stage.AWAITING_PIN:
+            return [Pin(session.host_key)] if session.host_key else [Again(1)]
+        case Stage.LINKED:
+            return become_ready(session, now)
+        case Stage.BOOTSTRAPPING:
+            return follow_bootstrap(node, session, now)
+        case _:
+            return follow_connection(node, session, now)
+
+
+def locate(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Write down where the machine is, with its host key if the provider knows it."""
+    machine = seen.machine
+    record = node.status.launch
+    age = (now - record.request_time).total_seconds() if record and record.request_time else 0.0
+    if machine is None or isinstance(machine, Absent) or machine.address is None:
+        if age > node.spec.timeouts.provision_seconds:
+            return fail(NodeReason.PROVISION_TIMEOUT, f"the machine has no address after {age:.0f} s")
+        return [Again(poll(age))]
+    where = machine.address
+    fields: dict[str, Any] = {
+        "address": {"host": where.host, "port": where.port, "user": where.user},
+        "display": {"address": f"{where.user}@{where.host}:{where.port}"},
+    }
+    if machine.host_key:
+        fields["hostKey"] = machine.host_key
+    return [Write(NodePhase.CONNECTING, NodeReason.CONNECTING, fields=fields), Again(0)]
+
+
+def follow_connection(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
+    """Wait until SSH answers, but not for ever."""
+    quiet = (now - session.progress).total_seconds()
+    limit = node.spec.timeouts.ssh_seconds
+    if quiet > limit:
+        return fail(NodeReason.CONNECT_TIMEOUT, f"SSH does not answer for {quiet:.0f} s: {session.trouble}")
+    return [
+        Write(NodePhase.CONNECTING, NodeReason.CONNECTING, session.trouble),
+        Again(min(2.0, limit - quiet + 0.1)),
+    ]
+
+
+def follow_bootstrap(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
+    """Show how far the installation is."""
+    quiet = (now - session.progress).total_seconds()
+    limit = node.spec.timeouts.bootstrap_seconds
+    if quiet > limit:
+        text = f"step {session.step} said nothing for {quiet:.0f} s; its last line: {session.last_line}"
+        return fail(NodeReason.BOOTSTRAP_TIMEOUT, text)
+    shown = node.status.bootstrap
+    began = shown.start_time if shown and shown.start_time else now
+    progress: dict[str, Any] = {"step": session.step, "startTime": timestamp(began)}
+    if session.last_line:
+        progress["lastLine"] = session.last_line
+    write = Write(NodePhase.BOOTSTRAPPING, NodeReason.BOOTSTRAPPING, fields={"bootstrap": progress})
+    return [write, Again(LINE_EVERY)]
+
+
+def become_ready(session: SessionView, now: datetime) -> list[Action]:
+    """Write that the node is ready, then let it take calls: a restart must know whom to wait for."""
+    fields = agent_fields(session) | {"readyTime": timestamp(now), "heartbeatTime": timestamp(now)}
+    return [Write(NodePhase.READY, NodeReason.AGENT_READY, fields=fields), Admit(), Again(HEARTBEAT)]
+
+
+def agent_fields(session: SessionView) -> dict[str, Any]:
+    """What the status says about the agent."""
+    agent = session.agent
+    if agent is None:
+        return {}
+    about = {"bootId": agent.boot_id, "python": agent.python, "version": agent.version}
+    return {"agent": about, "slots": agent.slots}
+
+
+# Ready: keep it
+
+
+def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Keep the link; give the node up when its machine is gone or silent for too long."""
+    session = seen.session
+    if gone(seen.machine):
+        return lose(NodeReason.MACHINE_LOST, gone_message(seen.machine))
+    if session is None:
+        return [StartSession(resume=True), Again(1)]
+    if session.failure is not None:
+        return [Lose(session.failure.reason), *fail_session(session)]
+    if session.stage is Stage.LINKED:
+        return beat(node, session, now)
+    silent = (now - (session.lost or session.started)).total_seconds()
+    busy = session.stage is Stage.BOOTSTRAPPING
+    quiet = (now - session.progress).total_seconds()
+    if silent > LOST_AFTER and not (busy and quiet < node.spec.timeouts.bootstrap_seconds):
+        return lose(NodeReason.HEARTBEAT_LOST, f"no sign of the agent for {silent:.0f} s: {session.trouble}")
+    if silent < SHOW_LOST_AFTER:
+        return [Again(SHOW_LOST_AFTER - silent)]
+    return [Write(NodePhase.READY, NodeReason.RECONNECTING, session.trouble), Again(2)]
+
+
+def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
+    """Write the heartbeat at most once a minute, and what changed about the agent at once."""
+    written = node.status.heartbeat_time
+    old = written is None or (now - written).total_seconds() >= HEARTBEAT
+    fields = agent_fields(session)
+    if old and session.heard is not None:
+        fields["heartbeatTime"] = timestamp(session.heard)
+    actions: list[Action] = [Write(NodePhase.READY, NodeReason.AGENT_READY, fields=fields)]
+    if not session.admitted:
+        actions.append(Admit())
+    return [*actions, Again(HEARTBEAT)]
+
+
+# Failed: release the machine at once
+
+
+def release(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Have the machine of a failed node end; the object stays and says why."""
+    actions: list[Action] = [CloseSession()] if seen.session is not None else []
+    if holds_machine(node):
+        actions += [Terminate(), Again(poll(since_change(node, now)))]
+    return actions
+
+
+# Deleted: drain, terminate, let go
+
+
+def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Bring a node down, and let its object go once the machine is proven gone."""
+    if not holds_machine(node):
+        closing: list[Action] = [CloseSession()] if seen.session is not None else []
+        return [*closing, RemoveFinalizer()] if node.metadata.is_deleted else closing
+    session = seen.session
+    match node.status.phase:
+        case NodePhase.TERMINATING | NodePhase.FAILED:
+            return release(node, seen, now)
+        case NodePhase.READY if session is not None and session.stage is Stage.LINKED:
+            text = f"running calls have {DRAIN_GRACE:.0f} s to finish"
+            return [Write(NodePhase.DRAINING, NodeReason.DRAINING, text), Drain(DRAIN_GRACE), Again(1)]
+        case NodePhase.DRAINING if session is not None and session.stage is Stage.LINKED:
+            left = DRAIN_GRACE + DRAIN_SLACK - since_change(node, now)
+            if left > 0:
+                return [Again(left)] if session.draining else [Drain(DRAIN_GRACE), Again(left)]
+    return [
+        Write(NodePhase.TERMINATING, NodeReason.TERMINATING),
+        Lose(NodeReason.NODE_DELETED),
+        CloseSession(),
+        Again(0),
+    ]
+
+
+def holds_machine(node: ComputeNode) -> bool:
+    """Whether a machine may exist for this node: one was asked for, and not proven gone since."""
+    status = node.status
+    if status.launch is None or status.phase == NodePhase.GONE:
+        return False
+    if status.billing is not None and status.billing.end_time is not None:
+        return False
+    return status.provider_id is not None or status.launch.outcome in (PENDING, UNKNOWN, LAUNCHED, None)
+
+
+# Small judgements
+
+
+def gone(machine: Machine | Absent | None) -> bool:
+    """Whether the provider says that the machine is no more."""
+    return isinstance(machine, Absent) or (machine is not None and machine.state is MachineState.GONE)
+
+
+def gone_message(machine: Machine | Absent | None) -> str:
+    """How the provider put it."""
+    text = machine.message if machine is not None and not isinstance(machine, Absent) else ""
+    return text or "the provider has no such machine any more"
+
+
+def lose(reason: NodeReason, message: str) -> list[Action]:
+    """Give a ready node up, with what ran on it."""
+    return [Write(NodePhase.FAILED, reason, message), Lose(reason), CloseSession(), Again(0)]
+
+
+def fail(reason: NodeReason, message: str) -> list[Action]:
+    """Give a node up that never took calls."""
+    return [Write(NodePhase.FAILED, reason, message), CloseSession(), Again(0)]
+
+
+def fail_session(session: SessionView) -> list[Action]:
+    """Give a node up for the reason that its session found."""
+    failure = session.failure
+    if failure is None:
+        return []
+    fields: dict[str, Any] = {"bootstrap": {"log": failure.log}} if failure.log else {}
+    write = Write(NodePhase.FAILED, failure.reason, failure.message, fields)
+    return [write, CloseSession(), Again(0)]
+
+
+def since_change(node: ComputeNode, now: datetime) -> float:
+    """Seconds since a condition of the node last changed."""
+    times = [each.last_transition_time for each in node.status.conditions if each.last_transition_time]
+    return (now - max(times)).total_seconds() if times else 0.0
+
+
+def poll(age: float) -> float:
+    """Seconds until a provider is asked again: quick at first, then a tenth of the time already waited."""
+    return min(5.0, max(0.05, age / 10))

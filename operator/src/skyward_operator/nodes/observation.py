@@ -1,0 +1,108 @@
+"""What is known about one node when it is decided on: plain values, no connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from skyward.contract.reasons import NodeReason
+    from skyward_operator.providers.contract import Machine, Offer
+
+
+class Stage(StrEnum):
+    """How far the session with a node's machine is."""
+
+    CONNECTING = "connecting"
+    AWAITING_PIN = "awaiting pin"
+    CONNECTED = "connected"
+    BOOTSTRAPPING = "bootstrapping"
+    LINKED = "linked"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a session gave up. `permanent`: the same again fails again."""
+
+    reason: NodeReason
+    message: str
+    permanent: bool
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What an agent said when it welcomed us."""
+
+    boot_id: str
+    python: str
+    version: str
+    slots: int
+    held: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session at one moment. `progress` is when something last went forward."""
+
+    stage: Stage
+    started: datetime
+    progress: datetime
+    lost: datetime | None = None
+    """When the agent was last heard, if it is not heard now."""
+    heard: datetime | None = None
+    host_key: str | None = None
+    """The host key seen on first contact, until it is pinned."""
+    step: str | None = None
+    last_line: str | None = None
+    agent: Agent | None = None
+    admitted: bool = False
+    draining: bool = False
+    failure: Failure | None = None
+    trouble: str = ""
+    """Why the last connection failed, in words."""
+
+
+class Absent:
+    """The provider says that there is no such machine."""
+
+
+ABSENT: Final = Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a candidate gave no offer, or why an offer was refused."""
+
+    reason: NodeReason
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What could be bought, best first, without what was refused already; and why the rest is not there."""
+
+    found: tuple[Offer, ...]
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything that a decision may look at besides the node object and the time."""
+
+    session: SessionView | None = None
+    machine: Machine | Absent | None = None
+    """None: nobody asked."""
+    offers: Offers | None = None
+    """None: nobody asked."""
+    unasked: bool = False
+    """This process recorded the launch intent and has not asked the provider yet."""
+    idempotent: bool = False
+    """The provider refuses to make a second machine for one token."""
