@@ -145,7 +145,8 @@ def _root(kind: Kind, model: type[Resource]) -> Schema:
                 "description": f"Version of the schema that this object is written in: {kind.api_version}.",
             },
             "kind": {"type": "string", "maxLength": 63, "description": f"Type of this object: {kind.kind}."},
-            "metadata": {"type": "object", "description": "Name, namespace, labels and annotations."},
+            # the API server owns metadata and allows only a bound of the name here, which CEL needs
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": spec,
             "status": without_defaults(parts["status"]),
         },

@@ -83,8 +83,10 @@ class ComputeNode(Resource):
     model_config = ConfigDict(
         json_schema_extra=validations(
             rule(
-                f"self.metadata.name.size() <= {NAME_LIMIT}",
-                f"metadata.name of a ComputeNode may have at most {NAME_LIMIT} characters",
+                f"self.metadata.name.size() <= {NAME_LIMIT} && !self.metadata.name.contains('.')",
+                f"metadata.name of a ComputeNode may have at most {NAME_LIMIT} characters:"
+                " lower-case letters, digits and hyphens, no dots",
+                field=".metadata.name",
             )
         )
     )

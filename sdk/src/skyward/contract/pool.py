@@ -112,9 +112,7 @@ class ComputePool(Resource):
                 f"self.metadata.name.size() <= {POOL_NAME_LIMIT} && !self.metadata.name.contains('.')",
                 f"metadata.name of a ComputePool may have at most {POOL_NAME_LIMIT} characters:"
                 " lower-case letters, digits and hyphens, no dots",
-                says="'metadata.name \"' + self.metadata.name + '\" has ' + string(self.metadata.name.size())"
-                f" + ' characters; a pool name may have at most {POOL_NAME_LIMIT}:"
-                " lower-case letters, digits and hyphens, no dots'",
+                field=".metadata.name",
             )
         )
     )

@@ -28,15 +28,15 @@ class Nodes(Model):
             rule(
                 "!has(self.min) || self.min <= self.desired",
                 "min must be at most desired: it says how many of the desired nodes make the pool usable",
-                says="'min is ' + string(self.min) + ' but desired is ' + string(self.desired)"
-                " + ': min must be at most desired; to release every node set spec.suspend to true'",
+                says="'min is %d but desired is %d: min must be at most desired;"
+                " to release every node set spec.suspend to true'.format([self.min, self.desired])",
                 field=".min",
             ),
             rule(
                 "!has(self.max) || self.desired <= self.max",
                 "desired must be at most max",
-                says="'desired is ' + string(self.desired) + ' but max is ' + string(self.max)"
-                " + ': desired must be at most max; raise max first'",
+                says="'desired is %d but max is %d: desired must be at most max; raise max first'"
+                ".format([self.desired, self.max])",
                 field=".desired",
             ),
         )

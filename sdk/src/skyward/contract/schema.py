@@ -1,8 +1,9 @@
 """JSON Schema of a pydantic model, made structural for the API server.
 
 pydantic writes `$ref`, `anyOf` with null, titles and full defaults; a CustomResourceDefinition takes none of
-these. An optional field is simply absent, a nested default is `{}` (the fields below fill it), and whatever
-can be long has a bound, without which the server refuses CEL rules as too costly.
+these. An optional field is simply absent, and whatever can be long has a bound, without which the server
+refuses CEL rules as too costly. The default of an object states its fields: the server checks a default
+against the object's rules before it fills in the defaults further down.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _node(raw: Schema, definitions: dict[str, Schema]) -> Schema:
     made: Schema = {key: value for key, value in node.items() if key not in _DROPPED}
     if "description" in made:
         made["description"] = " ".join(str(made["description"]).split())
-    if made.get("default", ...) is None:
+    if "default" in made and made["default"] in (None, [], {}):
         del made["default"]
     match made.get("type"):
         case "object":
@@ -68,9 +69,17 @@ def _object(made: Schema, node: Schema, definitions: dict[str, Schema]) -> None:
     if "properties" in node:
         made["properties"] = {name: _node(each, definitions) for name, each in node["properties"].items()}
         if "default" in made:
-            made["default"] = {}
+            made["default"] = _dense(made["default"])
     else:
         made["additionalProperties"] = _node(node["additionalProperties"], definitions)
+
+
+def _dense(value: Any) -> Any:
+    """A default without nulls and without what is empty: the defaults further down fill these."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _dense(each) for key, each in value.items()}
+    return {key: each for key, each in kept.items() if each not in (None, [], {})}
 
 
 def _flat(raw: Schema, definitions: dict[str, Schema]) -> Schema:

@@ -50,10 +50,9 @@ class TaskSpec(Model):
             rule(
                 "[has(self.calls), has(self.function), has(self.command)].exists_one(given, given)",
                 "exactly one of calls, function and command is required",
-                says="'exactly one of calls, function and command is required, and '"
-                " + string([has(self.calls), has(self.function), has(self.command)]"
-                ".filter(given, given).size())"
-                " + ' of them are given'",
+                says="'exactly one of calls, function and command is required, and %d of them are given'"
+                ".format([[has(self.calls), has(self.function), has(self.command)]"
+                ".filter(given, given).size()])",
             ),
             _added_or_removed("calls"),
             _added_or_removed("function"),
@@ -61,10 +60,8 @@ class TaskSpec(Model):
             _added_or_removed("managedBy"),
             _added_or_removed("ticketHash"),
             rule(
-                "self.target.mode != 'All' || ((!has(self.calls) || self.calls.count == 1)"
-                " && (!has(self.function) || !has(self.function.items)))",
-                "target.mode All runs one call on every node:"
-                " calls.count must be 1 and function.items must be absent",
+                "self.target.mode != 'All' || !has(self.calls) || self.calls.count == 1",
+                "target.mode All runs one call on every node: calls.count must be 1",
                 field=".target",
             ),
         )
@@ -137,10 +134,10 @@ class Task(Resource):
     model_config = ConfigDict(
         json_schema_extra=validations(
             rule(
-                f"self.metadata.name.size() <= {NAME_LIMIT}",
-                f"metadata.name of a Task may have at most {NAME_LIMIT} characters",
-                says="'metadata.name has ' + string(self.metadata.name.size())"
-                f" + ' characters; a task name may have at most {NAME_LIMIT}'",
+                f"self.metadata.name.size() <= {NAME_LIMIT} && !self.metadata.name.contains('.')",
+                f"metadata.name of a Task may have at most {NAME_LIMIT} characters:"
+                " lower-case letters, digits and hyphens, no dots",
+                field=".metadata.name",
             )
         )
     )

@@ -64,8 +64,8 @@ class Retry(Model):
             rule(
                 "self.backoffSeconds <= self.maxBackoffSeconds",
                 "backoffSeconds must be at most maxBackoffSeconds",
-                says="'backoffSeconds is ' + string(self.backoffSeconds) + ' but maxBackoffSeconds is '"
-                " + string(self.maxBackoffSeconds) + ': backoffSeconds must be at most maxBackoffSeconds'",
+                says="'backoffSeconds is %d but must be at most maxBackoffSeconds, which is %d'"
+                ".format([self.backoffSeconds, self.maxBackoffSeconds])",
                 field=".backoffSeconds",
             )
         )
