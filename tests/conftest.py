@@ -1,0 +1,140 @@
+"""Fixtures of more than one layer: a real control plane, a namespace of one's own, a home of one's own.
+
+`control_plane` is started once in a session by the same code that `skyward local up` runs, in a folder of its
+own and without an operator. A test that needs the class for an annotation imports it under TYPE_CHECKING:
+`from tests.conftest import ControlPlane`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from skyward.local.binaries import ensure_binaries
+from skyward.local.home import Home
+from skyward.local.servers import Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from skyward.local.api import Api
+    from skyward.local.progress import Step
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """etcd and kube-apiserver with the Skyward kinds, and means to hurt them."""
+
+    server: str
+    ca_file: Path
+    token: str
+    kubeconfig: Path
+    operator_kubeconfig: Path
+    operator_token: str
+    kubectl: Path | None
+    servers: Servers
+
+    def api(self) -> Api:
+        """A new administrator's connection (synchronous)."""
+        return self.servers.api()
+
+    def stop_api_server(self) -> None:
+        """End the API server; etcd and its data stay."""
+        if self.servers.api_server is not None:
+            self.servers.api_server.stop()
+
+    def kill_api_server(self) -> None:
+        """End the API server with SIGKILL, as a crash does."""
+        if self.servers.api_server is not None:
+            self.servers.api_server.kill()
+
+    def start_api_server(self) -> None:
+        """Start it again on the same port, and wait until it is ready."""
+        self.servers.start_api_server()
+        self.servers.wait_ready()
+
+    def restart_api_server(self) -> None:
+        """Stop it, start it, wait."""
+        self.stop_api_server()
+        self.start_api_server()
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """One control plane for the session. Fails, and never skips, when the binaries cannot be had."""
+
+    from skyward.contract.crd import crd_documents
+    from skyward.local.bootstrap import bootstrap
+
+    def show(step: Step) -> None:
+        print(f"control plane: {step}", flush=True)
+
+    binaries = ensure_binaries(show)
+    folder = Path(tempfile.mkdtemp(prefix="skyward-test-"))
+    home = Home(folder / "plane")
+    home.prepare()
+    servers = Servers(home, binaries.etcd, binaries.kube_apiserver)
+    try:
+        servers.start()
+        servers.write_kubeconfigs()
+        bootstrap(servers.api, crd_documents(), _operator_rules())
+        yield ControlPlane(
+            server=servers.server,
+            ca_file=servers.authority,
+            token=servers.tokens.admin,
+            kubeconfig=home.kubeconfig,
+            operator_kubeconfig=home.operator_kubeconfig,
+            operator_token=servers.tokens.operator,
+            kubectl=binaries.kubectl,
+            servers=servers,
+        )
+    finally:
+        servers.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> str:
+    """The name of a new, empty namespace. It stays: without a controller manager none is ever deleted."""
+    name = f"test-{secrets.token_hex(4)}"
+    with control_plane.api() as api:
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        api.apply(f"/api/v1/namespaces/{name}", manifest)
+    return name
+
+
+@pytest.fixture
+def local_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
+    """A factory: each call makes an empty SKYWARD_HOME with a short path, and points the environment at it.
+
+    The cache of binaries stays the machine's. Whatever still runs in such a home ends with the test.
+    """
+    folders: list[Path] = []
+
+    def make() -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="sky-"))
+        folders.append(folder)
+        monkeypatch.setenv("SKYWARD_HOME", str(folder))
+        return folder
+
+    yield make
+    from skyward.local.processes import find_by_argument, stop_all
+
+    for folder in folders:
+        stop_all(find_by_argument(str(folder)), grace_seconds=5.0)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _operator_rules() -> list[dict[str, object]]:
+    try:
+        rbac = importlib.import_module("skyward.contract.rbac")
+    except ModuleNotFoundError:
+        return [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+    return list(rbac.OPERATOR_RULES)
