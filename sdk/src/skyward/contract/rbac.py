@@ -1,0 +1,91 @@
+"""Who may do what, as data: the operator's rules, and roles for people.
+
+The chart and the embedded control plane write their ClusterRoles from here. The operator gets what it uses
+and no more: it never reads Secrets in bulk, and never writes a spec that belongs to people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from skyward.contract.names import GROUP, LEASE_NAME, NODE, POOL, TASK
+
+type Rule = dict[str, list[str]]
+
+_READ = ["get", "list", "watch"]
+
+
+def _rule(group: str, resources: list[str], verbs: list[str], names: list[str] | None = None) -> Rule:
+    made = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return {**made, "resourceNames": names} if names else made
+
+
+OPERATOR_RULES: list[Rule] = [
+    # patch is for finalizers; a pool is deleted when its lease has run out
+    _rule(GROUP, [POOL.plural], [*_READ, "patch", "delete"]),
+    _rule(GROUP, [NODE.plural], [*_READ, "create", "patch", "delete"]),
+    # a task is deleted when its time to live has run out
+    _rule(GROUP, [TASK.plural], [*_READ, "patch", "delete"]),
+    _rule(GROUP, [f"{kind.plural}/status" for kind in (POOL, NODE, TASK)], ["get", "patch"]),
+    # owner references with blockOwnerDeletion need this where the cluster enforces it
+    _rule(GROUP, [f"{kind.plural}/finalizers" for kind in (POOL, NODE, TASK)], ["update"]),
+    _rule("", ["events"], ["create", "patch"]),
+    # a create cannot be limited by name
+    _rule("coordination.k8s.io", ["leases"], ["create"]),
+    _rule("coordination.k8s.io", ["leases"], ["get", "update", "patch"], [LEASE_NAME]),
+    # credentials are read by name; key pairs of pools are made and removed
+    _rule("", ["secrets"], ["get", "create", "patch", "delete"]),
+]
+"""What the operator may do, in every namespace that it watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A ClusterRole for people, bound per namespace or for the cluster."""
+
+    name: str
+    description: str
+    rules: list[Rule]
+
+    def document(self, labels: dict[str, str] | None = None) -> dict[str, Any]:
+        """The ClusterRole, ready to be applied."""
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": self.name, "labels": labels or {}},
+            "rules": self.rules,
+        }
+
+
+_FIND_GATEWAY = _rule("coordination.k8s.io", ["leases"], ["get"], [LEASE_NAME])
+_EVENTS = _rule("", ["events"], _READ)
+
+VIEWER = Role(
+    "skyward-viewer",
+    "See pools, nodes and tasks.",
+    [
+        _rule(GROUP, [kind.plural for kind in (POOL, NODE, TASK)], _READ),
+        _rule(GROUP, [f"{POOL.plural}/scale"], ["get"]),
+        _EVENTS,
+        _FIND_GATEWAY,
+    ],
+)
+EDITOR = Role(
+    "skyward-editor",
+    "Make, change, scale and delete pools and tasks; replace nodes by deleting them.",
+    [
+        _rule(
+            GROUP,
+            [POOL.plural, TASK.plural],
+            [*_READ, "create", "update", "patch", "delete", "deletecollection"],
+        ),
+        _rule(GROUP, [NODE.plural], [*_READ, "delete"]),
+        _rule(GROUP, [f"{POOL.plural}/scale"], ["get", "update", "patch"]),
+        _EVENTS,
+        _FIND_GATEWAY,
+    ],
+)
+USER_ROLES = (VIEWER, EDITOR)
+
+OPERATOR = Role("skyward-operator", "What the operator may do.", OPERATOR_RULES)
