@@ -79,7 +79,7 @@ class Observed(Model):
 
 
 def _decimal_text(value: Decimal) -> str:
-    places = -int(value.normalize().as_tuple().exponent)
+    places = -int(value.as_tuple().exponent)
     rounded = value if places <= 6 else value.quantize(Decimal("0.000001"), ROUND_HALF_UP)
     return format(rounded, "f")
 
@@ -156,9 +156,9 @@ class OwnerReference(Model):
 
 
 class ObjectMeta(Model):
-    """Kubernetes object metadata; fields that are not named here are kept."""
+    """Kubernetes object metadata; fields that are not named here are left out."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
     name: str = ""
     generate_name: str | None = None
