@@ -51,5 +51,5 @@ def gather(*pendings: PendingFunction[Any], stream: bool = False, ordered: bool 
     """
     if not pendings:
         raise ValueError("gather() needs at least one call: sky.gather(a(), b()) >> pool")
-    members = tuple(checked_member(pending) for pending in pendings)
+    members: tuple[PendingFunction[Any], ...] = tuple(checked_member(each) for each in pendings)
     return StreamingGroup(members, ordered) if stream else PendingFunctionGroup(members)

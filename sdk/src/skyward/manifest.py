@@ -102,7 +102,7 @@ class Call:
 def task_object(
     name: str, namespace: str, pool: str, python: str, count: int, package: bytes, call: Call, owner: Owner
 ) -> dict[str, Any]:
-    """The Task of one operator expression; `package` stands inside it when it is small, else only its digest."""
+    """The Task of one operator expression; a small `package` stands inside it, else only its digest."""
     calls: dict[str, Any] = {"python": python, "count": count}
     if len(package) <= INLINE_LIMIT:
         calls["package"] = base64.b64encode(package).decode()
@@ -177,7 +177,7 @@ def _image(image: Image) -> dict[str, Any]:
 
 def _volume(volume: Volume) -> dict[str, Any]:
     return _given(
-        bucket=volume.bucket, mount=volume.mount, prefix=volume.prefix or None, readOnly=volume.read_only
+        bucket=volume.bucket, mountPath=volume.mount, prefix=volume.prefix or None, readOnly=volume.read_only
     )
 
 

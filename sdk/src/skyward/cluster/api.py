@@ -5,6 +5,7 @@ only where the server surely has not seen it, or where finding the same object a
 had: the names are random, so an object of that name is ours.
 """
 
+import itertools
 import random
 import threading
 import time
@@ -28,7 +29,7 @@ from skyward.contract.names import (
 from skyward.errors import ControlPlaneError, NoControlPlane, SchemaMismatch
 
 REQUEST_SECONDS = 30.0
-ATTEMPTS = 6
+PATIENCE_SECONDS = 4.0
 LEASE = Kind("Lease", "leases", "lease", "", group="coordination.k8s.io", version="v1")
 CRD = Kind(
     "CustomResourceDefinition",
@@ -52,6 +53,12 @@ class ApiError(ControlPlaneError):
         return ControlPlaneError, (str(self),)
 
 
+class AlreadyThere(ControlPlaneError):
+    """A repeated create found the object there: an earlier try had worked, though its answer was lost."""
+
+    default_reason = "AlreadyExists"
+
+
 class Unreachable(ControlPlaneError):
     """The API server does not answer at the moment."""
 
@@ -59,29 +66,30 @@ class Unreachable(ControlPlaneError):
 
 
 class Api:
-    """One API server. Thread-safe; `reconnect` may find it at another address."""
+    """One API server. Thread-safe; `reconnect` may find it at another address.
 
-    def __init__(self, connection: Connection, renew: Callable[[], Connection] | None = None) -> None:
+    Requests are repeated for `patience` seconds; `on_trouble` hears what is wrong meanwhile, and None at
+    its end.
+    """
+
+    def __init__(self, connection: Connection, renew: Callable[[], Connection | None] | None = None) -> None:
         self.connection = connection
+        self.patience = PATIENCE_SECONDS
+        self.on_trouble: Callable[[str | None], None] = lambda _: None
         self._renew = renew
         self._lock = threading.Lock()
         self._client = _client(connection)
 
     def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
         """One object, or None if there is none of that name."""
-        try:
-            return self._repeated("GET", path(kind, namespace, name))
-        except ApiError as error:
-            if error.status == httpx.codes.NOT_FOUND:
-                return None
-            raise
+        return self._unless_missing("GET", path(kind, namespace, name))
 
     def list(self, kind: Kind, namespace: str, **selectors: str) -> tuple[list[dict[str, Any]], str]:
         """Objects (`labelSelector`, `fieldSelector`) and the resource version to watch from."""
         items: list[dict[str, Any]] = []
         query: dict[str, str] = {"limit": "500", **selectors}
         while True:
-            page = self._repeated("GET", path(kind, namespace), query=query)
+            page = self._persistently("GET", path(kind, namespace), query=query)
             items += page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -91,47 +99,24 @@ class Api:
     def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; it exists when this returns, once."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-        unsure = False
-        for attempt in range(ATTEMPTS):
-            try:
-                return self.request("POST", path(kind, namespace), body=body)
-            except Unreachable:
-                unsure = True
-                if attempt == ATTEMPTS - 1:
-                    raise
-            except ApiError as error:
-                if error.status == httpx.codes.CONFLICT and unsure:
-                    if (existing := self.get(kind, namespace, name)) is not None:
-                        return existing
-                elif not _is_passing(error.status) or attempt == ATTEMPTS - 1:
-                    raise
-                unsure = unsure or error.status >= httpx.codes.INTERNAL_SERVER_ERROR
-            _pause(attempt)
-        raise AssertionError("the last attempt returns or raises")
+        try:
+            return self._persistently("POST", path(kind, namespace), body=body)
+        except AlreadyThere:
+            existing = self.get(kind, namespace, name)
+            return existing if existing is not None else self.create(kind, body)
 
     def patch(self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Merge `body` into an object; None if it is not there."""
-        try:
-            return self._repeated("PATCH", path(kind, namespace, name), body=body)
-        except ApiError as error:
-            if error.status == httpx.codes.NOT_FOUND:
-                return None
-            raise
+        return self._unless_missing("PATCH", path(kind, namespace, name), body)
 
     def delete(self, kind: Kind, namespace: str, name: str) -> bool:
         """Ask for deletion; False if the object was not there."""
-        try:
-            self._repeated("DELETE", path(kind, namespace, name))
-        except ApiError as error:
-            if error.status == httpx.codes.NOT_FOUND:
-                return False
-            raise
-        return True
+        return self._unless_missing("DELETE", path(kind, namespace, name)) is not None
 
     def watch_lines(
         self, kind: Kind, namespace: str, query: Mapping[str, str], silence: float
     ) -> Iterator[bytes]:
-        """The lines of one watch request. Ends with the request; raises Unreachable after `silence` seconds."""
+        """The lines of one watch request. Raises Unreachable after `silence` seconds without one."""
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
             with self._client.stream(
@@ -170,9 +155,9 @@ class Api:
         """Look for the API server anew: an embedded one that was restarted may have another address."""
         if self._renew is None:
             return
-        connection = self._renew()
         with self._lock:
-            if connection.server == self.connection.server:
+            connection = self._renew()
+            if connection is None or connection.server == self.connection.server:
                 return
             self.connection, self._client = connection, _client(connection)
 
@@ -180,7 +165,7 @@ class Api:
         """Raise SchemaMismatch unless the server serves the kinds of this version."""
         title = self.connection.title
         try:
-            served = self._repeated("GET", f"/apis/{API_VERSION}")
+            served = self._persistently("GET", f"/apis/{API_VERSION}")
         except ApiError as error:
             if error.status != httpx.codes.NOT_FOUND:
                 raise
@@ -207,8 +192,8 @@ class Api:
         if version != SCHEMA_VERSION:
             raise SchemaMismatch(
                 f"the CRDs in the cluster have schema version {version}, this skyward needs {SCHEMA_VERSION}",
-                remedy="install the same version of skyward here and in the cluster: pip install --upgrade skyward, "
-                "or kubectl apply -f crds/ of this version",
+                remedy="install the same version of skyward here and in the cluster: "
+                "pip install --upgrade skyward, or kubectl apply -f crds/ of this version",
             )
 
     def gateway_url(self) -> str | None:
@@ -221,20 +206,39 @@ class Api:
         """Close all connections."""
         self._client.close()
 
-    def _repeated(
+    def _unless_missing(self, method: str, url: str, body: Any = None) -> dict[str, Any] | None:
+        try:
+            return self._persistently(method, url, body=body)
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
+    def _persistently(
         self, method: str, url: str, *, query: Mapping[str, str] | None = None, body: Any = None
     ) -> dict[str, Any]:
-        for attempt in range(ATTEMPTS):
+        deadline = time.monotonic() + self.patience
+        unsure = False
+        for attempt in itertools.count():
             try:
-                return self.request(method, url, query=query, body=body)
-            except Unreachable:
-                if attempt == ATTEMPTS - 1:
+                answer = self.request(method, url, query=query, body=body)
+            except (Unreachable, ApiError) as error:
+                if isinstance(error, ApiError) and not _is_passing(error.status):
+                    if unsure and error.status == httpx.codes.CONFLICT:
+                        raise AlreadyThere(error.message) from error
                     raise
-            except ApiError as error:
-                if not _is_passing(error.status) or attempt == ATTEMPTS - 1:
+                if time.monotonic() > deadline:
                     raise
-            _pause(attempt)
-        raise AssertionError("the last attempt returns or raises")
+                unsure = True
+                self.on_trouble(error.message)
+                if attempt > 2:
+                    self.reconnect()
+                _pause(attempt)
+            else:
+                if attempt:
+                    self.on_trouble(None)
+                return answer
+        raise AssertionError("the loop returns or raises")
 
 
 def path(kind: Kind, namespace: str, name: str = "") -> str:

@@ -10,9 +10,12 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skyward.errors import NoControlPlane
+
+if TYPE_CHECKING:
+    from skyward.local import Endpoint
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -79,7 +82,10 @@ def find_kubeconfig() -> str | None:
 def _embedded(report: Report) -> Connection:
     from skyward.local import ensure
 
-    endpoint = ensure(report)
+    return _to(ensure(report))
+
+
+def _to(endpoint: "Endpoint") -> Connection:
     authorization = {"Authorization": f"Bearer {endpoint.token}"}
     return Connection(
         server=endpoint.server,
@@ -89,6 +95,14 @@ def _embedded(report: Report) -> Connection:
         headers=lambda: authorization,
         is_embedded=True,
     )
+
+
+def find_embedded() -> Connection | None:
+    """The embedded control plane if it runs; it is not started."""
+    from skyward.local import find
+
+    endpoint = find()
+    return _to(endpoint) if endpoint is not None else None
 
 
 def _in_cluster() -> Connection:
@@ -111,9 +125,11 @@ def _from_kubeconfig(path: str) -> Connection:
     from kubernetes import client, config
 
     try:
-        _, active = config.list_kube_config_contexts(config_file=path)
+        _, active = config.list_kube_config_contexts(config_file=path)  # type: ignore[no-untyped-call]
         configuration = client.Configuration()
-        config.load_kube_config(config_file=path, client_configuration=configuration)
+        config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=path, client_configuration=configuration
+        )
     except (config.ConfigException, OSError, TypeError, ValueError) as error:
         raise NoControlPlane(
             f"the kubeconfig {path} cannot be used: {error}",
@@ -123,9 +139,10 @@ def _from_kubeconfig(path: str) -> Connection:
     def headers() -> dict[str, str]:
         if configuration.refresh_api_key_hook is not None:
             configuration.refresh_api_key_hook(configuration)
-        token = configuration.get_api_key_with_prefix("authorization")
-        basic = configuration.get_basic_auth_token() if configuration.username else None
-        return {"Authorization": token or basic} if token or basic else {}
+        authorization = configuration.get_api_key_with_prefix("authorization")
+        if not authorization and configuration.username:
+            authorization = configuration.get_basic_auth_token()
+        return {"Authorization": authorization} if authorization else {}
 
     return Connection(
         server=configuration.host.rstrip("/"),

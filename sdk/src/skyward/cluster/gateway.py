@@ -42,7 +42,8 @@ class Gateway:
             raise ArgumentTooLarge(
                 f"the arguments take {len(payload):,} bytes, which the operator refuses: {_words(response)}",
                 task=task,
-                remedy="put the data into a volume or object store and pass its place, or raise the operator's limit",
+                remedy="put the data into a volume or object store and pass its place, "
+                "or raise the operator's limit",
             )
         if not response.is_success:
             raise PayloadError(

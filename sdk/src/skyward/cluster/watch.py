@@ -1,4 +1,4 @@
-"""One thread that keeps a set of objects current: list, then watch with bookmarks, for as long as it is wanted.
+"""One thread that keeps a set of objects current: a list, then watches with bookmarks.
 
 The invariant: `on_object` sees the newest state of every object at least once, in order of its resource
 version, and `on_gone` sees every object that was seen and is no more, whatever was missed in between (a
@@ -8,10 +8,10 @@ list after `410 Gone` or after a restart of the API server is compared with what
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from skyward.cluster.api import Api, ApiError, Unreachable
+from skyward.cluster.api import Api, ApiError
 from skyward.contract.names import Kind
 from skyward.errors import SkywardError
 
@@ -37,8 +37,8 @@ class Watch:
         on_object: OnObject,
         on_gone: OnObject,
         on_trouble: OnTrouble,
+        selectors: Mapping[str, str],
         silence: float = SILENCE_SECONDS,
-        **selectors: str,
     ) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
         self._api = api
@@ -51,7 +51,7 @@ class Watch:
         self._silence = silence
         self._stopped = threading.Event()
         self._listed = threading.Event()
-        self._failure: SkywardError | None = None
+        self._failure: Exception | None = None
         self._version: str | None = None
         self._thread = threading.Thread(target=self._run, name=f"skyward-watch-{kind.plural}", daemon=True)
 
@@ -76,23 +76,16 @@ class Watch:
                 self._on_trouble(None)
                 self._follow()
                 failures = 0
-            except (Unreachable, ApiError) as error:
-                if self._stopped.is_set():
+            except (SkywardError, RuntimeError) as error:  # RuntimeError: the client was closed or replaced
+                if self._stopped.is_set() or self._is_fatal(error):
                     return
                 if isinstance(error, ApiError) and error.status == _EXPIRED:
                     self._version = None
                     continue
-                if self._is_fatal(error):
-                    return
-                self._recover(error, failures)
-                failures += 1
-            except SkywardError as error:
-                if self._is_fatal(error):
-                    return
                 self._recover(error, failures)
                 failures += 1
 
-    def _is_fatal(self, error: SkywardError) -> bool:
+    def _is_fatal(self, error: Exception) -> bool:
         """Before the first list every refusal is the caller's to hear; later ones are waited out."""
         if self._listed.is_set():
             return False
@@ -100,8 +93,8 @@ class Watch:
         self._listed.set()
         return True
 
-    def _recover(self, error: SkywardError, failures: int) -> None:
-        self._on_trouble(error.message)
+    def _recover(self, error: Exception, failures: int) -> None:
+        self._on_trouble(error.message if isinstance(error, SkywardError) else str(error))
         if failures >= _RECONNECT_AFTER:
             self._reconnect()
         self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])

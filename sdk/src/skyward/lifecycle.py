@@ -1,0 +1,220 @@
+"""How a pool begins and ends: created, waited for, deleted, proved absent, and summed up in one line.
+
+Whatever happens in between, the end runs: after an exception, after Ctrl-C, and when the interpreter exits.
+Only a second Ctrl-C stops it, and then the person is told how to finish later.
+"""
+
+import atexit
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skyward import session as sessions
+from skyward.cluster.api import ApiError
+from skyward.console import open_console
+from skyward.console.board import elapsed
+from skyward.contract.names import LABEL_POOL, NODE, POOL
+from skyward.errors import PoolError, PoolNotFound, SkywardError
+from skyward.manifest import object_name, pool_object
+from skyward.poolview import PoolView
+from skyward.session import Session
+from skyward.spec import Options, Spec
+
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the summary line counts."""
+
+    began: float = field(default_factory=time.monotonic)
+    calls: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, calls: int) -> None:
+        """Count calls that have ended."""
+        with self._lock:
+            self.calls += calls
+
+
+def new_name() -> str:
+    """A name for a pool of this program, such as `digits-1a2b`."""
+    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "session"
+    return object_name("notebook" if "ipykernel" in script else script, 4)
+
+
+def checked_name(name: str) -> str:
+    """`name` if the API server will take it for a pool. Raises TypeError or ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"name={name!r} is not valid: lower-case letters, digits and hyphens, at most 40, like 'train-1'"
+        )
+    return name
+
+
+def open_pool(
+    name: str, specs: Sequence[Spec], options: Options, aborted: threading.Event, tally: Tally
+) -> tuple[Session, PoolView]:
+    """Create the pool (or find it, without specs) and wait until it takes calls.
+
+    Whatever goes wrong, a pool that was created is deleted again before the error is raised.
+    """
+    tally.began = time.monotonic()
+    session = sessions.acquire(open_console(options.console), options.namespace)
+    view = PoolView(session, name)
+    try:
+        if specs:
+            _create(session, name, specs, options)
+        elif session.api.get(POOL, session.namespace, name) is None:
+            raise _not_found(session, name)
+    except BaseException as error:
+        if specs and not isinstance(error, SkywardError):  # interrupted: it may have been created
+            session.api.delete(POOL, session.namespace, name)
+        sessions.release(session)
+        raise
+    try:
+        view.start()
+        view.wait_usable(aborted)
+    except BaseException as error:
+        close_pool(session, view, options, tally, error, owned=bool(specs))
+        raise
+    if options.default_compute_timeout is not None:
+        limit = elapsed(options.default_compute_timeout)
+        session.console.say(f"calls without a timeout of their own are stopped after {limit}")
+    return session, view
+
+
+def close_pool(
+    session: Session,
+    view: PoolView,
+    options: Options,
+    tally: Tally,
+    error: BaseException | None,
+    *,
+    owned: bool,
+) -> None:
+    """Cancel what still runs, delete the pool if it is this program's, wait for the proof, and sum up."""
+    console = session.console
+    try:
+        open_handles = session.open_handles(view.name)
+        if isinstance(error, KeyboardInterrupt):
+            deletion = f", deleting pool {view.name}" if owned else ""
+            console.say(
+                f"interrupted: cancelling {len(open_handles)} running tasks{deletion}; "
+                "press Ctrl-C again to leave at once"
+            )
+        if owned:
+            view.expect_deletion()
+        for handle in open_handles:
+            handle.cancel()
+        if owned:
+            _delete(session, view, options.shutdown_timeout, tally)
+        else:
+            console.say(f"✔ {_extent(view, tally)} · pool {view.name} stays, as it was there before")
+    except KeyboardInterrupt:
+        console.clear(
+            f"left before pool {view.name} was confirmed gone; its deletion goes on in the background. "
+            f"Finish and check with: skyward down {view.name}"
+        )
+        raise
+    finally:
+        view.stop()
+        sessions.release(session)
+        if session.users <= 0:
+            console.close()
+
+
+def _create(session: Session, name: str, specs: Sequence[Spec], options: Options) -> None:
+    body = pool_object(name, session.namespace, specs, options, session.owner)
+    try:
+        session.api.create(POOL, body)
+    except ApiError as error:
+        if error.status == 409:
+            raise PoolError(
+                f"a pool named {name} exists already",
+                remedy=f"use it with sky.Compute(name={name!r}) alone, choose another name, or delete it: "
+                f"skyward down {name}",
+            ) from error
+        raise PoolError(f"pool {name} was refused: {error.message}", remedy=error.remedy) from error
+
+
+def _not_found(session: Session, name: str) -> PoolNotFound:
+    pools, _ = session.api.list(POOL, session.namespace)
+    names = ", ".join(sorted(pool["metadata"]["name"] for pool in pools)) or "none"
+    return PoolNotFound(
+        f"there is no pool {name} in namespace {session.namespace}; there are: {names}",
+        remedy=f"create it: sky.Compute(name={name!r}, provider=sky.Local()), or kubectl apply -f pool.yaml",
+    )
+
+
+def _delete(session: Session, view: PoolView, seconds: float, tally: Tally) -> None:
+    console = session.console
+    cost = _cost(view)
+    try:
+        session.api.delete(POOL, session.namespace, view.name)
+        gone = view.wait_gone(seconds) and _is_absent(session, view.name)
+    except SkywardError as error:
+        console.clear(
+            f"⚠ pool {view.name} could not be deleted: {error.message}. "
+            f"Try again with: skyward down {view.name}"
+        )
+        return
+    if gone:
+        console.clear(f"✔ {_extent(view, tally)} · ${cost} · nothing left running")
+    else:
+        left = ", ".join(sorted(view.nodes)) or view.name
+        console.clear(
+            f"⚠ {_extent(view, tally)} · ${cost} · not confirmed gone after {seconds:.0f} s: {left}. "
+            f"The operator goes on; check with: skyward down {view.name}"
+        )
+
+
+def _is_absent(session: Session, name: str) -> bool:
+    """Ask the API server itself: the watch may have missed what was made in the last moment."""
+    nodes, _ = session.api.list(NODE, session.namespace, labelSelector=f"{LABEL_POOL}={name}")
+    return not nodes and session.api.get(POOL, session.namespace, name) is None
+
+
+def _extent(view: PoolView, tally: Tally) -> str:
+    lasted = elapsed(time.monotonic() - tally.began)
+    return f"{_count(tally.calls, 'call')} · {_count(view.most_nodes, 'node')} · {lasted}"
+
+
+def _cost(view: PoolView) -> str:
+    accrued = ((view.pool or {}).get("status") or {}).get("cost") or {}
+    with suppress(ValueError):
+        return f"{float(accrued.get('accrued') or 0):.2f}"
+    return str(accrued.get("accrued"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+_at_exit: list[Callable[[], None]] = []
+
+
+def close_at_exit(close: Callable[[], None]) -> None:
+    """Close a pool that is still open when the interpreter ends (a notebook, a missing `with`)."""
+    if not _at_exit:
+        atexit.register(_close_all)
+    _at_exit.append(close)
+
+
+def forget_at_exit(close: Callable[[], None]) -> None:
+    """The pool was closed in time."""
+    if close in _at_exit:
+        _at_exit.remove(close)
+
+
+def _close_all() -> None:
+    for close in _at_exit:
+        with suppress(SkywardError, KeyboardInterrupt):
+            close()

@@ -1,0 +1,99 @@
+"""Pools, nodes and tasks in words: what a person reads while they wait. Pure functions of objects."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from skyward import errors
+from skyward.contract.reasons import NodePhase, next_step
+from skyward.errors import PoolStalled
+
+_BOOTSTRAP = {"BootstrapFailed", "BootstrapTimeout", "PackageNotFound", "PythonNotFound"}
+
+
+def pool_words(pool: Mapping[str, Any], waited: float) -> str:
+    """How far a pool is."""
+    status = pool.get("status") or {}
+    if not status.get("phase"):
+        late = " (is it running? `skyward local status`)" if waited > 15 else ""
+        return f"waiting for the operator to take it up{late}"
+    nodes = status.get("nodes") or {}
+    wanted = status.get("desiredNodes") or pool["spec"]["nodes"]["desired"]
+    counts = f"{nodes.get('ready', 0)} of {wanted} nodes ready"
+    message = "" if _is_well(status.get("reason")) else f"; {status.get('message') or status.get('reason')}"
+    return f"{status['phase']}: {counts}{message}"
+
+
+def node_words(node: Mapping[str, Any]) -> str:
+    """How far a node is."""
+    status = node.get("status") or {}
+    phase = status.get("phase") or NodePhase.PENDING
+    match phase:
+        case NodePhase.BOOTSTRAPPING:
+            bootstrap = status.get("bootstrap") or {}
+            words = [bootstrap.get("step") or "", _clipped(bootstrap.get("lastLine") or "")]
+            return ": ".join([phase, *(word for word in words if word)])
+        case NodePhase.LAUNCHING:
+            offer = (status.get("launch") or {}).get("offer") or {}
+            words = [
+                offer.get("provider"),
+                offer.get("region"),
+                offer.get("instanceType"),
+                offer.get("market"),
+            ]
+            where = " ".join(word for word in words if word)
+            return f"{phase}: {where}" if where else phase
+        case NodePhase.FAILED:
+            return f"{phase}: {status.get('message') or status.get('reason') or ''}"
+    reason = status.get("reason")
+    return phase if _is_well(reason) else f"{phase}: {status.get('message') or reason}"
+
+
+def task_words(task: Mapping[str, Any]) -> str:
+    """How far a task is."""
+    status = task.get("status") or {}
+    phase = status.get("phase") or "Queued"
+    counts = status.get("counts") or {}
+    parts = [phase]
+    if counts.get("total", 0) > 1:
+        done = counts.get("succeeded", 0) + counts.get("failed", 0)
+        parts.append(f"{done} of {counts['total']} calls done, {counts.get('running', 0)} running")
+        if counts.get("failed"):
+            parts.append(f"{counts['failed']} failed")
+    elif phase == "Running" and status.get("node"):
+        parts.append(f"on {status['node']}")
+    if phase in ("Queued", "Recovering", "Suspended") and status.get("message"):
+        parts.append(str(status["message"]))
+    return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
+
+
+def stalled_error(pool: Mapping[str, Any]) -> PoolStalled | None:
+    """The error for a pool that does not move before its spec changes; None while it does."""
+    status = pool.get("status") or {}
+    generation = pool["metadata"].get("generation", 0)
+    stalled = condition(status.get("conditions") or (), "Stalled")
+    if stalled.get("status") != "True" or stalled.get("observedGeneration", generation) < generation:
+        return None
+    failures = status.get("failures") or {}
+    reason = stalled.get("reason") or status.get("reason") or "PoolStalled"
+    message = failures.get("message") or stalled.get("message") or status.get("message") or reason
+    log = "".join(f"\n  | {line}" for line in (failures.get("log") or "").splitlines()[-12:])
+    remedy = next_step(reason) or next_step(failures.get("reason"))
+    if remedy and remedy in message:
+        message = message.replace(remedy, "").rstrip()
+    kind = errors.BootstrapFailed if {reason, failures.get("reason")} & _BOOTSTRAP else PoolStalled
+    name = pool["metadata"]["name"]
+    return kind(f"pool {name} cannot become ready: {message}{log}", reason=reason, remedy=remedy or None)
+
+
+def condition(conditions: Iterable[Mapping[str, Any]], type_: str) -> Mapping[str, Any]:
+    """The condition of that type; empty if there is none."""
+    return next((each for each in conditions if each.get("type") == type_), {})
+
+
+def _is_well(reason: str | None) -> bool:
+    return not reason or next_step(reason).startswith("Nothing to do")
+
+
+def _clipped(text: str, limit: int = 80) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

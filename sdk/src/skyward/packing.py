@@ -1,0 +1,85 @@
+"""Calls to bytes: each function once, the arguments of each call apart, so that nobody has to open them.
+
+Functions are pickled anew for each operator expression, because what they refer to may have changed since
+the last one (a global in a notebook); the digest of the bytes is what the node caches by.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from skyward.errors import ArgumentTooLarge, NotPicklable
+from skyward.functions import PendingFunction
+from skyward.wire import codec
+from skyward.wire.errors import NotPicklable as WireNotPicklable
+from skyward.wire.package import pack_calls
+
+PACKAGE_LIMIT = 16 * 2**30
+"""Bytes of one Task's calls; more belongs into a volume or an object store."""
+
+
+def pack(members: Sequence[PendingFunction[Any]], limit: int = PACKAGE_LIMIT) -> bytes:
+    """The package of `members`. Raises NotPicklable (naming the part) or ArgumentTooLarge."""
+    functions: list[bytes] = []
+    index_of: dict[int, int] = {}
+    for member in members:
+        if id(member.function) not in index_of:
+            index_of[id(member.function)] = len(functions)
+            functions.append(_function(member.function, member.name))
+    return pack_calls(functions, _calls(members, index_of, limit - sum(map(len, functions))))
+
+
+def _function(function: Callable[..., Any], name: str) -> bytes:
+    try:
+        return codec.dumps_function(function)
+    except WireNotPicklable as error:
+        raise NotPicklable(
+            f"{name}() cannot be sent to a node: {error}",
+            remedy="create that object inside the function, or pass what it is made from as an argument",
+        ) from error
+
+
+def _calls(
+    members: Sequence[PendingFunction[Any]], index_of: dict[int, int], room: int
+) -> Iterator[tuple[int, bytes]]:
+    for position, member in enumerate(members):
+        arguments = _arguments(member, position if len(members) > 1 else None)
+        room -= len(arguments)
+        if room < 0:
+            raise too_large(member.name, len(arguments))
+        yield index_of[id(member.function)], arguments
+
+
+def _arguments(member: PendingFunction[Any], position: int | None) -> bytes:
+    try:
+        return codec.dumps((member.args, dict(member.kwargs)))
+    except WireNotPicklable as error:
+        which = f"call {position} of {member.name}()" if position is not None else f"{member.name}()"
+        raise NotPicklable(
+            f"an argument of {which} cannot be sent to a node: {_named(member, error)}",
+            remedy="pass plain data (arrays, numbers, text, paths) and open files, locks and connections "
+            "inside the function",
+        ) from error
+    except MemoryError as error:
+        raise too_large(member.name, None) from error
+
+
+def _named(member: PendingFunction[Any], error: WireNotPicklable) -> str:
+    """Say which argument it is by trying one at a time; the codec says which part of it."""
+    arguments = [(f"argument {i + 1}", value) for i, value in enumerate(member.args)]
+    arguments += [(f"argument {key!r}", value) for key, value in member.kwargs.items()]
+    for name, value in arguments:
+        try:
+            codec.dumps(value)
+        except WireNotPicklable as problem:
+            return f"{name}: {problem}"
+    return str(error)
+
+
+def too_large(name: str, size: int | None) -> ArgumentTooLarge:
+    """The error for arguments over the limit."""
+    amount = f"{size:,} bytes" if size is not None else "more than the memory"
+    return ArgumentTooLarge(
+        f"argument too large: the arguments of {name}() take {amount}; "
+        f"one task may take {PACKAGE_LIMIT:,} bytes",
+        remedy="put the data into a volume or object store and pass its place, or send it in several calls",
+    )

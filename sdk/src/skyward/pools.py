@@ -1,0 +1,313 @@
+"""`Compute` and `Pool`: machines for the length of a `with`, and the methods behind the operators.
+
+A pool that this program made is deleted at the end of the `with`, whatever happened in it, and its absence is
+checked before anybody says so. A pool that was there before (`Compute(name=...)`) is only used.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+from skyward import lifecycle
+from skyward.contract.names import POOL
+from skyward.errors import EnvironmentMismatch, PoolNotReady
+from skyward.functions import (
+    Function,
+    PendingFunction,
+    PendingFunctionGroup,
+    Retry,
+    activate,
+    deactivate,
+    function,
+)
+from skyward.gather import StreamingGroup
+from skyward.image import client_python
+from skyward.manifest import Call
+from skyward.poolview import PoolView
+from skyward.session import Session
+from skyward.spec import Nodes, Options, Spec, SpecFields
+from skyward.tasks import TaskFuture, TaskHandle
+from skyward.validation import instance, reject_unknown
+
+type RankTarget = Literal["head"] | int | None
+
+
+def Compute(  # noqa: N802 - reads as the thing that it returns
+    *specs: Spec, name: str | None = None, options: Options | None = None, **fields: Unpack[SpecFields]
+) -> "Pool":
+    """Machines for the length of a `with`: `with sky.Compute(provider=sky.Local(), nodes=2) as pool:`.
+
+    Give the fields of one `Spec` as keywords, or several `Spec`s as candidates, or only the `name` of a
+    pool that is there already. With specs, `name` is the name of the new pool. Raises TypeError or
+    ValueError at once for what cannot be right.
+    """
+    reject_unknown("Compute", fields, (*Spec.__dataclass_fields__, "name", "options"))
+    if specs and fields:
+        raise TypeError(
+            f"Compute() takes Specs or keywords, not both; put {', '.join(fields)} into each Spec"
+        )
+    for spec in specs:
+        instance("every positional argument of Compute()", spec, Spec, "sky.Spec(provider=sky.AWS())")
+    if fields:
+        if "provider" not in fields:
+            raise TypeError("Compute() needs a provider; sky.Local() is this machine: provider=sky.Local()")
+        specs = (Spec(**fields),)
+    if not specs and name is None:
+        raise TypeError(
+            "Compute() needs a provider, such as sky.Compute(provider=sky.Local(), nodes=2), "
+            "or the name of a pool that exists: sky.Compute(name='train')"
+        )
+    return Pool(specs, name, instance("options", options or Options(), Options, "sky.Options(console='log')"))
+
+
+class Pool:
+    """Machines that calls are sent to. Made by `Compute`; use it in a `with` or an `async with`."""
+
+    def __init__(self, specs: Sequence[Spec], name: str | None, options: Options) -> None:
+        self._specs = tuple(specs)
+        self._options = options
+        self._name = lifecycle.checked_name(name) if name is not None else lifecycle.new_name()
+        self._session: Session | None = None
+        self._view: PoolView | None = None
+        self._aborted = threading.Event()
+        self._tally = lifecycle.Tally()
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return self._name
+
+    @property
+    def is_attached(self) -> bool:
+        """True for a pool that was there before and stays."""
+        return not self._specs
+
+    @property
+    def is_active(self) -> bool:
+        """True inside the `with`, while enough nodes are ready."""
+        return self._view is not None and self._view.is_usable
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls a node runs at a time."""
+        pool = self._entered()[1].pool or {}
+        return int(pool.get("spec", {}).get("worker", {}).get("concurrency", 1))
+
+    def current_nodes(self) -> int:
+        """How many nodes are ready now."""
+        return self._entered()[1].ready_nodes
+
+    def resize(self, nodes: int | tuple[int, int] | Nodes) -> None:
+        """Change how many nodes are wanted; returns at once, the operator follows."""
+        session, _ = self._entered()
+        wanted = Nodes.of(nodes)
+        body = {"spec": {"nodes": {"desired": wanted.desired, "min": wanted.min, "max": wanted.max}}}
+        session.api.patch(POOL, session.namespace, self._name, body)
+
+    # -- calls --------------------------------------------------------------------------------------------
+
+    def run[T](self, pending: PendingFunction[T], *, target: RankTarget = None) -> T:
+        """Run on one node (any, "head", or the node of a rank) and return the result: `pending >> pool`."""
+        handle = self._submit([pending], _call(pending, target), 1)
+        result: T = self._wait(handle)[0]
+        return result
+
+    def run_async[T](self, pending: PendingFunction[T], *, target: RankTarget = None) -> TaskFuture[T]:
+        """Start on one node and return a future, which can also be awaited: `pending > pool`."""
+        handle = self._submit([pending], _call(pending, target), 1)
+        future: TaskFuture[T] = handle.future(lambda values: values[0], self._entered()[0].executor)
+        return future
+
+    def broadcast[T](self, pending: PendingFunction[T]) -> list[T]:
+        """Run on every node and return one result per node, in the order of their index: `pending @ pool`."""
+        return self._wait(self._submit([pending], _call(pending, None, "All"), None))
+
+    def run_parallel[*Ts](self, group: PendingFunctionGroup[*Ts]) -> tuple[*Ts]:
+        """Run all calls of a group in parallel and return their results: `(a() & b()) >> pool`."""
+        results: tuple[*Ts] = tuple(self._run_all(group.members))
+        return results
+
+    def run_parallel_async[*Ts](self, group: PendingFunctionGroup[*Ts]) -> TaskFuture[tuple[*Ts]]:
+        """Start all calls of a group and return one future: `(a() & b()) > pool`."""
+        call = _common_call(group.members)
+        if call is None:
+            raise ValueError(
+                "calls of one group that is sent with > share timeout and retry; use group.with_timeout(...)"
+            )
+        handle = self._submit(group.members, call, len(group.members))
+        return handle.future(_as_tuple, self._entered()[0].executor)
+
+    def stream[T](self, group: StreamingGroup[T]) -> Iterator[T]:
+        """Hand out results while other calls of the group still run: `gather(..., stream=True) >> pool`."""
+        futures = [self.run_async(member) for member in group.members]
+        return _in_order(futures) if group.ordered else _as_finished(futures)
+
+    def map[T, R](self, fn: Callable[[T], R] | Function[[T], R], items: Iterable[T]) -> list[R]:
+        """Call `fn` once for each item, as one task, and return the results in the order of the items."""
+        described = fn if isinstance(fn, Function) else function(fn)
+        members = [described(item) for item in items]
+        if not members:
+            return []
+        return self._wait(self._submit(members, _call(members[0]), len(members)))
+
+    # -- with ---------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._open()
+        activate(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        deactivate(self)
+        self._close(error)
+
+    async def __aenter__(self) -> Self:
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._aborted.set()
+            await asyncio.wait([opening])
+            raise
+        activate(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        deactivate(self)
+        closing = asyncio.ensure_future(asyncio.to_thread(self._close, error))
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:  # machines are released first, whatever else is in a hurry
+            await asyncio.wait([closing])
+            raise
+
+    def __repr__(self) -> str:
+        if self._view is None:
+            return f"<pool {self._name}>"
+        return f"<pool {self._name}: {self._view.ready_nodes} nodes ready>"
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._session is not None:
+            raise PoolNotReady(f"pool {self._name} is already in use", remedy="enter each pool once")
+        self._aborted.clear()
+        self._session, self._view = lifecycle.open_pool(
+            self._name, self._specs, self._options, self._aborted, self._tally
+        )
+        lifecycle.close_at_exit(self._at_exit)
+
+    def _close(self, error: BaseException | None) -> None:
+        session, view = self._entered()
+        self._session = self._view = None
+        lifecycle.forget_at_exit(self._at_exit)
+        lifecycle.close_pool(session, view, self._options, self._tally, error, owned=not self.is_attached)
+
+    def _at_exit(self) -> None:
+        if self._session is not None:
+            self._close(None)
+
+    def _entered(self) -> tuple[Session, PoolView]:
+        if self._session is None or self._view is None:
+            raise PoolNotReady(
+                f"pool {self._name} is not in use",
+                remedy="calls go between `with sky.Compute(...) as pool:` and its end",
+            )
+        return self._session, self._view
+
+    def _submit(self, members: Sequence[PendingFunction[Any]], call: Call, count: int | None) -> TaskHandle:
+        session, view = self._entered()
+        _check_python(view)
+        handle = session.submit(self._name, members, self._with_defaults(call), count)
+        handle.when_finished(lambda: self._tally.add(handle.calls))
+        return handle
+
+    def _with_defaults(self, call: Call) -> Call:
+        times = self._options.retry_on_interruption
+        return Call(
+            mode=call.mode,
+            rank=call.rank,
+            timeout=call.timeout or self._options.default_compute_timeout,
+            queue_timeout=call.queue_timeout,
+            retry=call.retry or (Retry(on_interruption=times) if times != Retry().on_interruption else None),
+        )
+
+    def _wait(self, handle: TaskHandle) -> list[Any]:
+        try:
+            return handle.values()
+        except KeyboardInterrupt:
+            handle.cancel()
+            raise
+
+    def _run_all(self, members: Sequence[PendingFunction[Any]]) -> list[Any]:
+        """One Task if all members run under the same conditions, else one for each set of conditions."""
+        parts: dict[Call, list[int]] = {}
+        for position, member in enumerate(members):
+            parts.setdefault(_call(member), []).append(position)
+        handles = [
+            (positions, self._submit([members[position] for position in positions], call, len(positions)))
+            for call, positions in parts.items()
+        ]
+        results: list[Any] = [None] * len(members)
+        for positions, handle in handles:
+            for position, value in zip(positions, self._wait(handle), strict=True):
+                results[position] = value
+        return results
+
+
+def _call(pending: PendingFunction[Any], target: RankTarget = None, mode: str = "Any") -> Call:
+    rank: int | None = None
+    match target:
+        case None:
+            pass
+        case "head":
+            mode = "Head"
+        case bool():
+            raise TypeError(f"target is 'head' or the rank of a node, got {target!r}")
+        case int() if target >= 0:
+            mode, rank = "Rank", target
+        case _:
+            raise ValueError(f"target is 'head' or the rank of a node (0, 1, …), got {target!r}")
+    return Call(mode, rank, pending.timeout, pending.queue_timeout, pending.retry)
+
+
+def _common_call(members: Sequence[PendingFunction[Any]]) -> Call | None:
+    calls = {_call(member) for member in members}
+    return calls.pop() if len(calls) == 1 else None
+
+
+def _check_python(view: PoolView) -> None:
+    spec = (view.pool or {}).get("spec", {})
+    wanted = spec.get("image", {}).get("python")
+    if wanted and wanted != client_python():
+        raise EnvironmentMismatch(
+            f"this program runs Python {client_python()} and pool {view.name} runs {wanted}: "
+            "pickled calls only work between equal minor versions",
+            remedy=f"give the pool sky.Image(python={client_python()!r}), or run this program with "
+            f"Python {wanted}",
+        )
+
+
+def _as_tuple(values: list[Any]) -> Any:
+    return tuple(values)
+
+
+def _in_order[T](futures: Sequence[TaskFuture[T]]) -> Iterator[T]:
+    for future in futures:
+        yield future.result()
+
+
+def _as_finished[T](futures: Sequence[TaskFuture[T]]) -> Iterator[T]:
+    waiting = set(futures)
+    while waiting:
+        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in finished:
+            waiting.discard(future)
+            yield future.result()

@@ -1,0 +1,172 @@
+"""One pool as this program sees it: its newest objects, told to the console and waited for by callers.
+
+Fed by two watches. Waiting is a condition on what they bring, never a poll.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from skyward.cluster.watch import OnObject, Watch
+from skyward.console import Subject
+from skyward.contract.names import LABEL_POOL, NODE, POOL, Kind
+from skyward.contract.reasons import NodePhase
+from skyward.errors import PoolDeleted
+from skyward.narration import node_words, pool_words, stalled_error
+from skyward.session import Session
+
+_TICK_SECONDS = 1.0
+
+
+class PoolView:
+    """Watches the pool `name` and its nodes until `stop`."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.name = name
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.pool: dict[str, Any] | None = None
+        self.most_nodes = 0
+        self._session = session
+        self._console = session.console
+        self._subject = Subject("pool", name)
+        self._changed = threading.Condition()
+        self._expects_deletion = False
+        self._watches = [
+            self._watch(POOL, self._on_pool, self._on_pool_gone, fieldSelector=f"metadata.name={name}"),
+            self._watch(NODE, self._on_node, self._on_node_gone, labelSelector=f"{LABEL_POOL}={name}"),
+        ]
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for watch in self._watches:
+            watch.start()
+
+    def stop(self) -> None:
+        """End watching."""
+        for watch in self._watches:
+            watch.stop()
+
+    @property
+    def ready_nodes(self) -> int:
+        """How many nodes take calls now."""
+        return sum(_phase(node) == NodePhase.READY for node in list(self.nodes.values()))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether enough nodes are ready for the spec as it is."""
+        pool = self.pool or {}
+        status = pool.get("status") or {}
+        generation = pool.get("metadata", {}).get("generation", 0)
+        return bool(status.get("usable")) and status.get("observedGeneration", generation) >= generation
+
+    def wait_usable(self, aborted: threading.Event) -> None:
+        """Wait until calls can run. Raises PoolStalled, BootstrapFailed or PoolDeleted if they never will."""
+        self._console.update(self._subject, "waiting for the operator to take it up")
+
+        def is_usable() -> bool:
+            if aborted.is_set():
+                raise KeyboardInterrupt
+            if self.pool is None:
+                raise PoolDeleted(
+                    f"pool {self.name} was deleted before it was ready", remedy="create it again"
+                )
+            if (error := stalled_error(self.pool)) is not None:
+                raise error
+            return self.is_usable
+
+        try:
+            self._wait(is_usable)
+        finally:
+            self._console.done(self._subject)
+        self._console.tell(self._subject, f"ready: {self._extent()}")
+
+    def wait_gone(self, seconds: float) -> bool:
+        """Wait until the pool and its nodes are gone, which the operator proves. False after `seconds`."""
+        deadline = time.monotonic() + seconds
+
+        def is_over() -> bool:
+            return (self.pool is None and not self.nodes) or time.monotonic() > deadline
+
+        self._console.update(self._subject, "deleting")
+        try:
+            self._wait(is_over)
+        finally:
+            self._console.done(self._subject)
+        return self.pool is None and not self.nodes
+
+    def expect_deletion(self) -> None:
+        """This program deletes the pool itself: its end is no bad news."""
+        self._expects_deletion = True
+
+    def _wait(self, is_over: Callable[[], bool]) -> None:
+        with self._changed:
+            while not is_over():
+                self._changed.wait(_TICK_SECONDS)
+                self._narrate()
+
+    def _narrate(self) -> None:
+        if self.pool is None:
+            words = f"{len(self.nodes)} nodes left"
+        elif self._expects_deletion:
+            words = f"deleting: {len(self.nodes)} nodes left"
+        else:
+            words = pool_words(self.pool, self._console.elapsed(self._subject))
+        self._console.update(self._subject, words)
+
+    def _extent(self) -> str:
+        ready, total = self.ready_nodes, len(self.nodes)
+        return f"{ready} nodes" if ready == total else f"{ready} of {total} nodes"
+
+    def _on_pool(self, pool: dict[str, Any]) -> None:
+        with self._changed:
+            self.pool = pool
+            self._changed.notify_all()
+
+    def _on_pool_gone(self, _: dict[str, Any]) -> None:
+        with self._changed:
+            self.pool = None
+            self._changed.notify_all()
+        if not self._expects_deletion:
+            self._console.tell(self._subject, "✘ was deleted by somebody else")
+        self._session.pool_gone(self.name)
+
+    def _on_node(self, node: dict[str, Any]) -> None:
+        with self._changed:
+            self.nodes[node["metadata"]["name"]] = node
+            self.most_nodes = max(self.most_nodes, len(self.nodes))
+            self._changed.notify_all()
+        subject = _subject(node)
+        match _phase(node):
+            case NodePhase.READY:
+                self._console.done(subject, "ready" if self._console.elapsed(subject) else "")
+            case NodePhase.FAILED:
+                self._console.done(subject)
+                self._console.tell(subject, f"✘ {node_words(node)}")
+            case _:
+                self._console.update(subject, node_words(node))
+
+    def _on_node_gone(self, node: dict[str, Any]) -> None:
+        with self._changed:
+            self.nodes.pop(node["metadata"]["name"], None)
+            self._changed.notify_all()
+        self._console.done(_subject(node), "released" if self._expects_deletion else "")
+
+    def _watch(self, kind: Kind, on_object: OnObject, on_gone: OnObject, **selectors: str) -> Watch:
+        return Watch(
+            self._session.api,
+            kind,
+            self._session.namespace,
+            on_object=on_object,
+            on_gone=on_gone,
+            on_trouble=self._session.trouble,
+            selectors=selectors,
+        )
+
+
+def _phase(node: dict[str, Any]) -> str:
+    return str((node.get("status") or {}).get("phase") or NodePhase.PENDING)
+
+
+def _subject(node: dict[str, Any]) -> Subject:
+    return Subject("node", str(node["spec"]["rank"]))

@@ -1,0 +1,166 @@
+"""What a finished Task means for its caller: values, or the exception to raise.
+
+The user's own exception comes back as its original type with a `RemoteTraceback` as its cause; everything
+else is an error of this package with the reason, the task, the node and the next step.
+"""
+
+import base64
+import linecache
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from skyward import errors
+from skyward.contract.reasons import TaskReason, next_step
+from skyward.errors import RemoteTraceback, SkywardError, TaskError
+from skyward.wire import codec
+from skyward.wire.envelopes import ErrorInfo, parse_attempt
+from skyward.wire.errors import PickleError
+from skyward.wire.package import Outcome, PackageError, iter_outcomes
+from skyward.wire.raised import loads_error
+
+_KINDS: dict[str, type[SkywardError]] = {
+    TaskReason.QUEUE_TIMEOUT: errors.QueueTimeout,
+    TaskReason.RUN_TIMEOUT: errors.TaskTimeout,
+    TaskReason.CANCELLED: errors.TaskCancelled,
+    TaskReason.WORKER_DIED: errors.WorkerDied,
+    TaskReason.NODE_LOST: errors.NodeLost,
+    TaskReason.INDETERMINATE: errors.Indeterminate,
+    TaskReason.RESULT_NOT_PICKLABLE: errors.ResultNotPicklable,
+    TaskReason.NOT_DESERIALIZABLE: errors.EnvironmentMismatch,
+    TaskReason.ENVIRONMENT_MISMATCH: errors.EnvironmentMismatch,
+    TaskReason.PAYLOAD_INVALID: errors.PayloadError,
+    TaskReason.AWAITING_PAYLOAD: errors.PayloadError,
+    TaskReason.POOL_DELETED: errors.PoolDeleted,
+    TaskReason.POOL_NOT_FOUND: errors.PoolNotFound,
+    TaskReason.POOL_STALLED: errors.PoolStalled,
+}
+_FRAME = re.compile(r'^( +)File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def outcomes_of(task: Mapping[str, Any], fetch: Callable[[], bytes]) -> list[Outcome]:
+    """The outcomes of a finished Task in the order of its calls; `fetch` gets those too large for it."""
+    result = task.get("status", {}).get("result") or {}
+    if package := result.get("package"):
+        data = base64.b64decode(package)
+    elif result.get("blob"):
+        data = fetch()
+    else:
+        return []
+    try:
+        # A call that was tried again after a restart may stand there twice: the latest counts.
+        latest = {outcome.index: outcome for outcome in iter_outcomes(data)}
+    except PackageError as error:
+        raise errors.GatewayError(
+            f"the result of task {task['metadata']['name']} is damaged: {error}",
+            task=task["metadata"]["name"],
+            remedy="send the call again",
+        ) from error
+    return [latest[index] for index in sorted(latest)]
+
+
+def values_of(task: Mapping[str, Any], outcomes: list[Outcome], count: int | None) -> list[Any]:
+    """The values of all calls (`count` of them, if it is known). Raises the first failure."""
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    if failed:
+        raise _with_extent(exception_of(task, failed[0]), failed, outcomes)
+    if task.get("status", {}).get("phase") != "Succeeded":
+        raise task_error(task)
+    if count is not None and len(outcomes) != count:
+        raise errors.GatewayError(
+            f"task {_name(task)} has {len(outcomes)} of {count} results",
+            task=_name(task),
+            remedy="send the call again; please report it if it happens again",
+        )
+    return [_value(task, outcome) for outcome in outcomes]
+
+
+def exception_of(task: Mapping[str, Any], outcome: Outcome) -> BaseException:
+    """What to raise for a call that failed."""
+    info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")
+    where = f"node {outcome.rank}"
+    if info.kind == "System":
+        return _system_error(info.reason, f"{info.message} (on {where})", _name(task), outcome.node)
+    error = _rebuilt(outcome, info, _name(task))
+    _last_cause(error).__cause__ = RemoteTraceback(_with_source(info.traceback or info.message))
+    error.add_note(f"on {where} ({outcome.node}), task {_name(task)}{_attempt(outcome)}")
+    return error
+
+
+def task_error(task: Mapping[str, Any]) -> SkywardError:
+    """The error for a Task that ended without an outcome of its own."""
+    status = task.get("status", {})
+    problem = status.get("error") or {}
+    reason = problem.get("reason") or status.get("reason") or "InternalError"
+    message = problem.get("message") or status.get("message") or f"it is {status.get('phase', 'gone')}"
+    return _system_error(reason, message, _name(task), problem.get("node") or status.get("node"))
+
+
+def _system_error(reason: str, message: str, task: str, node: str | None) -> SkywardError:
+    kind = _KINDS.get(reason, TaskError)
+    remedy = next_step(reason)
+    if remedy and remedy in message:
+        message = message.replace(remedy, "").rstrip()
+    return kind(f"task {task}: {message}", reason=reason, task=task, node=node, remedy=remedy or None)
+
+
+def _rebuilt(outcome: Outcome, info: ErrorInfo, task: str) -> BaseException:
+    if outcome.body:
+        try:
+            return loads_error(outcome.body)
+        except PickleError:
+            pass  # its class is not known here; the words are
+    kind = f"{info.module}.{info.type}" if info.module not in ("", "builtins", "__main__") else info.type
+    return errors.RemoteError(f"{kind}: {info.message}", task=task, node=outcome.node)
+
+
+def _value(task: Mapping[str, Any], outcome: Outcome) -> Any:
+    try:
+        return codec.loads(outcome.body)
+    except PickleError as error:
+        raise errors.EnvironmentMismatch(
+            f"task {_name(task)}: the result arrived but cannot be read here: {error}",
+            task=_name(task),
+            node=outcome.node,
+            remedy="install here what the result is made of, or return plain data",
+        ) from error
+
+
+def _with_extent(error: BaseException, failed: list[Outcome], all_: list[Outcome]) -> BaseException:
+    if len(all_) > 1:
+        error.add_note(f"{len(failed)} of {len(all_)} calls failed; this is call {failed[0].index}")
+    return error
+
+
+def _last_cause(error: BaseException) -> BaseException:
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
+        error = error.__cause__
+        seen.add(id(error))
+    return error
+
+
+def _attempt(outcome: Outcome) -> str:
+    try:
+        number = parse_attempt(outcome.attempt)[2]
+    except ValueError:
+        return ""
+    return f", attempt {number}" if number > 1 else ""
+
+
+def _with_source(text: str) -> str:
+    """The traceback with the source lines that only this side has."""
+    lines = text.splitlines()
+    full: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        full.append(line)
+        frame = _FRAME.match(line)
+        if frame is None or following.startswith(f"{frame[1]}  "):
+            continue
+        if source := linecache.getline(frame["file"], int(frame["line"])).strip():
+            full.append(f"{frame[1]}  {source}")
+    return "\n".join(full)
+
+
+def _name(task: Mapping[str, Any]) -> str:
+    return str(task["metadata"]["name"])

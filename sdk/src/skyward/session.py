@@ -1,0 +1,213 @@
+"""One run of a program: its connection, its ticket, and the one watch that brings the ends of all its Tasks.
+
+Pools of one process in one namespace share a session. It knows nothing about pools but their names.
+"""
+
+import hashlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from skyward.cluster.api import Api, ApiError
+from skyward.cluster.connection import Connection, ReportedStep, connect, find_embedded
+from skyward.cluster.gateway import Gateway
+from skyward.cluster.logs import LogFollower
+from skyward.cluster.watch import Watch
+from skyward.console import Console, Stream, Subject
+from skyward.contract.names import LABEL_RUN, TASK
+from skyward.errors import PoolDeleted, SkywardError, TaskError
+from skyward.functions import PendingFunction
+from skyward.image import client_python
+from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, task_object
+from skyward.packing import pack
+from skyward.tasks import TaskHandle
+
+PATIENCE_SECONDS = 300.0
+"""How long a running program waits for a control plane that went away, while it says so."""
+TROUBLE_SECONDS = 5.0
+POOL_GRACE_SECONDS = 3.0
+CONTROL_PLANE = Subject("control plane")
+
+_lock = threading.Lock()
+_open: dict[str, "Session"] = {}
+
+
+class Session:
+    """Submits Tasks and resolves their handles. Use `acquire` and `release`."""
+
+    def __init__(self, api: Api, namespace: str, console: Console) -> None:
+        ticket = secrets.token_hex(32)
+        self.api = api
+        self.namespace = namespace
+        self.console = console
+        self.owner = Owner(secrets.token_hex(6), hashlib.sha256(ticket.encode()).hexdigest())
+        self.gateway = Gateway(api, ticket)
+        self.executor = ThreadPoolExecutor(4, thread_name_prefix="skyward-result")
+        self.users = 0
+        self._handles: dict[str, TaskHandle] = {}
+        self._logs = LogFollower(self.gateway, self.printed)
+        self._watch = Watch(
+            api,
+            TASK,
+            namespace,
+            on_object=self._on_task,
+            on_gone=self._on_task_gone,
+            on_trouble=self.trouble,
+            selectors={"labelSelector": f"{LABEL_RUN}={self.owner.run}"},
+        )
+
+    def start(self) -> None:
+        """Begin to watch. From here on an API server that goes away is waited for."""
+        self._watch.start()
+        self.api.patience = PATIENCE_SECONDS
+        self.api.on_trouble = self.trouble
+
+    def submit(
+        self, pool: str, members: Sequence[PendingFunction[Any]], call: Call, count: int | None
+    ) -> TaskHandle:
+        """Create the one Task of an operator expression. What cannot be sent raises before it exists."""
+        package = pack(members)
+        name = object_name(members[0].name, 8, limit=50)
+        body = task_object(
+            name, self.namespace, pool, client_python(), len(members), package, call, self.owner
+        )
+        handle = TaskHandle(name, pool, count, self.console, self._fetch, self._cancel)
+        self._handles[name] = handle
+        try:
+            self.api.create(TASK, body)
+            handle.submitted()
+            if len(package) > INLINE_LIMIT:
+                self.gateway.put_payload(self.namespace, name, package)
+        except BaseException as error:
+            self._withdraw(handle, error)
+            if isinstance(error, ApiError):
+                raise TaskError(f"the call was refused: {error.message}", remedy=error.remedy) from error
+            raise
+        self._logs.start()
+        return handle
+
+    def open_handles(self, pool: str) -> list[TaskHandle]:
+        """The Tasks of a pool that have not ended."""
+        return [each for each in list(self._handles.values()) if each.pool == pool and not each.is_finished]
+
+    def pool_gone(self, pool: str) -> None:
+        """The pool does not exist any more: whoever waits for it hears so, from the operator or from here."""
+
+        def fail_the_rest() -> None:
+            for handle in self.open_handles(pool):
+                handle.fail(
+                    PoolDeleted(
+                        f"pool {pool} was deleted while task {handle.name} waited for it",
+                        task=handle.name,
+                        remedy="create the pool again and send the call once more",
+                    )
+                )
+
+        timer = threading.Timer(POOL_GRACE_SECONDS, fail_the_rest)
+        timer.daemon = True
+        timer.start()
+
+    def trouble(self, problem: str | None) -> None:
+        """The API server does not answer (or does again, with None)."""
+        if problem is not None:
+            words = f"does not answer, still waiting ({problem}); see `skyward local status`"
+            self.console.update(CONTROL_PLANE, words, after=TROUBLE_SECONDS)
+        else:
+            shown = self.console.elapsed(CONTROL_PLANE) > TROUBLE_SECONDS
+            self.console.done(CONTROL_PLANE, "answers again" if shown else "")
+
+    def printed(self, line: dict[str, Any]) -> None:
+        """One piece of output from a node."""
+        stream: Stream = "stderr" if line.get("stream") == "stderr" else "stdout"
+        for text in str(line.get("text", "")).splitlines():
+            self.console.remote(f"[node {line.get('rank', '?')}]", text, stream)
+
+    def close(self) -> None:
+        """Stop watching. Tasks that have not ended go on without anybody who waits."""
+        self._watch.stop()
+        self._logs.stop()
+        self.gateway.close()
+        self.api.close()
+        self.executor.shutdown(wait=False)
+
+    def _on_task(self, task: dict[str, Any]) -> None:
+        handle = self._handles.get(task["metadata"]["name"])
+        if handle is not None:
+            handle.on_object(task)
+            if handle.is_finished:
+                self._handles.pop(handle.name, None)
+
+    def _on_task_gone(self, task: dict[str, Any]) -> None:
+        handle = self._handles.pop(task["metadata"]["name"], None)
+        if handle is not None:
+            handle.on_gone()
+
+    def _withdraw(self, handle: TaskHandle, error: BaseException) -> None:
+        """Forget a Task whose submission failed half-way; one that may exist is cancelled."""
+        self._handles.pop(handle.name, None)
+        handle.fail(error)
+        if not isinstance(error, ApiError):
+            self._cancel(handle.name)
+
+    def _fetch(self, task: str) -> bytes:
+        return self.gateway.get_result(self.namespace, task)
+
+    def _cancel(self, task: str) -> None:
+        try:
+            self.api.patch(TASK, self.namespace, task, {"spec": {"cancel": True}})
+        except SkywardError as error:
+            self.console.say(f"task {task} could not be cancelled: {error.message}")
+
+
+def acquire(console: Console, namespace: str | None = None) -> Session:
+    """The session of this process for `namespace`; connects, and shows the steps, if there is none yet."""
+    key = f"{os.getpid()}/{namespace or ''}/{os.environ.get('KUBECONFIG', '')}"
+    with _lock:
+        session = _open.get(key)
+        if session is None:
+            session = _open[key] = _connected(console, namespace)
+        session.users += 1
+        return session
+
+
+def release(session: Session) -> None:
+    """Give a session back; the last one out closes it."""
+    with _lock:
+        session.users -= 1
+        if session.users > 0:
+            return
+        for key in [key for key, each in _open.items() if each is session]:
+            del _open[key]
+    session.close()
+
+
+def open_api(console: Console) -> Api:
+    """A checked connection, for a program that only looks."""
+    connection = connect(_reporter(console))
+    api = Api(connection, _renewal(connection))
+    try:
+        api.check_schema()
+    finally:
+        console.done(CONTROL_PLANE)
+    return api
+
+
+def _connected(console: Console, namespace: str | None) -> Session:
+    api = open_api(console)
+    session = Session(api, namespace or api.connection.namespace, console)
+    session.start()
+    return session
+
+
+def _renewal(connection: Connection) -> Callable[[], Connection | None] | None:
+    return find_embedded if connection.is_embedded else None
+
+
+def _reporter(console: Console) -> Callable[[ReportedStep], None]:
+    def report(step: ReportedStep) -> None:
+        console.update(CONTROL_PLANE, f"{step.name}: {step.detail}" if step.detail else step.name)
+
+    return report

@@ -1,0 +1,141 @@
+"""One operator expression under way: waits for its Task to end and turns it into values.
+
+The watch thread only marks a handle as finished. Results are unpickled by whoever waits (or by a worker
+thread, for futures): unpickling runs the user's code and must hold up nobody else.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+from skyward.console import Console, Subject
+from skyward.contract.reasons import TaskPhase
+from skyward.errors import TaskCancelled
+from skyward.narration import task_words
+from skyward.results import outcomes_of, values_of
+
+QUIET_SECONDS = 1.0
+"""A task that takes no longer than this is not worth a line."""
+_FINAL = {str(phase) for phase in TaskPhase if phase.is_final}
+
+
+class TaskFuture[T](Future[T]):
+    """The result of a call that is under way; `await` works too. Cancelling it stops the remote work."""
+
+    def __init__(self, cancel_remote: Callable[[], None]) -> None:
+        super().__init__()
+        self._cancel_remote = cancel_remote
+
+    def cancel(self) -> bool:
+        """Cancel the call on its node. False if it has ended already."""
+        if not super().cancel():
+            return False
+        self._cancel_remote()
+        return True
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+
+class TaskHandle:
+    """One Task of this run. `count` is the number of results it must bring, None if the pool decides."""
+
+    def __init__(
+        self,
+        name: str,
+        pool: str,
+        count: int | None,
+        console: Console,
+        fetch: Callable[[str], bytes],
+        cancel: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.pool = pool
+        self.calls = 0
+        self._count = count
+        self._console = console
+        self._subject = Subject("task", name)
+        self._fetch = fetch
+        self._cancel = cancel
+        self._finished: Future[dict[str, Any]] = Future()
+
+    @property
+    def is_finished(self) -> bool:
+        """True once the Task has ended, whichever way."""
+        return self._finished.done()
+
+    def submitted(self) -> None:
+        """The Task exists."""
+        if not self.is_finished:
+            self._console.update(self._subject, "Queued", after=QUIET_SECONDS)
+
+    def on_object(self, task: dict[str, Any]) -> None:
+        """The Task as it is now (from the watch thread)."""
+        if self.is_finished:
+            return
+        if (task.get("status") or {}).get("phase") in _FINAL:
+            self._console.done(self._subject)
+            counts = task["status"].get("counts") or {}
+            self.calls = counts.get("succeeded", 0) + counts.get("failed", 0)
+            self._finish(task)
+        else:
+            self._console.update(self._subject, task_words(task), after=QUIET_SECONDS)
+
+    def on_gone(self) -> None:
+        """The Task was deleted before it ended (from the watch thread)."""
+        self.fail(
+            TaskCancelled(
+                f"task {self.name} was deleted before it ended",
+                task=self.name,
+                remedy="send the call again if its result is still wanted",
+            )
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """End with `error`, unless it has ended."""
+        self._console.done(self._subject)
+        with suppress(InvalidStateError):
+            self._finished.set_exception(error)
+
+    def cancel(self) -> None:
+        """Ask for the remote work to be stopped; the Task ends as cancelled soon after."""
+        if not self.is_finished:
+            self._cancel(self.name)
+
+    def values(self, timeout: float | None = None) -> list[Any]:
+        """Wait for the end and return the value of every call. Raises the first failure."""
+        task = self._finished.result(timeout)
+        return values_of(task, outcomes_of(task, lambda: self._fetch(self.name)), self._count)
+
+    def when_finished(self, callback: Callable[[], None]) -> None:
+        """Call back once it has ended, from whichever thread notices it."""
+        self._finished.add_done_callback(lambda _: callback())
+
+    def future[T](self, choose: Callable[[list[Any]], T], executor: Executor) -> TaskFuture[T]:
+        """A future of what `choose` makes of the values."""
+        future: TaskFuture[T] = TaskFuture(self.cancel)
+
+        def resolve() -> None:
+            try:
+                result = choose(self.values())
+            except BaseException as error:
+                _settle(future, error=error)
+            else:
+                _settle(future, result=result)
+
+        self._finished.add_done_callback(lambda _: executor.submit(resolve))
+        return future
+
+    def _finish(self, task: dict[str, Any]) -> None:
+        with suppress(InvalidStateError):
+            self._finished.set_result(task)
+
+
+def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
+    with suppress(InvalidStateError):  # it was cancelled meanwhile
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
