@@ -1,0 +1,114 @@
+"""Large payloads on the node, by digest: they arrive in pieces and are mapped by the workers that need them.
+
+A blob becomes visible only when it is complete and its digest is right. Blobs that no waiting or running
+attempt needs are removed, longest unused first, once all together exceed a limit.
+"""
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from skyward.wire.digest import BytesLike, is_digest
+
+_KEEP_BYTES = 8 * 1024**3
+_MAX_PARTIAL = 64
+
+
+class BlobRefused(Exception):
+    """A piece of a blob was not taken. The sender starts again at offset 0."""
+
+
+@dataclass(slots=True)
+class _Partial:
+    file: IO[bytes]
+    hasher: Any
+    offset: int = 0
+
+
+class Blobs:
+    """The blobs of one node, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._partial: dict[str, _Partial] = {}
+        self._complete: dict[str, int] = {}
+        for path in folder.iterdir():
+            if is_digest(path.name):
+                self._complete[path.name] = path.stat().st_size
+            else:
+                path.unlink(missing_ok=True)
+
+    def held(self) -> list[str]:
+        """The digests that need not be sent again."""
+        return list(self._complete)
+
+    def path(self, digest: str) -> Path | None:
+        """Where a complete blob lies, or None. Counts as a use of it."""
+        if digest not in self._complete:
+            return None
+        self._complete[digest] = self._complete.pop(digest)
+        return self._folder / digest
+
+    def receive(self, header: dict[str, Any], body: BytesLike) -> None:
+        """Take one piece. Raises `BlobRefused`; what had arrived of that blob is then gone."""
+        digest, offset, last = header["digest"], header["offset"], header["last"]
+        if not is_digest(digest):
+            raise BlobRefused("not a digest")
+        if digest in self._complete:
+            return
+        if offset == 0:
+            self._begin(digest)
+        partial = self._partial.get(digest)
+        if partial is None or partial.offset != offset:
+            self._drop(digest)
+            raise BlobRefused(f"a piece at {offset} where another was due")
+        try:
+            if partial.file.write(body) != len(body):
+                raise OSError("the disk is full")
+        except OSError as error:
+            self._drop(digest)
+            raise BlobRefused(f"it cannot be written: {error}") from error
+        partial.hasher.update(body)
+        partial.offset += len(body)
+        if last:
+            self._finish(digest, partial, header["size"])
+
+    def drop_partial(self) -> None:
+        """Forget what arrived of incomplete blobs; their sender is gone."""
+        for digest in list(self._partial):
+            self._drop(digest)
+
+    def evict(self, needed: set[str]) -> None:
+        """Remove blobs that nobody needs, longest unused first, down to the limit."""
+        total = sum(self._complete.values())
+        for digest in [one for one in self._complete if one not in needed]:
+            if total <= _KEEP_BYTES:
+                return
+            total -= self._complete.pop(digest)
+            (self._folder / digest).unlink(missing_ok=True)
+
+    def _begin(self, digest: str) -> None:
+        self._drop(digest)
+        if len(self._partial) >= _MAX_PARTIAL:
+            raise BlobRefused("too many blobs at the same time")
+        file = (self._folder / f"{digest}.part").open("wb", buffering=0)
+        self._partial[digest] = _Partial(file, hashlib.sha256())
+
+    def _finish(self, digest: str, partial: _Partial, size: int) -> None:
+        if partial.offset != size or partial.hasher.hexdigest() != digest:
+            self._drop(digest)
+            raise BlobRefused("its bytes do not have this digest")
+        del self._partial[digest]
+        partial.file.close()
+        (self._folder / f"{digest}.part").rename(self._folder / digest)
+        self._complete[digest] = size
+
+    def _drop(self, digest: str) -> None:
+        partial = self._partial.pop(digest, None)
+        if partial is not None:
+            partial.file.close()
+            with contextlib.suppress(OSError):
+                (self._folder / f"{digest}.part").unlink()

@@ -1,0 +1,394 @@
+"""The agent itself: one operator at a time, attempts in, results out, nothing lost in between.
+
+The newest connection that says HELLO with an epoch at least as high as any before is the operator; an older
+connection is closed. PING is answered to anybody who may open the socket and takes nothing over. What the
+operator sends is checked: a frame that makes no sense is refused and the agent lives on; a byte stream that
+is no sequence of frames costs the connection.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import signal
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skyward.agent import sockets
+from skyward.agent.blobs import BlobRefused, Blobs
+from skyward.agent.facts import facts
+from skyward.agent.link import Outbox
+from skyward.agent.process import WorkerPlan
+from skyward.agent.slots import Attempt, Slots
+from skyward.agent.spool import Spool
+from skyward.wire.bundle import bundle_digest
+from skyward.wire.digest import digest, is_digest
+from skyward.wire.envelopes import PROTOCOL, Executor, RefusalReason
+from skyward.wire.errors import FrameError
+from skyward.wire.frames import MAX_BODY, MAX_FRAME, Decoder, Frame, FrameKind, encode
+
+_FUNCTION_BYTES = 256 * 1024 * 1024
+_STOP_GRACE = 5.0
+_MAX_ARGUMENTS = MAX_FRAME - 256 * 1024
+
+log = logging.getLogger("skyward.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an agent is started with."""
+
+    home: Path
+    socket: Path
+    slots: int
+    executor: Executor = "process"
+    reuse: bool = True
+
+
+class Connection(asyncio.Protocol):
+    """One connection to the agent's socket, operator or not."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+        self._decoder = Decoder()
+        self.transport: asyncio.Transport
+        self.name = "a new connection"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the connection is there."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        self.transport = transport
+        self._agent.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes came."""
+        try:
+            for frame in self._decoder.feed(data):
+                if self.transport.is_closing():
+                    return
+                self._agent.receive(self, frame)
+        except FrameError as error:
+            log.warning("%s is closed: %s", self.name, error)
+            self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """asyncio: the write buffer has room again."""
+        self._agent.outbox.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: it is over."""
+        self._agent.connections.discard(self)
+        self._agent.lost(self, exc)
+
+    def reply(self, kind: FrameKind, header: dict[str, Any]) -> None:
+        """Answer on this very connection, whoever it is."""
+        self.transport.write(encode(Frame(kind, header)))
+
+
+class Agent:
+    """All parts of the agent of one node."""
+
+    def __init__(self, settings: Settings) -> None:
+        home = settings.home
+        self.settings = settings
+        self.boot_id = uuid.uuid4().hex
+        self.connections: set[Connection] = set()
+        self.outbox = Outbox()
+        self._facts = facts()
+        self._operator: Connection | None = None
+        self._epoch = _read_epoch(home)
+        self._spool = Spool(home / "spool")
+        self._blobs = Blobs(home / "blobs")
+        self._functions: OrderedDict[str, bytes] = OrderedDict()
+        self._stopping = False
+        self._stopped = asyncio.Event()
+        work = home / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        threads = settings.slots if settings.executor == "thread" else 1
+        workers = 1 if settings.executor == "thread" else settings.slots
+        plan = WorkerPlan(work, self._spool.folder, threads)
+        self._slots = Slots(plan, workers, self, reuse=settings.reuse)
+
+    async def run(self, listening: Callable[[], None]) -> None:
+        """Serve until STOP or SIGTERM; `listening` is called once the socket accepts connections."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop, False, _STOP_GRACE)
+        loop.add_signal_handler(signal.SIGINT, self._stop, False, _STOP_GRACE)
+        listener = sockets.listen(self.settings.socket)
+        server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+        log.info("listening on %s, %d slots, %s", self.settings.socket, self._slots.size, self.boot_id)
+        listening()
+        workers = asyncio.create_task(self._slots.run())
+        workers.add_done_callback(lambda _: self._stopped.set())
+        try:
+            await self._stopped.wait()
+        finally:
+            server.close()
+            self.settings.socket.unlink(missing_ok=True)
+            self._slots.kill()
+            await _end(workers)
+            for connection in list(self.connections):
+                connection.transport.close()
+            self._spool.close()
+            log.info("stopped")
+
+    def receive(self, connection: Connection, frame: Frame) -> None:
+        """Act on one frame."""
+        try:
+            if frame.kind is FrameKind.PING:
+                connection.reply(FrameKind.PONG, self._pong(frame.header))
+            elif frame.kind is FrameKind.HELLO:
+                self._hello(connection, frame.header)
+            elif connection is not self._operator:
+                raise FrameError(f"{frame.kind.name} before HELLO")
+            else:
+                self._act(frame)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, FrameError):
+                raise
+            log.warning("a %s frame of %s makes no sense: %r", frame.kind.name, connection.name, error)
+            attempt = str(frame.header.get("attempt", ""))
+            message = f"a {frame.kind.name} frame makes no sense: {error!r}"
+            connection.reply(FrameKind.REFUSED, _refused(attempt, RefusalReason.MALFORMED, message))
+
+    def lost(self, connection: Connection, error: Exception | None) -> None:
+        """A connection is over. If it was the operator's, results and logs wait for the next."""
+        if connection is self._operator:
+            log.info("%s is gone%s", connection.name, f": {error}" if error else "")
+            self._operator = None
+            self.outbox.detach()
+            self._blobs.drop_partial()
+
+    def started(self, attempt: Attempt) -> None:
+        """slots.Listener"""
+        assert attempt.worker is not None  # noqa: S101
+        header = {
+            "attempt": attempt.id,
+            "pid": attempt.worker.pid,
+            "time": attempt.started,
+            "worker": attempt.worker.index,
+        }
+        self.outbox.send(Frame(FrameKind.STARTED, header))
+
+    def output(self, attempt: str, stream: str, data: bytes) -> None:
+        """slots.Listener"""
+        self.outbox.log(attempt, stream, data)
+
+    def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
+        """slots.Listener"""
+        self._spool.add(header, body, self._spool.folder / file if file else None)
+        self.outbox.finish_logs(attempt.id)
+        if file is None:
+            self.outbox.send(Frame(FrameKind.RESULT, header, body))
+        else:
+            self.outbox.stream(self._spool.frames(attempt.id))
+        if attempt.args_path is not None:
+            self._blobs.evict(self._slots.needed_blobs())
+
+    def worker_gone(self, pid: int) -> None:
+        """slots.Listener"""
+        self._spool.remove_strays(pid)
+
+    def notice(self, reason: str, message: str) -> None:
+        """slots.Listener"""
+        self.outbox.send(Frame(FrameKind.NOTICE, {"reason": reason, "message": message}))
+
+    def _act(self, frame: Frame) -> None:
+        header = frame.header
+        match frame.kind:
+            case FrameKind.CALL:
+                self._call(header, bytes(frame.body))
+            case FrameKind.FUNCTION:
+                self._keep_function(header["digest"], bytes(frame.body))
+            case FrameKind.BLOB:
+                self._take_blob(header, frame)
+            case FrameKind.CANCEL:
+                attempt = self._slots.attempts.get(header["attempt"])
+                if attempt is not None:
+                    self._slots.end(attempt, "cancelled", _seconds(header.get("grace")))
+            case FrameKind.ACK:
+                self._spool.acknowledge(header["attempts"])
+                for name in header["attempts"]:
+                    self.outbox.forget_logs(name)
+            case FrameKind.STOP:
+                self._stop(bool(header.get("drain")), _seconds(header.get("grace")))
+            case _:
+                raise ValueError("not a frame that an operator sends")
+
+    def _hello(self, connection: Connection, header: dict[str, Any]) -> None:
+        operator, epoch = str(header["operator"]), int(header["epoch"])
+        if header["protocol"] != PROTOCOL:
+            message = f"this agent speaks protocol {PROTOCOL}, not {header['protocol']}"
+            self._turn_away(connection, RefusalReason.PROTOCOL, message)
+        elif epoch < self._epoch:
+            message = f"operator {operator} has epoch {epoch}; this agent has already obeyed {self._epoch}"
+            self._turn_away(connection, RefusalReason.STALE_EPOCH, message)
+        else:
+            self._take_over(connection, operator, epoch)
+
+    def _turn_away(self, connection: Connection, reason: RefusalReason, message: str) -> None:
+        log.warning("HELLO refused: %s", message)
+        connection.reply(FrameKind.REFUSED, _refused("", reason, message))
+        connection.transport.close()
+
+    def _take_over(self, connection: Connection, operator: str, epoch: int) -> None:
+        previous = self._operator
+        if previous is not None and previous is not connection:
+            log.warning("%s is replaced by operator %s", previous.name, operator)
+            self._blobs.drop_partial()
+            previous.transport.close()
+        connection.name = f"operator {operator} (epoch {epoch})"
+        log.info("%s is connected", connection.name)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            (self.settings.home / "epoch").write_text(f"{epoch}\n")
+        self._operator = connection
+        self.outbox.attach(connection.transport)
+        self.outbox.send(Frame(FrameKind.WELCOME, self._welcome()))
+        self.outbox.flush_logs()
+        for attempt in self._spool.held():
+            self.outbox.stream(self._spool.frames(attempt))
+
+    def _welcome(self) -> dict[str, Any]:
+        running = [{"attempt": name, "state": "running"} for name in self._slots.attempts]
+        done = [{"attempt": name, "state": "done"} for name in self._spool.held()]
+        return {
+            "protocol": PROTOCOL,
+            "agent": bundle_digest()[:12],
+            "boot_id": self.boot_id,
+            "bundle": bundle_digest(),
+            "python": platform.python_version(),
+            "slots": self._slots.size,
+            "executor": self.settings.executor,
+            "facts": self._facts,
+            "held": running + done,
+            "functions": list(self._functions),
+            "blobs": self._blobs.held(),
+        }
+
+    def _pong(self, header: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "t": header.get("t", 0),
+            "load": os.getloadavg()[0],
+            "running": self._slots.running,
+            "queued": self._slots.queued,
+            "agent": bundle_digest()[:12],
+            "boot_id": self.boot_id,
+            "bundle": bundle_digest(),
+            "slots": self._slots.size,
+            "executor": self.settings.executor,
+            "pid": os.getpid(),
+        }
+
+    def _call(self, header: dict[str, Any], body: bytes) -> None:
+        name = _checked_call(header, body)
+        if refusal := self._refusal(name, header):
+            self.outbox.send(Frame(FrameKind.REFUSED, refusal))
+            return
+        attempt = Attempt(name, header, body)
+        function, args = header.get("function"), header.get("args")
+        if function:
+            attempt.function = self._functions.get(function)
+            attempt.function_path = self._blobs.path(function)
+        if args:
+            attempt.args_path = self._blobs.path(args)
+        self._slots.submit(attempt)
+
+    def _refusal(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
+        if state := self._state(name):
+            message = f"attempt {name} is {state} already"
+            return {**_refused(name, RefusalReason.DUPLICATE, message), "state": state}
+        if self._stopping:
+            return _refused(name, RefusalReason.STOPPING, "the agent is being stopped")
+        function, args = header.get("function"), header.get("args")
+        if function and function not in self._functions and self._blobs.path(function) is None:
+            refused = _refused(name, RefusalReason.FUNCTION_MISSING, f"function {function} was not sent")
+            return {**refused, "digest": function}
+        if args and self._blobs.path(args) is None:
+            refused = _refused(name, RefusalReason.BLOB_MISSING, f"blob {args} was not sent")
+            return {**refused, "digest": args}
+        return None
+
+    def _state(self, attempt: str) -> str | None:
+        if attempt in self._slots.attempts:
+            return "running"
+        if attempt in self._spool:
+            return "done"
+        return "acknowledged" if self._spool.was_acknowledged(attempt) else None
+
+    def _keep_function(self, name: str, data: bytes) -> None:
+        if not is_digest(name) or digest(data) != name:
+            raise ValueError("the bytes of a function do not have the digest they came under")
+        self._functions[name] = data
+        self._functions.move_to_end(name)
+        total = sum(map(len, self._functions.values()))
+        while total > _FUNCTION_BYTES and len(self._functions) > 1:
+            total -= len(self._functions.popitem(last=False)[1])
+
+    def _take_blob(self, header: dict[str, Any], frame: Frame) -> None:
+        try:
+            self._blobs.receive(header, frame.body)
+        except BlobRefused as error:
+            log.warning("blob %s: %s", header["digest"], error)
+            notice = {"reason": "BlobRefused", "message": str(error), "digest": header["digest"]}
+            self.outbox.send(Frame(FrameKind.NOTICE, notice))
+
+    def _stop(self, drain: bool, grace: float | None) -> None:
+        log.info("stopping%s", " when the calls have ended" if drain else "")
+        self._stopping = True
+        if not drain:
+            for attempt in list(self._slots.attempts.values()):
+                self._slots.end(attempt, "agent stopped", _STOP_GRACE if grace is None else grace)
+        self._waiter = asyncio.create_task(self._stop_when_idle())
+
+    async def _stop_when_idle(self) -> None:
+        await self._slots.idle()
+        await asyncio.sleep(0)  # the last results leave with this turn of the loop
+        self._stopped.set()
+
+
+def _checked_call(header: dict[str, Any], body: bytes) -> str:
+    """The name of the attempt; `ValueError` where the CALL could not be run or passed on to a worker."""
+    name = header["attempt"]
+    if not isinstance(name, str) or not name:
+        raise ValueError("an attempt needs a name")
+    if bool(header.get("function")) == bool(header.get("entry")):
+        raise ValueError("a call has either a function or an entry")
+    for key in ("entry", "context"):
+        if not isinstance(header.get(key) or {}, dict):
+            raise ValueError(f"{key} is not an object")
+    for key in ("timeout", "grace"):
+        _seconds(header.get(key))
+    if len(body) > _MAX_ARGUMENTS:
+        raise ValueError(f"arguments of {len(body)} bytes in one frame; send more than {MAX_BODY} as BLOB")
+    return name
+
+
+def _refused(attempt: str, reason: RefusalReason, message: str) -> dict[str, Any]:
+    return {"attempt": attempt, "reason": reason, "message": message}
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    seconds = float(value)
+    if not 0 <= seconds < 1e9:
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return seconds
+
+
+def _read_epoch(home: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int((home / "epoch").read_text())
+    return 0
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

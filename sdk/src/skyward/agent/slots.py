@@ -1,0 +1,359 @@
+"""Which worker runs which attempt, and how attempts end: result, cancel, timeout, death of the worker.
+
+An attempt waits until a worker is free, then its clock starts. Ending one early is a sequence over its grace:
+SIGINT (a KeyboardInterrupt in the call) at once, SIGTERM after half of it, SIGKILL at its end, always to the
+whole process group. A worker that was interrupted is never used again: what an interrupted call left behind
+(threads, child processes, half-changed globals) must not meet the next call.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from skyward.agent.process import WorkerPlan, WorkerProcess
+from skyward.wire.envelopes import ErrorInfo, FailureReason
+from skyward.wire.frames import Frame, FrameKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FUNCTIONS_PER_WORKER = 64
+_DEFAULT_GRACE = 10.0
+_START_FAILURES = 3
+
+log = logging.getLogger("skyward.agent")
+
+type Ending = Literal["cancelled", "timeout", "agent stopped"]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call that was taken and has not ended."""
+
+    id: str
+    header: dict[str, Any]
+    body: bytes
+    function: bytes | None = None
+    function_path: Path | None = None
+    args_path: Path | None = None
+    worker: WorkerProcess | None = None
+    slot: int = -1
+    started: float = 0.0
+    ending: Ending | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    @property
+    def grace(self) -> float:
+        """Seconds between being asked to end and being killed."""
+        grace = self.header.get("grace")
+        return _DEFAULT_GRACE if grace is None else float(grace)
+
+    def stop_timers(self) -> None:
+        """The attempt needs no more watching."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+class Listener(Protocol):
+    """Who wants to know what happens to attempts."""
+
+    def started(self, attempt: Attempt) -> None:
+        """It was handed to a worker."""
+
+    def output(self, attempt: str, stream: str, data: bytes) -> None:
+        """It printed something."""
+
+    def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
+        """It ended; `file` names the body of a large result in the spool."""
+
+    def worker_gone(self, pid: int) -> None:
+        """A worker ended; it writes no more files."""
+
+    def notice(self, reason: str, message: str) -> None:
+        """Something is wrong that belongs to no attempt."""
+
+
+class Slots:
+    """All workers of the node, and the attempts that run or wait."""
+
+    def __init__(self, plan: WorkerPlan, workers: int, listener: Listener, *, reuse: bool = True) -> None:
+        self.attempts: dict[str, Attempt] = {}
+        self._plan = plan
+        self._workers = workers
+        self._listener = listener
+        self._reuse = reuse
+        self._waiting: deque[Attempt] = deque()
+        self._free: list[tuple[WorkerProcess, int]] = []
+        self._live: set[WorkerProcess] = set()
+        self._early_deaths = 0
+        self._stderr_tail = b""
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def size(self) -> int:
+        """How many attempts can run at once."""
+        return self._workers * self._plan.threads
+
+    @property
+    def running(self) -> int:
+        """How many attempts run now."""
+        return len(self.attempts) - len(self._waiting)
+
+    @property
+    def queued(self) -> int:
+        """How many attempts wait for a slot."""
+        return len(self._waiting)
+
+    async def run(self) -> None:
+        """Keep all workers alive. Cancel to end; `kill` ends the workers."""
+        async with asyncio.TaskGroup() as group:
+            for index in range(self._workers):
+                group.create_task(self._keep(index), name=f"worker-{index}")
+
+    async def idle(self) -> None:
+        """Wait until no attempt runs or waits."""
+        await self._idle.wait()
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for worker in self._live:
+            worker.kill()
+
+    def submit(self, attempt: Attempt) -> None:
+        """Run this attempt as soon as a slot is free."""
+        self.attempts[attempt.id] = attempt
+        self._idle.clear()
+        self._waiting.append(attempt)
+        self._assign()
+
+    def end(self, attempt: Attempt, why: Ending, grace: float | None = None) -> None:
+        """Ask a running attempt to end, and make it; one that waits ends at once."""
+        if attempt.worker is None:
+            self._waiting.remove(attempt)
+            attempt.ending = why
+            attempt.started = time.time()
+            self._finish(attempt, _early(attempt, None))
+            return
+        if attempt.ending is None:
+            attempt.ending = why
+            self._interrupt(attempt, attempt.worker, attempt.grace if grace is None else grace)
+
+    def needed_blobs(self) -> set[str]:
+        """Digests of blobs that attempts still need."""
+        headers = [attempt.header for attempt in self.attempts.values()]
+        return {name for header in headers for key in ("function", "args") if (name := header.get(key))}
+
+    def _interrupt(self, attempt: Attempt, worker: WorkerProcess, grace: float) -> None:
+        attempt.stop_timers()
+        steps: list[tuple[float, Callable[[], None]]] = [(grace, worker.kill)]
+        if self._plan.threads > 1:
+            cancel = Frame(FrameKind.CANCEL, {"attempt": attempt.id, "why": attempt.ending})
+            steps += [(0, lambda: worker.send(cancel)), (grace / 2, lambda: worker.send(cancel))]
+        else:
+            worker.tell(attempt.ending or "cancelled")
+            steps += [(0, worker.interrupt), (grace / 2, worker.terminate)]
+        loop = asyncio.get_running_loop()
+        for delay, step in steps:
+            if delay <= 0:
+                step()
+            else:
+                attempt.timers.append(loop.call_later(delay, step))
+
+    async def _keep(self, index: int) -> None:
+        """Replace the worker of this index whenever it ends, slower if it ends before it was ready."""
+        while True:
+            worker = WorkerProcess(index, self._on_frame, self._on_output)
+            try:
+                await worker.start(self._plan)
+            except OSError as error:
+                self._listener.notice("WorkerCannotStart", f"a worker process cannot be started: {error}")
+                await asyncio.sleep(1)
+                continue
+            self._live.add(worker)
+            try:
+                status = await worker.ended()
+            finally:
+                self._live.discard(worker)
+                self._free = [entry for entry in self._free if entry[0] is not worker]
+            self._on_death(worker, status)
+            if not worker.ready and not worker.retiring:
+                await asyncio.sleep(min(0.2 * 2**self._early_deaths, 10))
+
+    def _on_death(self, worker: WorkerProcess, status: int) -> None:
+        for attempt in list(worker.running.values()):
+            info = _early(attempt, None) if attempt.ending else _death(attempt, status)
+            self._finish(attempt, info)
+        self._listener.worker_gone(worker.pid)
+        if worker.ready or worker.retiring:
+            return
+        self._early_deaths += 1
+        tail = self._stderr_tail.decode("utf-8", "replace").strip()
+        message = f"a worker ended with {_cause(status)} before it was ready: {tail}"
+        log.error(message)
+        self._listener.notice("WorkerCannotStart", message)
+        if self._early_deaths >= _START_FAILURES:
+            for attempt in list(self._waiting):
+                self._waiting.remove(attempt)
+                attempt.started = time.time()
+                self._finish(attempt, ErrorInfo("WorkerDied", message, "", "", "System", _DIED))
+
+    def _on_output(self, worker: WorkerProcess, stream: str, data: bytes) -> None:
+        owner = next(iter(worker.running), worker.last)
+        if owner is not None:
+            self._listener.output(owner, stream, data)
+        elif stream == "stderr":
+            self._stderr_tail = (self._stderr_tail + data)[-2000:]
+
+    def _on_frame(self, worker: WorkerProcess, frame: Frame) -> None:
+        match frame.kind:
+            case FrameKind.RESULT:
+                self._on_result(worker, frame)
+            case FrameKind.LOG:
+                self._listener.output(frame.header["attempt"], frame.header["stream"], bytes(frame.body))
+            case FrameKind.WELCOME:
+                worker.ready = True
+                self._early_deaths = 0
+                self._free += ((worker, slot) for slot in range(self._plan.threads))
+                self._assign()
+            case _:
+                log.error("worker %d sent %s", worker.index, frame.kind.name)
+
+    def _on_result(self, worker: WorkerProcess, frame: Frame) -> None:
+        attempt = worker.running.get(frame.header["attempt"])
+        if attempt is None:
+            return
+        worker.empty_pipes()
+        interrupted = attempt.ending is not None
+        if interrupted and (frame.header["interrupted"] or not frame.header["ok"]):
+            self._finish(attempt, _early(attempt, frame.header.get("error")), frame.header["duration"])
+        else:
+            self._complete(attempt, frame.header, bytes(frame.body))
+        if self._plan.threads == 1 and (interrupted or not self._reuse):
+            worker.kill()
+        elif not worker.retiring:
+            self._free.append((worker, attempt.slot))
+        self._assign()
+
+    def _assign(self) -> None:
+        while self._waiting and self._free:
+            worker, slot = self._free.pop()
+            self._hand_over(self._waiting.popleft(), worker, slot)
+
+    def _hand_over(self, attempt: Attempt, worker: WorkerProcess, slot: int) -> None:
+        attempt.worker, attempt.slot, attempt.started = worker, slot, time.time()
+        worker.running[attempt.id] = attempt
+        worker.last = attempt.id
+        self._give_function(attempt, worker)
+        worker.send(Frame(FrameKind.CALL, self._worker_header(attempt), attempt.body))
+        attempt.body = b""
+        timeout = attempt.header.get("timeout")
+        if timeout is not None:
+            loop = asyncio.get_running_loop()
+            attempt.timers.append(loop.call_later(float(timeout), self.end, attempt, "timeout"))
+        self._listener.started(attempt)
+
+    def _give_function(self, attempt: Attempt, worker: WorkerProcess) -> None:
+        """A worker is sent each function once, and told to drop the one that it used least lately."""
+        digest = attempt.header.get("function")
+        if digest is None:
+            return
+        if digest in worker.functions:
+            worker.functions.move_to_end(digest)
+            return
+        worker.functions[digest] = None
+        if attempt.function is not None:
+            worker.send(Frame(FrameKind.FUNCTION, {"digest": digest}, attempt.function))
+        if len(worker.functions) > _FUNCTIONS_PER_WORKER:
+            oldest, _ = worker.functions.popitem(last=False)
+            worker.send(Frame(FrameKind.FUNCTION, {"digest": oldest, "drop": True}))
+
+    def _worker_header(self, attempt: Attempt) -> dict[str, Any]:
+        header, worker = attempt.header, attempt.worker
+        timeout = header.get("timeout")
+        place = {
+            "worker": attempt.slot if self._plan.threads > 1 else (worker.index if worker else 0),
+            "workers_per_node": self.size,
+            "slot": attempt.slot if self._plan.threads > 1 else (worker.index if worker else 0),
+        }
+        return {
+            "attempt": attempt.id,
+            "task": header.get("task", ""),
+            "index": header.get("index", 0),
+            "number": header.get("number", 1),
+            "function": header.get("function"),
+            "function_path": str(attempt.function_path) if attempt.function_path else None,
+            "args_path": str(attempt.args_path) if attempt.args_path else None,
+            "entry": header.get("entry"),
+            "context": {**(header.get("context") or {}), **place},
+            "deadline": attempt.started + float(timeout) if timeout is not None else None,
+        }
+
+    def _complete(self, attempt: Attempt, answer: dict[str, Any], body: bytes) -> None:
+        header: dict[str, Any] = {
+            "attempt": attempt.id,
+            "ok": answer["ok"],
+            "started": attempt.started,
+            "duration": answer["duration"],
+            "size": answer["size"],
+            "chunked": "file" in answer,
+        }
+        header.update({key: answer[key] for key in ("error", "value", "digest") if key in answer})
+        self._forget(attempt)
+        self._listener.finished(attempt, header, body, answer.get("file"))
+
+    def _finish(self, attempt: Attempt, error: ErrorInfo, duration: float | None = None) -> None:
+        """End an attempt that brought no result of its own."""
+        took = time.time() - attempt.started if duration is None else duration
+        answer = {"ok": False, "duration": max(0.0, took), "size": 0, "error": error.to_json()}
+        self._complete(attempt, answer, b"")
+
+    def _forget(self, attempt: Attempt) -> None:
+        attempt.stop_timers()
+        self.attempts.pop(attempt.id, None)
+        if attempt.worker is not None:
+            attempt.worker.running.pop(attempt.id, None)
+        if not self.attempts:
+            self._idle.set()
+
+
+_DIED = FailureReason.WORKER_DIED
+
+
+def _early(attempt: Attempt, raised: dict[str, str] | None) -> ErrorInfo:
+    """Why an attempt was ended, with where it stood if it could still say so."""
+    trace = (raised or {}).get("traceback", "")
+    match attempt.ending:
+        case "timeout":
+            limit = f"{float(attempt.header['timeout']):g}"
+            message = f"the call ran longer than its timeout of {limit} s and was stopped"
+            return ErrorInfo("TimeoutError", message, "builtins", trace, "User", FailureReason.RUN_TIMEOUT)
+        case "agent stopped":
+            return ErrorInfo("WorkerDied", "the agent of the node was stopped", "", trace, "System", _DIED)
+        case _:
+            message = "the call was cancelled"
+            return ErrorInfo("CancelledError", message, "", trace, "User", FailureReason.CANCELLED)
+
+
+def _death(attempt: Attempt, status: int) -> ErrorInfo:
+    message = f"the worker process ended during the call with {_cause(status)}"
+    if attempt.worker is not None and attempt.worker.retiring:
+        message = "the worker process was stopped because another call in it did not end when it was asked to"
+    return ErrorInfo("WorkerDied", message, "", "", "System", _DIED)
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+    return f"signal {-status} ({name}){hint}"

@@ -1,0 +1,199 @@
+"""Results on disk, from the moment they exist until the operator has acknowledged them.
+
+Small results are appended to a journal, each with one `write`, so that the death of the agent leaves whole
+records and at most one torn tail, which is cut off at the next start. Large results are files that the worker
+wrote; the journal names them. There is no fsync: a machine that loses its page cache loses its workers too.
+"""
+
+import contextlib
+import logging
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skyward.wire.errors import FrameError
+from skyward.wire.frames import CHUNK, MAX_FRAME, Decoder, Frame, FrameKind, encode
+
+_COMPACT_ABOVE = 64 * 1024 * 1024
+_REMEMBERED = 10_000
+_TOTAL = struct.Struct("!I")
+
+log = logging.getLogger("skyward.agent")
+
+
+@dataclass(slots=True)
+class Spooled:
+    """A result that waits for its acknowledgement: in the journal, in its own file, or (disk full) here."""
+
+    header: dict[str, Any]
+    offset: int = -1
+    length: int = 0
+    file: Path | None = None
+    body: bytes | None = None
+
+
+class Spool:
+    """All results that are not acknowledged, oldest first."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder
+        self._path = folder / "journal"
+        self._held: OrderedDict[str, Spooled] = OrderedDict()
+        self._acknowledged: OrderedDict[str, None] = OrderedDict()
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = 0
+        self._recover()
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        os.close(self._fd)
+
+    def held(self) -> list[str]:
+        """The attempts whose results wait for an acknowledgement."""
+        return list(self._held)
+
+    def was_acknowledged(self, attempt: str) -> bool:
+        """Whether the attempt ended and was acknowledged not long ago."""
+        return attempt in self._acknowledged
+
+    def __contains__(self, attempt: str) -> bool:
+        return attempt in self._held
+
+    def add(self, header: dict[str, Any], body: bytes, file: Path | None = None) -> None:
+        """Keep a result. `file` (inside `folder`) holds the body of a large one."""
+        record = dict(header)
+        if file is not None:
+            record["file"] = file.name
+        spooled = Spooled(header, file=file)
+        try:
+            spooled.offset, spooled.length = self._append(Frame(FrameKind.RESULT, record, body))
+        except OSError as error:
+            log.error("the result of %s stays in memory: %s", header["attempt"], error)
+            spooled.body = body
+        self._held[header["attempt"]] = spooled
+
+    def frames(self, attempt: str) -> Iterator[Frame]:
+        """The RESULT frame of an attempt, and its RESULT_CHUNK frames if it is large."""
+        spooled = self._held.get(attempt)
+        if spooled is None:
+            return
+        if spooled.file is not None:
+            yield Frame(FrameKind.RESULT, spooled.header)
+            yield from _chunks(attempt, spooled.file, spooled.header["size"])
+        elif spooled.body is not None:
+            yield Frame(FrameKind.RESULT, spooled.header, spooled.body)
+        else:
+            frame = _decode(os.pread(self._fd, spooled.length, spooled.offset))
+            yield Frame(FrameKind.RESULT, spooled.header, frame.body)
+
+    def acknowledge(self, attempts: Iterable[str]) -> None:
+        """Forget results. Unknown attempts are fine: an ACK may come twice."""
+        gone = [attempt for attempt in attempts if (self._forget(attempt))]
+        while len(self._acknowledged) > _REMEMBERED:
+            self._acknowledged.popitem(last=False)
+        if not gone:
+            return
+        with contextlib.suppress(OSError):  # a lost ACK record only means that a result is sent once more
+            if not self._held:
+                os.ftruncate(self._fd, 0)
+                self._size = 0
+            else:
+                self._append(Frame(FrameKind.ACK, {"attempts": gone}))
+                self._compact()
+
+    def _forget(self, attempt: str) -> bool:
+        spooled = self._held.pop(attempt, None)
+        if spooled is None:
+            return False
+        self._acknowledged[attempt] = None
+        if spooled.file is not None:
+            spooled.file.unlink(missing_ok=True)
+        return True
+
+    def _append(self, frame: Frame) -> tuple[int, int]:
+        data = encode(frame)
+        offset = self._size
+        written = os.write(self._fd, data)
+        if written != len(data):
+            os.ftruncate(self._fd, offset)
+            raise OSError("the disk is full")
+        self._size += written
+        return offset, written
+
+    def _compact(self) -> None:
+        """Rewrite a journal that is mostly acknowledged, so that a busy node does not fill its disk."""
+        live = sum(spooled.length for spooled in self._held.values())
+        if self._size < _COMPACT_ABOVE or live > self._size // 2:
+            return
+        fresh = self._path.with_suffix(".new")
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        size = 0
+        for spooled in self._held.values():
+            if spooled.length:
+                os.write(fd, os.pread(self._fd, spooled.length, spooled.offset))
+                spooled.offset, size = size, size + spooled.length
+        fresh.rename(self._path)
+        os.close(self._fd)
+        self._fd, self._size = fd, size
+
+    def _recover(self) -> None:
+        for offset, length, frame in _records(self._fd):
+            self._size = offset + length
+            if frame.kind is FrameKind.ACK:
+                for attempt in frame.header["attempts"]:
+                    self._forget(attempt)
+                continue
+            header = dict(frame.header)
+            name = header.pop("file", None)
+            file = self.folder / name if name else None
+            if file is None or file.is_file():
+                self._held[header["attempt"]] = Spooled(header, offset, length, file)
+        os.ftruncate(self._fd, self._size)
+        self.remove_strays()
+
+    def remove_strays(self, worker: int | None = None) -> None:
+        """Remove what workers (or the one with this pid) left when they died while writing a result."""
+        known = {spooled.file.name for spooled in self._held.values() if spooled.file is not None}
+        for path in self.folder.glob("*" if worker is None else f"{worker}-*"):
+            if path != self._path and path.name not in known:
+                path.unlink(missing_ok=True)
+
+
+def _chunks(attempt: str, file: Path, size: int) -> Iterator[Frame]:
+    try:
+        source = file.open("rb", buffering=0)
+    except FileNotFoundError:  # acknowledged meanwhile
+        return
+    with source:
+        offset = 0
+        while offset < size and (body := source.read(CHUNK)):
+            last = offset + len(body) >= size
+            yield Frame(FrameKind.RESULT_CHUNK, {"attempt": attempt, "offset": offset, "last": last}, body)
+            offset += len(body)
+
+
+def _records(fd: int) -> Iterator[tuple[int, int, Frame]]:
+    """The whole records of a journal, with their places; it ends at the first torn one."""
+    offset = 0
+    while len(prefix := os.pread(fd, _TOTAL.size, offset)) == _TOTAL.size:
+        length = _TOTAL.size + _TOTAL.unpack(prefix)[0]
+        if length > MAX_FRAME + _TOTAL.size:
+            return
+        data = os.pread(fd, length, offset)
+        try:
+            frame = _decode(data)
+        except FrameError:
+            return
+        yield offset, length, frame
+        offset += length
+
+
+def _decode(data: bytes) -> Frame:
+    for frame in Decoder().feed(data):
+        return frame
+    raise FrameError("a record is cut off")
