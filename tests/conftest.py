@@ -7,7 +7,6 @@ own and without an operator. A test that needs the class for an annotation impor
 
 from __future__ import annotations
 
-import importlib
 import secrets
 import shutil
 import tempfile
@@ -71,6 +70,7 @@ def control_plane() -> Iterator[ControlPlane]:
     """One control plane for the session. Fails, and never skips, when the binaries cannot be had."""
 
     from skyward.contract.crd import crd_documents
+    from skyward.contract.rbac import OPERATOR_RULES
     from skyward.local.bootstrap import bootstrap
 
     def show(step: Step) -> None:
@@ -84,7 +84,7 @@ def control_plane() -> Iterator[ControlPlane]:
     try:
         servers.start()
         servers.write_kubeconfigs()
-        bootstrap(servers.api, crd_documents(), _operator_rules())
+        bootstrap(servers.api, crd_documents(), OPERATOR_RULES)
         yield ControlPlane(
             server=servers.server,
             ca_file=servers.authority,
@@ -128,13 +128,5 @@ def local_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
     from skyward.local.processes import find_by_argument, stop_all
 
     for folder in folders:
-        stop_all(find_by_argument(str(folder)), grace_seconds=5.0)
+        stop_all(find_by_argument(str(folder), within=True), grace_seconds=5.0)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _operator_rules() -> list[dict[str, object]]:
-    try:
-        rbac = importlib.import_module("skyward.contract.rbac")
-    except ModuleNotFoundError:
-        return [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
-    return list(rbac.OPERATOR_RULES)

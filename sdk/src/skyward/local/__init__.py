@@ -6,6 +6,7 @@ in here may run in a cluster, listen beyond the loopback interface, or open a po
 """
 
 from skyward.local.endpoint import Endpoint
+from skyward.local.plane import ensure, find
 from skyward.local.progress import Report, Step
 
-__all__ = ["Endpoint", "Report", "Step"]
+__all__ = ["Endpoint", "Report", "Step", "ensure", "find"]

@@ -14,12 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from skyward.local import build, download
 from skyward.local.errors import NoBinaries, UnsupportedPlatform
 from skyward.local.home import cache_root, make_folder
-from skyward.local.progress import Report, silent, working
+from skyward.local.locks import only_one
+from skyward.local.progress import Report, silent
 
 type Version = tuple[int, int, int]
 
@@ -67,7 +66,7 @@ def ensure_binaries(report: Report = silent) -> Binaries:
     require_supported(platform.system(), platform.machine())
     folder = cache_root() / "controlplane"
     make_folder(folder, variable="SKYWARD_CACHE")
-    with _only_one(folder / "fill.lock", report):
+    with only_one(folder / "fill.lock", report, "waiting for another process that gets the servers"):
         # whoever held the lock before has filled the cache
         return find_binaries() or _fill(folder, report, rejected)
 
@@ -161,24 +160,6 @@ def _fill(folder: Path, report: Report, attempts: list[str]) -> Binaries:
         if found is not None:
             return found
     raise NoBinaries(attempts, build.GO_VERSION_TEXT)
-
-
-class _only_one:  # noqa: N801 (a context manager that reads as one)
-    """Hold a lock file; tell whoever has to wait what for."""
-
-    def __init__(self, path: Path, report: Report) -> None:
-        self._lock = FileLock(path, mode=0o600)
-        self._report = report
-
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            with working(self._report, "waiting for another process that gets etcd and kube-apiserver"):
-                self._lock.acquire()
-
-    def __exit__(self, *_error: object) -> None:
-        self._lock.release()
 
 
 def _is_executable(path: Path) -> bool:

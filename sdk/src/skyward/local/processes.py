@@ -133,8 +133,8 @@ def stop_all(processes: Sequence[psutil.Process], grace_seconds: float) -> None:
     psutil.wait_procs(alive, timeout=grace_seconds)
 
 
-def find_by_argument(*fragments: str) -> list[psutil.Process]:
-    """Answer this user's processes that have one of `fragments` as, or within, an argument."""
+def find_by_argument(argument: str, *, within: bool = False) -> list[psutil.Process]:
+    """Answer this user's processes that were started with `argument`, or with it `within` an argument."""
     mine, me = os.getuid(), os.getpid()
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
@@ -142,7 +142,7 @@ def find_by_argument(*fragments: str) -> list[psutil.Process]:
             if process.pid == me or process.uids().real != mine:
                 continue
             line = process.cmdline()
-            if any(fragment in argument for fragment in fragments for argument in line):
+            if argument in line or (within and any(argument in one for one in line)):
                 found.append(process)
     return found
 

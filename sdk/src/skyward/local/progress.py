@@ -47,14 +47,14 @@ class Progress:
         self._every = every
         self._begun = time.monotonic()
         self._said = float("-inf")
-        self._detail = ""
+        self.detail = ""
         self._lock = threading.Lock()
 
     def say(self, detail: str, *, now: bool = False) -> None:
-        """Tell how far the step is; skipped when something was said a moment ago, unless `now`."""
+        """Tell how far the step is, if that is new and nothing was said a moment ago, or at once with `now`."""
         with self._lock:
-            self._detail = detail
-            if now or time.monotonic() - self._said >= self._every:
+            is_new, self.detail = detail != self.detail, detail
+            if now or (is_new and time.monotonic() - self._said >= self._every):
                 self._tell()
 
     def repeat(self) -> None:
@@ -65,7 +65,7 @@ class Progress:
 
     def _tell(self) -> None:
         self._said = time.monotonic()
-        self._report(Step(self._name, self._detail, self._said - self._begun))
+        self._report(Step(self._name, self.detail, self._said - self._begun))
 
 
 @contextmanager

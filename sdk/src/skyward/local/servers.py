@@ -5,7 +5,7 @@ Kubernetes 1.36.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from skyward.local.tokens import ADMIN_USER, OPERATOR_USER, Tokens, ensure_token
 
 POLL_SECONDS = 0.03
 _START_ATTEMPTS = 3
-_PORT_TAKEN = "address already in use"
+PORT_TAKEN = "address already in use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,18 @@ class Ports:
     @classmethod
     def choose(cls, preferred: "Ports | None") -> "Ports":
         """Free ports, the preferred ones where they are free."""
-        wanted = (preferred.api, preferred.etcd, preferred.etcd_peer) if preferred else ()
-        api, etcd, peer = free_ports(3, wanted)
+        api, etcd, peer = free_ports(3, preferred.numbers if preferred else ())
         return cls(api, etcd, peer)
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Ports | None":
+        """The ports with these numbers, if they are three."""
+        return cls(*numbers) if len(numbers) == 3 else None
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """All of them."""
+        return self.api, self.etcd, self.etcd_peer
 
 
 class Servers:
@@ -48,7 +57,7 @@ class Servers:
         self._pki: Pki = ensure_pki(home.pki)
         self._binaries = (etcd, kube_apiserver)
         self._preferred = preferred
-        self._adopt(Ports.choose(preferred))
+        self.choose_ports()
         self.etcd: Child | None = None
         self.api_server: Child | None = None
 
@@ -61,7 +70,7 @@ class Servers:
         """A new administrator's connection."""
         return Api(self.server, self.authority, self.tokens.admin)
 
-    def start(self, report: Callable[[str], None] = lambda _detail: None, timeout: float = 60.0) -> None:
+    def start(self, *, timeout: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Start both and wait until the API server answers that it is ready.
 
         A port that was taken in the meantime is replaced, and everything is tried again.
@@ -70,43 +79,50 @@ class Servers:
             StartFailed: with the last lines of the log of the process that did not come up.
         """
         for attempt in range(1, _START_ATTEMPTS + 1):
-            report("etcd")
             self.start_etcd()
             self.start_api_server()
-            report("kube-apiserver")
             try:
-                self.wait_ready(timeout)
+                self.wait_ready(timeout=timeout, cancelled=cancelled)
             except StartFailed as error:
                 self.stop()
-                if attempt == _START_ATTEMPTS or _PORT_TAKEN not in str(error):
+                if attempt == _START_ATTEMPTS or PORT_TAKEN not in str(error):
                     raise
-                self._adopt(Ports.choose(self._preferred))
+                self.choose_ports()
             else:
                 return
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
+    def wait_ready(self, *, timeout: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Wait until the API server is ready.
 
         Raises:
-            StartFailed: one of the two ended, or the time was over.
+            StartFailed: one of the two ended, it was cancelled, or the time was over.
         """
         deadline = time.monotonic() + timeout
         with self.api() as api:
             while not api.is_ready():
                 for child in (self.etcd, self.api_server):
                     if child is not None and not child.is_running:
-                        raise _failed(child, f"{child.spec.name} did not start: {child.exit_text}")
-                if time.monotonic() > deadline and self.api_server is not None:
-                    raise _failed(self.api_server, f"the API server was not ready after {timeout:.0f} s")
+                        raise _failed(child.spec, f"{child.spec.name} did not start: {child.exit_text}")
+                if cancelled():
+                    raise _failed(self._api_server_spec(), "the start was cancelled")
+                if time.monotonic() > deadline:
+                    raise _failed(self._api_server_spec(), f"not ready after {timeout:.0f} s")
                 time.sleep(POLL_SECONDS)
 
-    def start_etcd(self) -> None:
+    def is_ready(self) -> bool:
+        """True when the API server answers that it and etcd serve."""
+        with self.api() as api:
+            return api.is_ready()
+
+    def start_etcd(self) -> Child:
         """Start etcd without waiting for it."""
         self.etcd = Child(self._etcd_spec())
+        return self.etcd
 
-    def start_api_server(self) -> None:
+    def start_api_server(self) -> Child:
         """Start the API server without waiting for it; it tries until etcd answers."""
         self.api_server = Child(self._api_server_spec())
+        return self.api_server
 
     def stop(self) -> None:
         """Stop both, the API server first."""
@@ -123,9 +139,10 @@ class Servers:
         for path, user, token in users:
             write_kubeconfig(path, server=self.server, authority=self.authority, user=user, token=token)
 
-    def _adopt(self, ports: Ports) -> None:
-        self.ports = ports
-        self.server = f"https://{LOOPBACK}:{ports.api}"
+    def choose_ports(self) -> None:
+        """Take free ports, the preferred ones where they are free; only while nothing runs."""
+        self.ports = Ports.choose(self._preferred)
+        self.server = f"https://{LOOPBACK}:{self.ports.api}"
 
     def _etcd_spec(self) -> Spec:
         client, peer = (f"https://{LOOPBACK}:{port}" for port in (self.ports.etcd, self.ports.etcd_peer))
@@ -188,5 +205,5 @@ def _command(binary: Path, flags: dict[str, str]) -> list[str]:
     return [str(binary), *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _failed(child: Child, what: str) -> StartFailed:
-    return StartFailed(what, child.spec.log, tail(child.spec.log))
+def _failed(spec: Spec, what: str) -> StartFailed:
+    return StartFailed(what, spec.log, tail(spec.log))
