@@ -1,0 +1,336 @@
+"""A control plane in this process for tests of the SDK: API server, operator and gateway, without any machine.
+
+The operator here makes nodes that are only objects, and runs calls in a thread of this process. It can be told to
+misbehave: `answer` replaces what it does with a Task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self
+
+from aiohttp import web
+from fake.kube_server import FakeKube, Object, collection
+
+from skyward.contract.names import (
+    ANNOTATION_GATEWAY,
+    API_VERSION,
+    LABEL_POOL,
+    LEASE_NAME,
+    POOL_FINALIZER,
+    SYSTEM_NAMESPACE,
+    node_name,
+)
+from skyward.runtime import call
+from skyward.wire import codec
+from skyward.wire.package import CallPackage, Outcome, pack_outcomes
+from skyward.wire.raised import dumps_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POOLS, NODES, TASKS = collection("computepools"), collection("computenodes"), collection("tasks")
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases"
+INLINE_RESULT = 64 * 1024
+
+type Answer = Callable[["FakePlane", Object], Object | None]
+
+
+class FakePlane(FakeKube):
+    """`with FakePlane() as plane`: everything runs on a loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer: Answer | None = None
+        self.node_phases: list[Object] = [
+            {"phase": "Launching"},
+            {"phase": "Bootstrapping", "bootstrap": {"step": "pip"}},
+            {"phase": "Ready"},
+        ]
+        self.pool_status: Object | None = None
+        """Replaces the status that a pool gets, and no nodes are made."""
+        self.keep_pools = False
+        """A pool that is deleted stays: its machines cannot be proved absent."""
+        self.payloads: dict[str, bytes] = {}
+        self.results: dict[str, bytes] = {}
+        self.refuse_payload = 0
+        self.python: str | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-plane", daemon=True)
+        self._workers = ThreadPoolExecutor(8, thread_name_prefix="fake-worker")
+        self._log_lines: list[Object] = []
+        self._log_queues: list[asyncio.Queue[Object | None]] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.on_loop(self._begin())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.on_loop(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._loop.close()
+
+    def on_loop[T](self, work: Any) -> Any:
+        """Run a coroutine on the plane's loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def write_kubeconfig(self, folder: Path) -> Path:
+        """A kubeconfig for this server."""
+        path = folder / "config"
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": self.server}}],
+            "users": [{"name": "fake", "user": {"token": "let-me-in"}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        }
+        path.write_text(json.dumps(document))
+        return path
+
+    def names(self, where: str) -> list[str]:
+        """The names of the objects in a collection."""
+        return list(self.objects.get(where, {}))
+
+    def only(self, where: str) -> Object:
+        """The one object of a collection."""
+        (found,) = self.objects.get(where, {}).values()
+        return found
+
+    def change(self, where: str, name: str, **status: Any) -> None:
+        """Write a status, from any thread."""
+
+        async def write() -> None:
+            self._status(where, name, status)
+
+        self.on_loop(write())
+
+    def drop(self, where: str, name: str) -> None:
+        """Delete an object past everybody, from any thread."""
+
+        async def remove() -> None:
+            self.remove(where, name)
+
+        self.on_loop(remove())
+
+    def log(self, task: str, text: str, rank: int = 0, stream: str = "stdout") -> None:
+        """Print as a function on a node does, from any thread."""
+        line = {"task": task, "index": 0, "node": f"n{rank}", "rank": rank, "stream": stream, "text": text}
+        line["time"] = time.time()
+
+        def send() -> None:
+            self._log_lines.append(line)
+            for queue in self._log_queues:
+                queue.put_nowait(line)
+
+        self._loop.call_soon_threadsafe(send)
+
+    def cut_logs(self) -> None:
+        """Break the live output, from any thread."""
+
+        def cut() -> None:
+            for queue in self._log_queues:
+                queue.put_nowait(None)
+
+        self._loop.call_soon_threadsafe(cut)
+
+    # -- the operator -------------------------------------------------------------------------------------
+
+    def _tell(self, collection: str, type_: str, obj: Object) -> None:
+        for path, queue in list(self._watchers):
+            where, _, selector = path.partition("?")
+            if where == collection and _selected(selector, obj):
+                queue.put_nowait({"type": type_, "object": obj})
+        self._loop.call_soon(self._act, collection, type_, obj)
+
+    def _act(self, collection: str, type_: str, obj: Object) -> None:
+        if collection == POOLS and type_ == "ADDED":
+            self._loop.create_task(self._make_pool(obj))
+        elif collection == POOLS and obj["metadata"].get("deletionTimestamp") and type_ == "MODIFIED":
+            self._delete_pool(obj)
+        elif collection == TASKS and type_ == "ADDED":
+            self._loop.create_task(self._run_task(obj))
+        elif collection == TASKS and type_ == "MODIFIED" and obj["spec"].get("cancel"):
+            if (obj.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Cancelled"):
+                self._end_task(obj, "Cancelled", "Cancelled", "cancelled as asked")
+
+    async def _make_pool(self, pool: Object) -> None:
+        metadata = pool["metadata"] | {"finalizers": [POOL_FINALIZER], "generation": 1}
+        self.put(POOLS, pool | {"metadata": metadata})
+        name, wanted = metadata["name"], pool["spec"]["nodes"]["desired"]
+        if self.pool_status is not None:
+            self._status(POOLS, name, self.pool_status)
+            return
+        self._status(POOLS, name, {"phase": "Provisioning", "reason": "Launching", "usable": False})
+        for rank in range(wanted):
+            labels = {LABEL_POOL: name}
+            node = node_name(name, metadata["uid"], rank, 1)
+            self.put(NODES, {"metadata": {"name": node, "namespace": "default", "labels": labels},
+                             "apiVersion": API_VERSION, "kind": "ComputeNode",
+                             "spec": {"rank": rank, "poolRef": {"name": name}}})  # fmt: skip
+            for phase in self.node_phases:
+                self._status(NODES, node, phase)
+                await asyncio.sleep(0)
+        counts = {"total": wanted, "ready": wanted}
+        ready = {"phase": "Ready", "reason": "AllNodesReady", "usable": True, "nodes": counts, "observedGeneration": 1}
+        self._status(POOLS, name, ready | {"cost": {"accrued": "0"}})
+
+    def _delete_pool(self, pool: Object) -> None:
+        if self.keep_pools or not pool["metadata"].get("finalizers"):
+            return
+        name = pool["metadata"]["name"]
+        for node, obj in list(self.objects.get(NODES, {}).items()):
+            if obj["metadata"]["labels"][LABEL_POOL] == name:
+                self.remove(NODES, node)
+        if name in self.objects[POOLS]:
+            self.remove(POOLS, name)
+
+    async def _run_task(self, task: Object) -> None:
+        name = task["metadata"]["name"]
+        if self.answer is not None and (status := self.answer(self, task)) is not None:
+            if status:
+                self._status(TASKS, name, status)
+            return
+        while "blob" in task["spec"]["calls"] and name not in self.payloads:
+            await asyncio.sleep(0.005)
+        package = task["spec"]["calls"].get("package")
+        data = base64.b64decode(package) if package else self.payloads[name]
+        outcomes = await self._loop.run_in_executor(self._workers, self._outcomes, task, data)
+        if (self.objects[TASKS].get(name, {}).get("status") or {}).get("phase") == "Cancelled":
+            return
+        failed = [outcome for outcome in outcomes if not outcome.ok]
+        packed = pack_outcomes(outcomes)
+        if len(packed) <= INLINE_RESULT:
+            result: Object = {"package": base64.b64encode(packed).decode()}
+        else:
+            self.results[name] = packed
+            result = {"blob": {"digest": sha256(packed).hexdigest(), "sizeBytes": len(packed)}}
+        reason = "UserException" if failed else "Succeeded"
+        self._end_task(task, "Failed" if failed else "Succeeded", reason, "", result, len(outcomes))
+
+    def _outcomes(self, task: Object, data: bytes) -> list[Outcome]:
+        ranks = [node["spec"]["rank"] for node in self.objects.get(NODES, {}).values()]
+        with CallPackage(data) as package:
+            if task["spec"].get("target", {}).get("mode") == "All":
+                which = [(index, index, 0) for index in range(len(ranks))]
+            else:
+                which = [(index, index % max(len(ranks), 1), index) for index in range(package.count)]
+            return [self._outcome(package, task, *place, len(ranks)) for place in which]
+
+    def _outcome(
+        self, package: CallPackage, task: Object, index: int, rank: int, number: int, size: int
+    ) -> Outcome:
+        name = task["metadata"]["name"]
+        function, payload = package.call(number)
+        place = {"node": rank, "total_nodes": size, "rank": rank, "task": name, "index": index, "number": 1}
+        try:
+            called = codec.loads(package.functions[function][1])
+            args, kwargs = codec.loads(payload)
+            with call(place):
+                value = called(*args, **kwargs)
+        except Exception as error:
+            body, info = dumps_error(error)
+            return Outcome(index, False, body, info, f"n{rank}", rank, f"uid.{index}.1")
+        return Outcome(index, True, codec.dumps(value), None, f"n{rank}", rank, f"uid.{index}.1")
+
+    def _end_task(
+        self, task: Object, phase: str, reason: str, message: str, result: Object | None = None, done: int = 0
+    ) -> None:
+        counts = {"total": done, "succeeded": done, "failed": 0, "running": 0}
+        status = {"phase": phase, "reason": reason, "message": message, "counts": counts}
+        self._status(TASKS, task["metadata"]["name"], status | ({"result": result} if result else {}))
+
+    def _status(self, where: str, name: str, status: Object) -> None:
+        obj = self.objects[where].get(name)
+        if obj is not None:
+            self.put(where, obj | {"status": {**obj.get("status", {}), **status}})
+
+    # -- HTTP ---------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        await self.__aenter__()
+        annotations = {ANNOTATION_GATEWAY: self.server}
+        self.put(LEASES, {"metadata": {"name": LEASE_NAME, "annotations": annotations}, "spec": {}})
+
+    async def _end(self) -> None:
+        for queue in self._log_queues:
+            queue.put_nowait(None)
+        await self.__aexit__(None, None, None)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path.startswith("/v1/"):
+            return await self._gateway(request)
+        return await super()._handle(request)
+
+    async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.method, request.path_qs))
+        ticket = sha256(request.headers["Skyward-Ticket"].encode()).hexdigest()
+        if request.path == "/v1/logs":
+            return await self._logs(request)
+        name, what = request.path.split("/")[-2:]
+        task = self.objects[TASKS][name]
+        if task["spec"]["ticketHash"] != ticket:
+            return web.json_response({"message": "not your ticket"}, status=403)
+        if what == "payload":
+            body = await request.read()
+            if self.refuse_payload:
+                return web.json_response({"message": "more than 1 GiB"}, status=self.refuse_payload)
+            assert sha256(body).hexdigest() == task["spec"]["calls"]["blob"]["digest"]
+            self.payloads[name] = body
+            return web.Response(status=204)
+        return web.Response(body=self.results[name])
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        queue: asyncio.Queue[Object | None] = asyncio.Queue()
+        for line in self._log_lines:
+            queue.put_nowait(line)
+        self._log_queues.append(queue)
+        while (entry := await queue.get()) is not None:
+            await response.write(json.dumps(entry).encode() + b"\n")
+        self._log_queues.remove(queue)
+        return response
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        selector = request.query.get("labelSelector") or request.query.get("fieldSelector") or ""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        queue: asyncio.Queue[Object | None] = asyncio.Queue()
+        since = int(request.query.get("resourceVersion", "0"))
+        for obj in self._within(request.path):
+            if int(obj["metadata"]["resourceVersion"]) > since and _selected(selector, obj):
+                queue.put_nowait({"type": "ADDED", "object": obj})
+        entry = (f"{request.path}?{selector}", queue)
+        self._watchers.append(entry)
+        try:
+            await self._stream(response, queue)
+        except ConnectionError:
+            pass
+        finally:
+            self._watchers.remove(entry)
+        return response
+
+    def _list(self, request: web.Request) -> web.Response:
+        selector = request.query.get("labelSelector") or request.query.get("fieldSelector") or ""
+        found = [obj for obj in self._within(request.path) if _selected(selector, obj)]
+        return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": found})
+
+
+def _selected(selector: str, obj: Object) -> bool:
+    if not selector:
+        return True
+    key, _, value = selector.partition("=")
+    if key == "metadata.name":
+        return bool(obj["metadata"]["name"] == value)
+    return bool((obj["metadata"].get("labels") or {}).get(key) == value)
