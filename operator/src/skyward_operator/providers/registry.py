@@ -31,7 +31,10 @@ class Registry:
     @property
     def names(self) -> list[str]:
         """The providers there are."""
-        return sorted(self._entries)
+        return sorted({*self._entries, *(name for name, _ in self._open)})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries or (name, ()) in self._open
 
     def add(self, provider: Provider) -> None:
         """Use this provider under its name, without credentials."""

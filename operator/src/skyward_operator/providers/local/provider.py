@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from skyward.contract.hardware import Candidate
-
     from skyward_operator.providers.contract import CreateRequest, Machine, Setup
 
 NAME = "local"
@@ -158,9 +157,7 @@ def this_computer(candidate: str) -> Offer:
         vcpus=os.cpu_count() or 1,
         memory_gib=psutil.virtual_memory().total // 2**30,
         disk_gib=shutil.disk_usage("/").free // 2**30,
-        architecture={"AMD64": "x86_64", "aarch64": "arm64"}.get(
-            platform.machine(), platform.machine()
-        ),
+        architecture={"AMD64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         candidate=candidate,
     )
 

@@ -1,0 +1,193 @@
+"""Does what was decided about a node. One short method per action; each leaves the world consistent."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, assert_never
+
+from skyward.contract.names import FINALIZER, NODE
+from skyward.contract.reasons import NodePhase
+from skyward.wire.bundle import bundle
+from skyward_operator.nodes.actions import (
+    Admit,
+    Again,
+    CloseSession,
+    Create,
+    Drain,
+    Guard,
+    LookUp,
+    Lose,
+    Pin,
+    RecordIntent,
+    RemoveFinalizer,
+    StartSession,
+    Terminate,
+    Write,
+)
+from skyward_operator.nodes.image import plan
+from skyward_operator.nodes.log import NodeLog
+from skyward_operator.nodes.session import Session, Subject
+from skyward_operator.nodes.ssh import fingerprint
+from skyward_operator.nodes.status import status_patch
+from skyward_operator.providers.contract import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from skyward.contract.node import ComputeNode
+    from skyward_operator.context import Context
+    from skyward_operator.kube.events import EventType
+    from skyward_operator.kube.store import Object
+    from skyward_operator.nodes.actions import Action
+    from skyward_operator.nodes.fleet import Fleet, Key
+    from skyward_operator.nodes.identity import Identities
+    from skyward_operator.nodes.machines import Machines
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Actor:
+    """The hands of the nodes' reconciler."""
+
+    context: Context
+    fleet: Fleet
+    machines: Machines
+    identities: Identities
+    changed: Callable[[Key], None]
+    epoch: int = 0
+    """Grows with each leader, so that an agent knows the newest."""
+
+    async def perform(self, node: ComputeNode, obj: Object, actions: Iterable[Action]) -> float | None:
+        """Do these actions in order. Returns after how many seconds to look again, if at all."""
+        again: float | None = None
+        for action in actions:
+            if isinstance(action, Again):
+                again = action.seconds if again is None else min(again, action.seconds)
+            else:
+                await self._do(node, obj, action)
+        return again
+
+    async def _do(self, node: ComputeNode, obj: Object, action: Action) -> None:
+        key = key_of(node)
+        session = self.fleet.session(key)
+        match action:
+            case Guard():
+                await self._finalizers(node, [*node.metadata.finalizers, FINALIZER])
+            case RecordIntent(offer, attempt):
+                await self.machines.record_intent(node, offer, attempt)
+            case Create():
+                await self.machines.create(node)
+            case LookUp():
+                await self.machines.look_up(node)
+            case Write():
+                await self._write(node, obj, action)
+            case StartSession(resume):
+                await self._start(node, resume=resume)
+            case Pin(host_key):
+                await self._pin(node, host_key)
+            case Admit():
+                if session is not None:
+                    session.admit()
+            case Lose(reason):
+                self.fleet.lost(key, str(reason))
+            case Drain(grace):
+                if session is not None:
+                    session.drain(grace)
+            case CloseSession():
+                await self.close(key)
+            case Terminate():
+                await self.machines.terminate(node)
+            case RemoveFinalizer():
+                await self._finalizers(node, [each for each in node.metadata.finalizers if each != FINALIZER])
+            case Again():
+                pass
+            case _:
+                assert_never(action)
+
+    async def close(self, key: Key) -> None:
+        """End the session with a node, if there is one."""
+        session = self.fleet.forget(key)
+        if session is not None:
+            await session.close()
+
+    async def _write(self, node: ComputeNode, obj: Object, write: Write) -> None:
+        fields = dict(write.fields)
+        if "hostKey" in fields:
+            fields["hostKeyFingerprint"] = fingerprint(fields["hostKey"])
+        now = self.context.clock.now()
+        patch = status_patch(node, write.phase, write.reason, write.message, fields, now)
+        meta = node.metadata
+        namespace, current = meta.namespace or "", obj.get("status") or {}
+        written = await self.context.api.patch_status(NODE, namespace, meta.name, patch, current=current)
+        if written is not None and (current.get("phase"), current.get("reason")) != (
+            write.phase,
+            write.reason,
+        ):
+            kind: EventType = "Warning" if write.phase is NodePhase.FAILED else "Normal"
+            text = write.message or f"the node is {write.phase.lower()}"
+            self.context.events.emit(obj, kind, str(write.reason), text)
+            logger.info(
+                "node %s/%s: %s, %s %s", namespace, meta.name, write.phase, write.reason, write.message
+            )
+
+    async def _pin(self, node: ComputeNode, host_key: str) -> None:
+        """Make the key durable, then let the session use it. A key that is pinned already stays."""
+        pinned = node.status.host_key or host_key
+        if node.status.host_key is None:
+            meta = node.metadata
+            status = {"hostKey": host_key, "hostKeyFingerprint": fingerprint(host_key)}
+            await self.context.api.patch_status(
+                NODE, meta.namespace or "", meta.name, status, resource_version=meta.resource_version
+            )
+        session = self.fleet.session(key_of(node))
+        if session is not None:
+            session.pin(pinned)
+
+    async def _start(self, node: ComputeNode, *, resume: bool) -> None:
+        key = key_of(node)
+        namespace, name = key
+        if self.fleet.session(key) is not None:
+            return
+        pool, where = node.spec.pool_ref, node.status.address
+        if where is None or where.host is None or where.port is None:
+            raise RuntimeError(f"node {name} has no address")
+        subject = Subject(
+            namespace=namespace,
+            name=name,
+            pool=pool.name,
+            rank=node.spec.rank,
+            address=Address(where.host, where.port, where.user or "root"),
+            client_key=await self.identities.key(namespace, pool.name, pool.uid),
+            worker=node.spec.worker,
+            operator=self.context.leadership.identity,
+            epoch=self.epoch,
+        )
+        session = Session(
+            subject,
+            plan(node.spec.image, node.spec.worker, bundle()),
+            self.fleet,
+            NodeLog(self.context.settings.data_dir, namespace, name, self.context.clock),
+            self.context.clock,
+            partial(self.changed, key),
+            host_key=node.status.host_key,
+            resume=resume,
+        )
+        self.fleet.keep(key, session)
+        session.own(self.context.supervisor.spawn(f"session {namespace}/{name}", session.run()))
+
+    async def _finalizers(self, node: ComputeNode, wanted: list[str]) -> None:
+        meta = node.metadata
+        if list(meta.finalizers) == wanted:
+            return
+        body: dict[str, Any] = {"metadata": {"finalizers": wanted}}
+        await self.context.api.patch(
+            NODE, meta.namespace or "", meta.name, body, resource_version=meta.resource_version
+        )
+
+
+def key_of(node: ComputeNode) -> Key:
+    """Namespace and name of a node."""
+    return node.metadata.namespace or "", node.metadata.name

@@ -1,0 +1,361 @@
+"""The link: frames to and from one agent, over one channel of the node's SSH connection.
+
+The channel leads to the agent's Unix socket. Control frames of one turn of the event loop leave in one
+write, ahead of bulk; bulk leaves in chunks while the channel has room, so a control frame waits for
+a few chunks at most. Frames that come in are handed on at once, on the event loop.
+
+A link lives as long as its connection and never repairs itself: what was lost with it is known after the next
+WELCOME, which says what the agent holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import asyncssh
+
+from skyward.wire.envelopes import PROTOCOL, RefusalReason
+from skyward.wire.errors import FrameError
+from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
+from skyward_operator.nodes.ssh import WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from skyward.contract.pool import Worker
+
+logger = logging.getLogger(__name__)
+
+PACKET = 32 * 1024
+"""asyncssh cuts what is written into packets of this size; writing them so saves it a copy of the rest."""
+HIGH_WATER = 1024 * 1024
+PING_SECONDS = 5.0
+SILENCE_SECONDS = 15.0
+WELCOME_SECONDS = 10.0
+
+
+class LinkClosed(ConnectionError):
+    """The channel to the agent is gone; the message says why."""
+
+
+class Inbox(Protocol):
+    """Who gets what the agent says."""
+
+    def started(self, header: Mapping[str, Any]) -> None:
+        """A STARTED frame."""
+        ...
+
+    def log(self, header: Mapping[str, Any], body: bytes) -> None:
+        """A LOG frame."""
+        ...
+
+    def result(self, header: Mapping[str, Any], body: bytes) -> None:
+        """A whole result, or a refusal."""
+        ...
+
+    def heard(self) -> None:
+        """The agent gave a sign of life."""
+        ...
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Large bytes on their way, and what may go only after them."""
+
+    digest: str
+    size: int
+    pieces: Iterator[bytes | memoryview]
+    offset: int = 0
+    then: list[bytes] = field(default_factory=list)
+
+
+class AgentLink(asyncssh.SSHUNIXSession[bytes]):
+    """One channel to one agent. Implements `fleet.Link`."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._decoder = Decoder()
+        self._channel: asyncssh.SSHUNIXChannel[bytes] | None = None
+        self._control: deque[bytes] = deque()
+        self._transfers: deque[Transfer] = deque()
+        self._functions: set[str] = set()
+        self._blobs: set[str] = set()
+        self._results: dict[str, tuple[Mapping[str, Any], bytearray]] = {}
+        self._scheduled = False
+        self._paused = False
+        self._heard = time.monotonic()
+        self.latency: float | None = None
+        """Seconds of the last round trip."""
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, once the channel is gone."""
+        self._welcome: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+
+    # what tasks ask for
+
+    def ensure_function(self, digest: str, data: bytes) -> None:
+        """Have the agent know this function, once per connection."""
+        if digest in self._functions or digest in self._blobs:
+            return
+        if len(data) > MAX_BODY:
+            self.send_blob(digest, [data], len(data))
+            return
+        self._functions.add(digest)
+        self._send(FrameKind.FUNCTION, {"digest": digest}, data)
+
+    def send_call(self, header: Mapping[str, Any], args: bytes | None) -> None:
+        """Have the agent run a call. Large arguments go ahead of it in chunks."""
+        header, body = dict(header), args or b""
+        if len(body) > CHUNK:
+            header["args"] = hashlib.sha256(body).hexdigest()
+            self.send_blob(header["args"], [body], len(body))
+            body = b""
+        needs = {header.get("args"), header.get("function")}
+        frame = encode(Frame(FrameKind.CALL, header, body))
+        for transfer in reversed(self._transfers):
+            if transfer.digest in needs:
+                transfer.then.append(frame)
+                return
+        self._push(frame)
+
+    def send_blob(self, digest: str, chunks: Iterable[bytes], size: int) -> None:
+        """Store bytes at the agent, read lazily; calls sent later that name the digest come after it."""
+        if digest in self._blobs:
+            return
+        self._blobs.add(digest)
+        self._transfers.append(Transfer(digest, size, cut(chunks)))
+        self._schedule()
+
+    def cancel(self, attempt: str, grace: float) -> None:
+        """Stop an attempt, with force after `grace` seconds."""
+        self._send(FrameKind.CANCEL, {"attempt": attempt, "grace": grace})
+
+    def ack(self, attempts: Sequence[str]) -> None:
+        """Say that these results are safe here."""
+        if attempts:
+            self._send(FrameKind.ACK, {"attempts": list(attempts)})
+
+    # what the session asks for
+
+    async def hello(self, operator: str, epoch: int, worker: Worker) -> Mapping[str, Any]:
+        """Take the agent over. Returns its WELCOME; raises LinkClosed."""
+        header = {
+            "protocol": PROTOCOL,
+            "operator": operator,
+            "epoch": epoch,
+            "slots": worker.concurrency,
+            "executor": worker.executor,
+        }
+        self._send(FrameKind.HELLO, header)
+        async with asyncio.timeout(WELCOME_SECONDS):
+            awaited: list[asyncio.Future[Any]] = [self._welcome, self.closed]
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        if not self._welcome.done():
+            raise LinkClosed(self.closed.result())
+        welcome = self._welcome.result()
+        self._functions.update(welcome.get("functions", ()))
+        self._blobs.update(welcome.get("blobs", ()))
+        return welcome
+
+    def stop(self, grace: float) -> None:
+        """Have the agent end: at once where nothing runs, after `grace` seconds at the latest."""
+        self._send(FrameKind.STOP, {"drain": True, "grace": grace})
+
+    async def watch(self) -> str:
+        """Ping the agent until the channel is gone or the agent is silent. Returns why."""
+        while not self.closed.done():
+            self._send(FrameKind.PING, {"t": time.monotonic()})
+            await asyncio.wait([self.closed], timeout=PING_SECONDS)
+            silent = time.monotonic() - self._heard
+            if silent > SILENCE_SECONDS:
+                self.close(f"the agent has said nothing for {silent:.0f} s")
+        return self.closed.result()
+
+    def close(self, reason: str = "closed") -> None:
+        """Let go of the channel."""
+        if self._channel is not None:
+            self._channel.abort()
+        self._end(reason)
+
+    # the channel
+
+    def connection_made(self, chan: asyncssh.SSHUNIXChannel[bytes]) -> None:
+        """The channel is open."""
+        self._channel = chan
+        chan.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Hand on the frames that are complete."""
+        self._heard = time.monotonic()
+        try:
+            for frame in self._decoder.feed(data):
+                self._receive(frame)
+        except FrameError as error:
+            self.close(f"the agent's frames cannot be read: {error}")
+
+    def eof_received(self) -> bool:
+        """The agent closed its side."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is gone."""
+        self._channel = None
+        self._end(str(exc) if exc else "the agent closed the connection")
+
+    def pause_writing(self) -> None:
+        """The channel is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The channel has room again."""
+        self._paused = False
+        self._schedule()
+
+    def _end(self, reason: str) -> None:
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        self._control.clear()
+        self._transfers.clear()
+        self._results.clear()
+
+    # in
+
+    def _receive(self, frame: Frame) -> None:
+        header, body = frame.header, bytes(frame.body)
+        match frame.kind:
+            case FrameKind.RESULT:
+                self._result(header, body)
+            case FrameKind.RESULT_CHUNK:
+                self._result_chunk(header, body)
+            case FrameKind.LOG:
+                self._inbox.log(header, body)
+            case FrameKind.STARTED:
+                self._inbox.started(header)
+            case FrameKind.PONG:
+                self.latency = time.monotonic() - float(header.get("t", 0.0))
+                self._inbox.heard()
+            case FrameKind.WELCOME:
+                if not self._welcome.done():
+                    self._welcome.set_result(header)
+            case FrameKind.REFUSED:
+                self._refused(header)
+            case FrameKind.NOTICE:
+                logger.warning("agent: %s: %s", header.get("reason"), header.get("message"))
+            case _:
+                logger.warning("agent: a %s frame is not for the operator", frame.kind.name)
+
+    def _result(self, header: Mapping[str, Any], body: bytes) -> None:
+        if header.get("chunked"):
+            self._results[str(header["attempt"])] = (header, bytearray())
+        else:
+            self._inbox.result(header, body)
+
+    def _result_chunk(self, header: Mapping[str, Any], body: bytes) -> None:
+        attempt = str(header["attempt"])
+        started = self._results.get(attempt)
+        if started is None or header["offset"] != len(started[1]):
+            self.close(f"the pieces of the result of {attempt} do not fit together")
+            return
+        started[1].extend(body)
+        if header["last"]:
+            head, whole = self._results.pop(attempt)
+            self._inbox.result(head, bytes(whole))
+
+    def _refused(self, header: Mapping[str, Any]) -> None:
+        reason = header.get("reason")
+        if reason in (RefusalReason.PROTOCOL, RefusalReason.STALE_EPOCH):
+            self.close(f"{reason}: {header.get('message', '')}")
+            return
+        digest = header.get("digest")
+        if digest:
+            self._functions.discard(str(digest))
+            self._blobs.discard(str(digest))
+        self._inbox.result({**header, "ok": False, "refused": True}, b"")
+
+    # out
+
+    def _send(self, kind: FrameKind, header: dict[str, Any], body: bytes = b"") -> None:
+        self._push(encode(Frame(kind, header, body)))
+
+    def _push(self, frame: bytes) -> None:
+        self._control.append(frame)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self.closed.done():
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._channel is None or self._paused:
+            return
+        if self._control:
+            whole = b"".join(self._control)
+            self._control.clear()
+            self._write(whole)
+        if self._transfers and not self._paused:
+            self._step(self._transfers[0])
+        if (self._control or self._transfers) and not self._paused:
+            self._schedule()
+
+    def _step(self, transfer: Transfer) -> None:
+        """Send one chunk; after the last, what waited for it."""
+        try:
+            piece = next(transfer.pieces, None)
+        except OSError:
+            logger.exception("blob %s cannot be read", transfer.digest)
+            piece = None
+        short = piece is None and transfer.offset < transfer.size
+        if piece is not None:
+            last = transfer.offset + len(piece) >= transfer.size
+            header = {
+                "digest": transfer.digest,
+                "offset": transfer.offset,
+                "size": transfer.size,
+                "last": last,
+            }
+            self._write(encode(Frame(FrameKind.BLOB, header, piece)))
+            transfer.offset += len(piece)
+        if short:
+            # The agent refuses what follows with BlobMissing, which the listener knows how to answer.
+            logger.error("blob %s ends at %d of %d bytes", transfer.digest, transfer.offset, transfer.size)
+            self._blobs.discard(transfer.digest)
+        if self._transfers and (short or transfer.offset >= transfer.size):
+            self._transfers.popleft()
+            self._control.extend(transfer.then)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), PACKET):
+                if self._channel is not None:
+                    self._channel.write(bytes(view[start : start + PACKET]))
+        except OSError as error:
+            self.close(f"the channel is broken: {error}")
+
+
+def cut(chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+    """The same bytes in pieces of at most CHUNK. Nothing at all is one empty piece."""
+    empty = True
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for start in range(0, len(view), CHUNK):
+            empty = False
+            yield view[start : start + CHUNK]
+    if empty:
+        yield b""
+
+
+async def open_link(connection: asyncssh.SSHClientConnection, socket: str, inbox: Inbox) -> AgentLink:
+    """A channel to the agent's socket. Raises asyncssh.ChannelOpenError where nobody listens."""
+    async with asyncio.timeout(WELCOME_SECONDS):
+        _, link = await connection.create_unix_connection(lambda: AgentLink(inbox), socket, window=WINDOW)
+    if not isinstance(link, AgentLink):
+        raise TypeError("the session factory was not used")
+    return link

@@ -1,0 +1,158 @@
+"""Gathers what a decision about a node needs, and asks a provider only where it matters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from skyward.contract.names import POOL
+from skyward.contract.reasons import NodePhase, NodeReason
+from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
+from skyward_operator.nodes.decide import LAUNCHED, PENDING, UNKNOWN
+from skyward_operator.nodes.launch import allowed, in_order, key
+from skyward_operator.nodes.observation import ABSENT, Observation, Offers, Refusal, Stage
+from skyward_operator.providers.errors import ProviderError, Transient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from skyward.contract.hardware import Candidate
+    from skyward.contract.node import ComputeNode
+    from skyward_operator.kube.store import Store
+    from skyward_operator.nodes.accounts import Accounts
+    from skyward_operator.nodes.fleet import Fleet
+    from skyward_operator.nodes.launch import OfferKey
+    from skyward_operator.nodes.observation import Absent, SessionView
+    from skyward_operator.providers.contract import Machine, Offer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What this process did for a node and need not survive it."""
+
+    unasked: str | None = None
+    """The token of an intent that was recorded and not acted on yet."""
+    refused: dict[OfferKey, Refusal] = field(default_factory=dict)
+
+
+class Observer:
+    """Observations of nodes."""
+
+    def __init__(self, accounts: Accounts, fleet: Fleet, store: Store) -> None:
+        self._accounts = accounts
+        self._fleet = fleet
+        self._store = store
+        self.memory: dict[str, Memory] = {}
+
+    def remember(self, node: ComputeNode) -> Memory:
+        """What this process did for a node."""
+        return self.memory.setdefault(node.metadata.uid or "", Memory())
+
+    async def observe(self, node: ComputeNode) -> Observation:
+        """Everything that the next decision about this node may look at."""
+        session = self._fleet.session((node.metadata.namespace or "", node.metadata.name))
+        view = session.view if session is not None else None
+        seen = Observation(session=view)
+        if wants_offers(node):
+            return replace(seen, offers=await self._offers(node))
+        if wants_machine(node, view):
+            return replace(seen, machine=await self._machine(node))
+        if node.status.phase == NodePhase.LAUNCHING and node.status.launch is not None:
+            token = node.status.launch.token
+            idempotent = await self._idempotent(node)
+            return replace(
+                seen,
+                idempotent=idempotent,
+                unasked=token is not None and token == self.remember(node).unasked,
+            )
+        return seen
+
+    async def _idempotent(self, node: ComputeNode) -> bool:
+        try:
+            return (await self._accounts.of_node(node)).capabilities.idempotency_token
+        except NoAccount:
+            return False
+
+    async def _machine(self, node: ComputeNode) -> Machine | Absent | None:
+        """The machine as its provider sees it, or None if the provider cannot say now."""
+        if node.status.provider_id is None:
+            return None
+        try:
+            provider = await self._accounts.of_node(node)
+            async with asyncio.timeout(PROVIDER_SECONDS):
+                return await provider.describe(node.status.provider_id) or ABSENT
+        except (NoAccount, ProviderError, TimeoutError) as error:
+            logger.warning("node %s: its provider cannot say how it is: %s", node.metadata.name, error)
+            return None
+
+    async def _offers(self, node: ComputeNode) -> Offers:
+        found: list[Offer] = []
+        refusals: list[Refusal] = []
+        for candidate in node.spec.candidates:
+            try:
+                offers = await self._ask(node, candidate)
+            except NoAccount as none:
+                refusals.append(none.refusal)
+            except ProviderError as error:
+                refusals.append(refusal(error))
+            else:
+                fitting = [offer for offer in offers if allowed(offer, candidate)]
+                found += fitting
+                if not fitting:
+                    refusals.append(nothing_fits(candidate, offers))
+        refused = self.remember(node).refused
+        left = [offer for offer in found if key(offer) not in refused]
+        selection = self._selection(node)
+        return Offers(tuple(in_order(left, node.spec.candidates, selection)), (*refused.values(), *refusals))
+
+    async def _ask(self, node: ComputeNode, candidate: Candidate) -> list[Offer]:
+        provider = await self._accounts.provider(node.metadata.namespace or "", candidate)
+        try:
+            async with asyncio.timeout(PROVIDER_SECONDS):
+                return [
+                    replace(offer, candidate=candidate.name) for offer in await provider.offers(candidate)
+                ]
+        except TimeoutError:
+            raise Transient(f"provider {candidate.provider} gave no offers in time") from None
+
+    def _selection(self, node: ComputeNode) -> str:
+        pool = self._store.get(POOL, node.metadata.namespace or "", node.spec.pool_ref.name)
+        return str(pool["spec"].get("selection", "cheapest")) if pool else "cheapest"
+
+
+def wants_offers(node: ComputeNode) -> bool:
+    """Whether the next decision is what to buy."""
+    if node.metadata.is_deleted:
+        return False
+    status = node.status
+    if status.phase in (None, "", NodePhase.PENDING):
+        return True
+    outcome = status.launch.outcome if status.launch else None
+    return status.phase == NodePhase.LAUNCHING and outcome not in (None, PENDING, UNKNOWN, LAUNCHED)
+
+
+def wants_machine(node: ComputeNode, session: SessionView | None) -> bool:
+    """Whether the next decision depends on what the provider says about the machine."""
+    if node.metadata.is_deleted:
+        return False
+    match node.status.phase:
+        case NodePhase.CONNECTING | NodePhase.BOOTSTRAPPING | NodePhase.READY:
+            troubled = session is not None and session.stage is Stage.CONNECTING and bool(session.trouble)
+            return node.status.address is None or troubled
+        case _:
+            return False
+
+
+def nothing_fits(candidate: Candidate, offers: Iterable[Offer]) -> Refusal:
+    """Why a candidate has no offer that may be bought."""
+    prices = [offer.hourly_price for offer in offers if offer.hourly_price is not None]
+    cap = candidate.max_hourly_price
+    if cap is not None and prices and min(prices) > cap:
+        text = f"candidate {candidate.name}: the cheapest offer is ${min(prices)}/h, more than ${cap}/h"
+        return Refusal(NodeReason.PRICE_CAP_EXCEEDED, text, permanent=False)
+    text = f"candidate {candidate.name}: provider {candidate.provider} has no offer that fits"
+    return Refusal(NodeReason.NO_MATCHING_OFFER, text, permanent=False)

@@ -1,0 +1,117 @@
+"""The loop over nodes: look, decide, act, one bounded step at a time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skyward.contract.names import NODE
+from skyward.contract.node import ComputeNode
+from skyward.contract.reasons import NodeReason
+from skyward_operator.engine.controller import Controller
+from skyward_operator.engine.queue import KeyedQueue
+from skyward_operator.kube.errors import NotFound
+from skyward_operator.nodes.accounts import Accounts, NoAccount
+from skyward_operator.nodes.act import Actor
+from skyward_operator.nodes.decide import decide
+from skyward_operator.nodes.fleet import Fleet, Key
+from skyward_operator.nodes.identity import Identities
+from skyward_operator.nodes.machines import Machines
+from skyward_operator.nodes.observe import Observer
+from skyward_operator.providers.errors import ProviderError
+from skyward_operator.providers.registry import Registry
+
+if TYPE_CHECKING:
+    from skyward_operator.context import Context
+    from skyward_operator.kube.store import Object
+
+logger = logging.getLogger(__name__)
+
+PROVIDER_AGAIN = 5.0
+WORKERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes' part of the operator."""
+
+    context: Context
+    fleet: Fleet
+    controller: Controller[Key]
+    actor: Actor
+    observer: Observer
+    registry: Registry
+
+    async def run(self) -> None:
+        """Reconcile nodes until cancelled. Sessions end with it; agents and machines stay."""
+        store = self.context.store
+        await store.synced.wait()
+        self.actor.epoch = int(self.context.clock.now().timestamp() * 1000)
+        for obj in store.list(NODE):
+            self.controller.queue.add(key_of(obj))
+        try:
+            await self.controller.run()
+        finally:
+            for key in list(self.fleet.sessions()):
+                await self.actor.close(key)
+            await self.registry.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """One step for one node."""
+
+    context: Context
+    fleet: Fleet
+    actor: Actor
+    observer: Observer
+
+    async def __call__(self, key: Key) -> float | None:
+        """Take the next step; returns after how many seconds to look again."""
+        obj = self.context.store.get(NODE, *key)
+        if obj is None:
+            await self._vanished(key)
+            return None
+        node = ComputeNode.read(obj)
+        try:
+            seen = await self.observer.observe(node)
+            return await self.actor.perform(node, obj, decide(node, seen, self.context.clock.now()))
+        except NotFound:
+            return None
+        except (ProviderError, NoAccount, TimeoutError) as error:
+            logger.warning("node %s/%s: %s: %s", *key, type(error).__name__, error)
+            return PROVIDER_AGAIN
+
+    async def _vanished(self, key: Key) -> None:
+        """The object is gone; its finalizer saw to it that the machine is, too."""
+        if self.fleet.session(key) is not None:
+            await self.actor.close(key)
+            self.fleet.lost(key, NodeReason.NODE_DELETED)
+
+
+def build(context: Context, registry: Registry | None = None) -> Nodes:
+    """Put the nodes' part together; tests bring providers of their own."""
+    registry = registry or Registry(context.settings.data_dir, context.settings.providers)
+    fleet, queue = Fleet(), KeyedQueue[Key]()
+    accounts, identities = Accounts(context.api, registry), Identities(context.api)
+    observer = Observer(accounts, fleet, context.store)
+    machines = Machines(context, accounts, identities, observer)
+    actor = Actor(context, fleet, machines, identities, queue.add)
+    reconciler = Reconciler(context, fleet, actor, observer)
+    controller = Controller("nodes", queue, reconciler, workers=WORKERS, metrics=context.metrics)
+
+    def on_change(old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        if obj is not None:
+            queue.add(key_of(obj))
+        if new is None and old is not None:
+            observer.memory.pop(str(old["metadata"].get("uid", "")), None)
+
+    context.store.subscribe(NODE, on_change)
+    return Nodes(context, fleet, controller, actor, observer, registry)
+
+
+def key_of(obj: Object) -> Key:
+    """Namespace and name of a node object."""
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]

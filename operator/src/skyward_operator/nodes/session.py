@@ -1,0 +1,312 @@
+"""The session with one node's machine: connect, bootstrap, link, and again when it breaks.
+
+It runs as one task, owns the only SSH connection to the node, and publishes what it knows as a `SessionView`.
+It decides nothing about the node: when it gives up, it says why and ends; the node's reconciler draws the
+conclusions. It writes nothing to the API server, so a host key that it saw for the first time waits here
+until somebody has made it durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+from skyward.contract.reasons import NodeReason
+from skyward.wire.envelopes import RefusalReason
+from skyward_operator.nodes.bootstrap import BootstrapFailed, agent_socket, bootstrap, start_agent
+from skyward_operator.nodes.fleet import ReadyNode
+from skyward_operator.nodes.link import AgentLink, LinkClosed, open_link
+from skyward_operator.nodes.observation import Agent, Failure, SessionView, Stage
+from skyward_operator.nodes.ssh import CONNECTION_ERRORS, Target, connect, explain, first_contact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from skyward.contract.pool import Worker
+    from skyward_operator.engine.clock import Clock
+    from skyward_operator.nodes.fleet import Fleet, Key
+    from skyward_operator.nodes.image import Plan
+    from skyward_operator.nodes.log import NodeLog
+    from skyward_operator.providers.contract import Address
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+BOOTSTRAP_TRIES = 3
+"""A bootstrap that failed for a passing reason is run again in place: a new machine costs more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a session is about; it never changes."""
+
+    namespace: str
+    name: str
+    pool: str
+    rank: int
+    address: Address
+    client_key: asyncssh.SSHKey
+    worker: Worker
+    operator: str
+    epoch: int
+
+
+class Session:
+    """One node's session. `start` it once; `close` it when it is not wanted any more."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        plan: Plan,
+        fleet: Fleet,
+        log: NodeLog,
+        clock: Clock,
+        changed: Callable[[], None],
+        *,
+        host_key: str | None,
+        resume: bool,
+    ) -> None:
+        self._subject = subject
+        self._plan = plan
+        self._fleet = fleet
+        self._log = log
+        self._clock = clock
+        self._changed = changed
+        self._host_key = host_key
+        self._pinned = asyncio.Event()
+        self._bootstrapped = resume
+        self._resume = resume
+        self._tries = 0
+        self._link: AgentLink | None = None
+        self._task: asyncio.Task[None] | None = None
+        now = clock.now()
+        self.view = SessionView(Stage.CONNECTING, started=now, progress=now, admitted=resume)
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name of the node."""
+        return self._subject.namespace, self._subject.name
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Take the task that runs `run`, to end it in `close`."""
+        self._task = task
+
+    async def close(self) -> None:
+        """End the session and wait for it. The agent goes on."""
+        self._fleet.down(self.key)
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=5)
+
+    def pin(self, host_key: str) -> None:
+        """Accept this host key from now on; it is durable."""
+        self._host_key = host_key
+        self._pinned.set()
+
+    def admit(self) -> None:
+        """Let the node take calls, now and after each reconnection."""
+        self._show(admitted=True)
+        self._offer()
+
+    def drain(self, grace: float) -> None:
+        """Take no more calls, and have the agent end once it is idle or after `grace` seconds."""
+        self._show(draining=True)
+        self._fleet.down(self.key)
+        if self._link is not None:
+            self._link.stop(grace)
+
+    # the life of a session
+
+    async def run(self) -> None:
+        """Keep the node linked until closed, drained, or given up."""
+        try:
+            await self._keep_linked()
+        except BootstrapFailed as failed:
+            self._give_up(failed.failure)
+        finally:
+            self._fleet.down(self.key)
+
+    async def _keep_linked(self) -> None:
+        pause = FIRST_PAUSE
+        while not self.view.draining:
+            try:
+                await self._trust()
+                await self._once()
+                pause = FIRST_PAUSE
+            except asyncssh.HostKeyNotVerifiable as error:
+                text = explain(error, self._subject.address)
+                self._give_up(Failure(NodeReason.HOST_KEY_MISMATCH, text, permanent=True))
+                return
+            except (*CONNECTION_ERRORS, LinkClosed) as error:
+                self._broken(explain(error, self._subject.address))
+            if not self.view.draining:
+                await self._clock.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - spreads reconnects
+                pause = min(LONGEST_PAUSE, pause * 2)
+        self._show(stage=Stage.ENDED)
+
+    async def _trust(self) -> None:
+        """Have a host key that is durable, before anything is sent."""
+        if self._host_key is None:
+            seen = await first_contact(self._subject.address)
+            self._show(stage=Stage.AWAITING_PIN, host_key=seen)
+            await self._pinned.wait()
+
+    async def _once(self) -> None:
+        """One connection, from its beginning until it is lost."""
+        target = Target(self._subject.address, self._host_key or "", self._subject.client_key)
+        connection = await connect(target)
+        try:
+            self._progress(stage=Stage.CONNECTED)
+            link = await self._reach_agent(connection)
+            self._link = link
+            reason = await link.watch()
+            raise LinkClosed(reason)
+        finally:
+            self._link = None
+            self._fleet.down(self.key)
+            connection.abort()
+            with suppress(*CONNECTION_ERRORS):
+                await asyncio.wait_for(connection.wait_closed(), 5)
+
+    async def _reach_agent(self, connection: asyncssh.SSHClientConnection) -> AgentLink:
+        """A link to an agent that has welcomed us; bootstrap or restart it where needed."""
+        socket = None
+        if not self._bootstrapped:
+            socket = await self._bootstrap(connection)
+        socket = socket or await agent_socket(connection) or await self._bootstrap(connection)
+        try:
+            link = await open_link(connection, socket, self)
+        except asyncssh.ChannelOpenError:
+            self._log.line("the agent does not answer; starting it")
+            await start_agent(connection)
+            link = await open_link(connection, socket, self)
+        welcome = await self._greet(link)
+        if welcome is None or (welcome.get("bundle") != self._plan.bundle and not welcome.get("held")):
+            # An agent of another version that runs nothing is replaced; one that runs calls finishes them.
+            link.close()
+            socket = await self._bootstrap(connection)
+            link = await open_link(connection, socket, self)
+            welcome = await self._greet(link)
+        if welcome is None:
+            raise LinkClosed("the agent speaks another protocol, even after a bootstrap")
+        self._welcomed(link, welcome)
+        return link
+
+    async def _greet(self, link: AgentLink) -> Mapping[str, Any] | None:
+        """The agent's welcome, or None if it speaks another protocol."""
+        subject = self._subject
+        try:
+            return await link.hello(subject.operator, subject.epoch, subject.worker)
+        except LinkClosed as closed:
+            if str(closed).startswith(RefusalReason.PROTOCOL):
+                return None
+            raise
+
+    async def _bootstrap(self, connection: asyncssh.SSHClientConnection) -> str:
+        """Make the machine a node. Returns the agent's socket."""
+        self._progress(stage=Stage.BOOTSTRAPPING, step="upload")
+        while True:
+            try:
+                facts = await bootstrap(connection, self._plan, self)
+            except BootstrapFailed as failed:
+                self._tries += 1
+                if failed.failure.permanent or self._tries >= BOOTSTRAP_TRIES:
+                    raise
+                self._log.line(f"failed: {failed}; trying again")
+                await self._clock.sleep(2.0**self._tries)
+            else:
+                self._bootstrapped = True
+                self._tries = 0
+                return facts["socket"]
+
+    # what it hears
+
+    def step(self, name: str) -> None:
+        """A step of the bootstrap begins."""
+        self._progress(step=name)
+
+    def line(self, text: str) -> None:
+        """A line of the bootstrap's output."""
+        self._log.line(text)
+        if not text.startswith("::"):
+            self.view = replace(self.view, last_line=text, progress=self._clock.now())
+
+    def started(self, header: Mapping[str, Any]) -> None:
+        """A STARTED frame."""
+        self._fleet.listener.started(*self.key, header)
+
+    def log(self, header: Mapping[str, Any], body: bytes) -> None:
+        """A LOG frame."""
+        self._fleet.listener.log(*self.key, header, body)
+
+    def result(self, header: Mapping[str, Any], body: bytes) -> None:
+        """A whole result, or a refusal."""
+        self._fleet.listener.result(*self.key, header, body)
+
+    def heard(self) -> None:
+        """The agent gave a sign of life."""
+        self.view = replace(self.view, heard=self._clock.now())
+
+    # what it says
+
+    def _welcomed(self, link: AgentLink, welcome: Mapping[str, Any]) -> None:
+        agent = Agent(
+            boot_id=str(welcome["boot_id"]),
+            python=str(welcome["python"]),
+            version=str(welcome["agent"]),
+            slots=int(welcome["slots"]),
+            held={each["attempt"]: each["state"] for each in welcome.get("held", ())},
+            facts=welcome.get("facts", {}),
+        )
+        self._link = link
+        self._log.line(f"linked with agent {agent.boot_id}, Python {agent.python}, {agent.slots} slots")
+        self._progress(stage=Stage.LINKED, agent=agent, lost=None, trouble="", heard=self._clock.now())
+        self._offer()
+
+    def _offer(self) -> None:
+        """Show the node to the fleet, if it is linked and admitted."""
+        view, link = self.view, self._link
+        if view.stage is not Stage.LINKED or not view.admitted or view.draining:
+            return
+        if link is None or view.agent is None or self._fleet.link(*self.key) is link:
+            return
+        subject, agent = self._subject, view.agent
+        node = ReadyNode(
+            namespace=subject.namespace,
+            name=subject.name,
+            pool=subject.pool,
+            rank=subject.rank,
+            slots=agent.slots,
+            python=agent.python,
+            address=subject.address.host,
+            boot_id=agent.boot_id,
+            held=agent.held,
+        )
+        self._fleet.up(self.key, node, link)
+
+    def _broken(self, trouble: str) -> None:
+        """The connection failed or was lost."""
+        lost = self.view.lost
+        if lost is None and self.view.agent is not None:
+            lost = self._clock.now()
+        if trouble != self.view.trouble:
+            self._log.line(trouble)
+        self._show(stage=Stage.CONNECTING, lost=lost, trouble=trouble)
+
+    def _give_up(self, failure: Failure) -> None:
+        self._log.line(f"given up: {failure.message}")
+        self._show(stage=Stage.ENDED, failure=failure)
+
+    def _progress(self, **changes: Any) -> None:
+        self._show(progress=self._clock.now(), **changes)
+
+    def _show(self, **changes: Any) -> None:
+        self.view = replace(self.view, **changes)
+        self._changed()
