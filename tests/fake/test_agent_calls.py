@@ -1,0 +1,249 @@
+"""Calls through a real agent: what goes in, what comes back, in each form that a call has."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake.agent_process import AgentProcess, Operator, running_agent, wait_until
+from skyward.wire.codec import dumps
+from skyward.wire.frames import FrameKind
+from skyward.wire.raised import loads_error
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    with running_agent(tmp_path_factory.mktemp("agent"), slots=2) as agent:
+        yield agent
+
+
+@pytest.fixture
+def operator(agent: AgentProcess) -> Iterator[Operator]:
+    operator = agent.connect()
+    yield operator
+    operator.close()
+
+
+class Guest:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Unwelcome(Exception):
+    def __init__(self, guest: str, seats: int) -> None:
+        super().__init__(f"{guest} takes {seats}")
+        self.guest = guest
+
+
+def test_welcome_says_what_the_node_is(operator: Operator) -> None:
+    welcome = operator.welcome
+    assert welcome["slots"] == 2
+    assert welcome["facts"]["cpus"] >= 1
+    assert welcome["facts"]["memory_bytes"] > 0
+    assert len(welcome["bundle"]) == 64
+
+
+def test_call_returns_its_value(operator: Operator) -> None:
+    outcome = operator.run("value.0.1", lambda a, b: a + b, 2, 3)
+    assert outcome.value == 5
+    assert operator.expect(FrameKind.STARTED, attempt="value.0.1").header["pid"] > 0
+
+
+def test_many_calls_all_return(operator: Operator) -> None:
+    for i in range(200):
+        operator.call(f"many.{i}.1", lambda n: n * n, i)
+    assert [operator.result(f"many.{i}.1").value for i in range(200)] == [i * i for i in range(200)]
+
+
+def test_instance_of_the_callers_class_is_still_one_after_the_round_trip(operator: Operator) -> None:
+    outcome = operator.run("class.0.1", lambda guest: guest, Guest("cat"))
+    assert type(outcome.value) is Guest
+    assert outcome.value.name == "cat"
+
+
+def test_exception_keeps_type_cause_and_notes(operator: Operator) -> None:
+    def fail() -> None:
+        try:
+            raise Unwelcome("dog", 2)
+        except Unwelcome as error:
+            problem = ValueError("no room")
+            problem.add_note("try the garden")
+            raise problem from error
+
+    outcome = operator.run("exception.0.1", fail)
+    assert not outcome.header["ok"]
+    assert outcome.error["type"] == "ValueError"
+    assert outcome.error["kind"] == "User"
+    assert __file__ in outcome.error["traceback"]
+    assert "skyward/agent" not in outcome.error["traceback"]
+
+
+def test_pickled_exception_is_raised_again_with_its_cause(operator: Operator) -> None:
+    def fail() -> None:
+        problem = KeyError("k")
+        problem.add_note("a note")
+        raise problem from OSError(2, "gone")
+
+    error = loads_error(operator.run("pickled.0.1", fail).body)
+    assert isinstance(error, KeyError)
+    assert error.__notes__ == ["a note"]
+    assert isinstance(error.__cause__, OSError)
+
+
+def test_exception_that_does_not_survive_pickling_still_tells_its_story(operator: Operator) -> None:
+    outcome = operator.run("unwelcome.0.1", lambda kind: (_ for _ in ()).throw(kind("cat", 3)), Unwelcome)
+    assert outcome.body == b""
+    assert outcome.error["type"] == "Unwelcome"
+    assert outcome.error["message"] == "cat takes 3"
+
+
+def test_system_exit_fails_the_call_and_not_the_worker(operator: Operator) -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    assert operator.run("exit.0.1", leave).error["type"] == "SystemExit"
+    assert operator.run("exit.1.1", lambda: 1).value == 1
+
+
+def test_result_that_cannot_be_pickled_names_the_part(operator: Operator) -> None:
+    outcome = operator.run("lock.0.1", lambda: {"a": [threading.Lock()]})
+    assert outcome.error["reason"] == "ResultNotPicklable"
+    assert "['a'][0]" in outcome.error["message"]
+
+
+def test_missing_module_is_named_with_the_remedy(operator: Operator) -> None:
+    payload = b"\x80\x05cno_such_module\nthing\n."
+    name = operator.blob(payload)
+    outcome = operator.run("missing.0.1", lambda thing: thing, args=name)
+    assert outcome.error["reason"] == "NotDeserializable"
+    assert "no_such_module" in outcome.error["message"]
+    assert "Image(pip=" in outcome.error["message"]
+
+
+def test_entrypoint_returns_json_beside_the_pickle(operator: Operator) -> None:
+    outcome = operator.run("entry.0.1", entry={"entrypoint": "math:factorial", "args": [20]})
+    assert outcome.header["value"] == outcome.value == 2432902008176640000
+
+
+@pytest.mark.parametrize("entrypoint", ["no_such_module_here:f", "math:no_such", "math:pi"])
+def test_entrypoint_that_does_not_exist_is_said(operator: Operator, entrypoint: str) -> None:
+    outcome = operator.run(f"none-{entrypoint}.0.1", entry={"entrypoint": entrypoint})
+    assert outcome.error["reason"] == "EntrypointNotFound"
+
+
+def test_source_runs_and_its_traceback_shows_the_line(operator: Operator) -> None:
+    source = "def half(n):\n    assert n % 2 == 0, 'odd'\n    return n // 2\n"
+    good = operator.run("source.0.1", entry={"source": source, "name": "half", "args": [8]})
+    assert good.header["value"] == 4
+    bad = operator.run("source.1.1", entry={"source": source, "name": "half", "kwargs": {"n": 3}})
+    assert "assert n % 2 == 0" in bad.error["traceback"]
+
+
+def test_command_streams_its_output_and_its_status_counts(operator: Operator) -> None:
+    argv = ["sh", "-c", "echo $GREETING; echo problem >&2"]
+    good = operator.run("command.0.1", entry={"argv": argv, "env": {"GREETING": "hello"}})
+    assert good.header["value"] == 0
+    assert operator.logs["command.0.1"].split() == [b"hello", b"problem"]
+    bad = operator.run("command.1.1", entry={"argv": ["sh", "-c", "exit 7"]})
+    assert "exit status 7" in bad.error["message"]
+    none = operator.run("command.2.1", entry={"argv": ["/no/such/command"]})
+    assert none.error["reason"] == "EntrypointNotFound"
+
+
+def test_output_precedes_the_result_and_is_not_changed(operator: Operator) -> None:
+    def progress() -> None:
+        import sys
+
+        for i in range(3):
+            print(f"\r{i}/3", end="")
+        print("error text", file=sys.stderr)
+
+    operator.run("print.0.1", progress)
+    assert operator.logs["print.0.1"] in (b"\r0/3\r1/3\r2/3error text\n", b"error text\n\r0/3\r1/3\r2/3")
+
+
+def test_coroutine_function_is_awaited(operator: Operator) -> None:
+    async def answer() -> int:
+        return 42
+
+    assert operator.run("coroutine.0.1", answer).value == 42
+
+
+def test_large_argument_and_result_travel_in_pieces(operator: Operator) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.random.default_rng(1).random(1_000_000)
+    name = operator.blob(dumps(((array,), {})))
+
+    def double(array: Any) -> Any:
+        array *= 2
+        return array
+
+    outcome = operator.run("large.0.1", double, args=name)
+    assert outcome.header["chunked"]
+    assert numpy.array_equal(outcome.value, array * 2)
+
+
+def test_context_reaches_the_call(operator: Operator) -> None:
+    def place() -> Any:
+        from skyward.agent.runtime import current_context
+
+        context = current_context()
+        assert context is not None
+        return context.node, context.total_nodes, context.workers_per_node, context.task, context.deadline
+
+    context = {"node": 1, "total_nodes": 3, "provider": "local"}
+    node, total, workers, task, deadline = operator.run("ctx.0.1", place, context=context, timeout=60).value
+    assert (node, total, workers, task) == (1, 3, 2, "default/t")
+    assert deadline > 0
+
+
+def test_public_runtime_sees_the_same_place(operator: Operator) -> None:
+    def info() -> Any:
+        from skyward.runtime import current, instance_info
+
+        return instance_info().node, instance_info().total_nodes, current().task
+
+    assert operator.run("info.0.1", info, context={"node": 2, "total_nodes": 4}).value == (2, 4, "default/t")
+
+
+def test_call_that_forks_answers_once(operator: Operator, tmp_path: Path) -> None:
+    def fork() -> bool:
+        import os
+
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        return child != 0
+
+    assert operator.run("fork.0.1", fork).value is True
+    assert operator.run("fork.1.1", lambda: 1).value == 1
+
+
+def test_function_that_was_not_sent_is_asked_for(operator: Operator) -> None:
+    header = {"attempt": "unknown.0.1", "task": "t", "index": 0, "number": 1, "function": "0" * 64}
+    operator.send(FrameKind.CALL, header)
+    refused = operator.expect(FrameKind.REFUSED).header
+    assert (refused["reason"], refused["digest"]) == ("FunctionMissing", "0" * 64)
+
+
+def test_duplicate_attempt_is_refused_with_its_state(operator: Operator) -> None:
+    operator.run("twice.0.1", lambda: 1)
+    operator.call("twice.0.1", lambda: 1)
+    assert operator.expect(FrameKind.REFUSED).header["state"] == "done"
+    operator.ack("twice.0.1")
+    operator.call("twice.0.1", lambda: 1)
+    assert operator.expect(FrameKind.REFUSED).header["state"] == "acknowledged"
+
+
+def test_blob_with_wrong_bytes_is_refused(operator: Operator) -> None:
+    header = {"digest": "1" * 64, "offset": 0, "size": 3, "last": True}
+    operator.send(FrameKind.BLOB, header, b"abc")
+    assert operator.expect(FrameKind.NOTICE).header["digest"] == "1" * 64
+
+
+def test_workers_are_ready_before_the_first_call(agent: AgentProcess, operator: Operator) -> None:
+    wait_until(lambda: operator.ping()["running"] == 0)
+    first = {operator.run(f"warm.{i}.1", lambda: __import__("os").getpid()).value for i in range(4)}
+    assert first <= {operator.run(f"warm.{i}.2", lambda: __import__("os").getpid()).value for i in range(4)}
