@@ -19,6 +19,7 @@ _FIELDS: Final = ("object", "controller", "node", "task", "pool")
 _QUIET: Final[Mapping[str, int]] = {
     "kopf.objects": logging.WARNING,
     "kopf": logging.WARNING,
+    "kopf._core.reactor.running": logging.ERROR,
     "kopf._cogs.clients": logging.CRITICAL,  # it says "failed; will retry" as an error, per attempt
     "aiohttp.access": logging.WARNING,
     "asyncssh": logging.WARNING,

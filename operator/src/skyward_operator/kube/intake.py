@@ -5,8 +5,9 @@ annotations, no finalizers, no events. It is crash-only by design (a watch error
 it), so it runs as a session inside our process that is started again whenever it ends or falls silent,
 without touching anything else. What it cannot know, deletions in a gap, comes from Resync.
 
-kopf counts every asyncio task that appears after its start as its own and cancels it at its end.
-Sessions therefore run in a context of their own, by which their tasks are told from all others.
+`kopf.operator()` counts every asyncio task that appears after its start as its own, and cancels it at its
+end. So its tasks are spawned in a context of their own, by which they are told from all others, and are
+ended here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import kopf
@@ -23,7 +23,7 @@ from skyward_operator.kube.kinds import collection_path
 from skyward_operator.kube.pulse import Pulse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import aiohttp
 
@@ -41,6 +41,7 @@ _SILENT_SECONDS: Final = 150.0
 _DEAF_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 3.0
+_STOP_ROUNDS: Final = 4
 _FIRST_RESTART_SECONDS: Final = 0.5
 _LONGEST_RESTART_SECONDS: Final = 15.0
 _REQUEST_SECONDS: Final = 20.0
@@ -96,49 +97,37 @@ class Intake:
 
     async def _session(self) -> str:
         """Run kopf until it ends or is found silent; says what happened."""
-        stop = asyncio.Event()
         sessions: list[aiohttp.ClientSession] = []
+        mark = object()
         context = contextvars.copy_context()
-        context.run(_session_of.set, stop)
-        kopf_task = asyncio.get_running_loop().create_task(
-            self._kopf(stop, sessions), name="intake session", context=context
-        )
+        context.run(_session_of.set, mark)
+        loop = asyncio.get_running_loop()
+        watching = loop.create_task(self._watch(sessions), name="intake session", context=context)
         watchdog = asyncio.create_task(self._watchdog(), name="intake watchdog")
         try:
-            done, _ = await asyncio.wait({kopf_task, watchdog}, return_when=asyncio.FIRST_COMPLETED)
-            if kopf_task not in done:
-                return watchdog.result()
-            error = kopf_task.exception()
-            return f"ended ({error!r})" if error is not None else "ended"
+            done, _ = await asyncio.wait({watching, watchdog}, return_when=asyncio.FIRST_COMPLETED)
+            ended = done.pop()
+            return f"ended ({error!r})" if (error := ended.exception()) is not None else ended.result()
         finally:
             watchdog.cancel()
-            stop.set()
-            await self._end(kopf_task)
+            await _end_all(mark)
             for session in sessions:
                 await session.close()
 
-    async def _end(self, task: asyncio.Task[None]) -> None:
-        if task.done():
-            return
-        _, running = await asyncio.wait({task}, timeout=_STOP_SECONDS)
-        if running:
-            task.cancel()
-            await asyncio.wait({task}, timeout=_STOP_SECONDS)
-        if task.done() and not task.cancelled():
-            task.exception()
-
-    async def _kopf(self, stop: asyncio.Event, sessions: list[aiohttp.ClientSession]) -> None:
-        clusterwide = not self._namespaces
+    async def _watch(self, sessions: list[aiohttp.ClientSession]) -> str:
         tasks = await kopf.spawn_tasks(
             registry=self._registry(sessions),
             settings=_settings(),
             standalone=True,
-            clusterwide=clusterwide,
+            clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=stop,
         )
         self._took_signals()
-        await kopf.run_tasks(tasks, ignored=_Foreign(stop))
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        return "ended"
 
     async def _watchdog(self) -> str:
         while True:
@@ -193,20 +182,18 @@ class Intake:
             self._store.put(kind, obj)
 
 
-class _Foreign(Collection[Any]):
-    """All tasks that do not belong to a session: what kopf must not wait for and not cancel."""
-
-    def __init__(self, session: object) -> None:
-        self._session = session
-
-    def __contains__(self, task: object) -> bool:
-        return not (isinstance(task, asyncio.Task) and task.get_context().get(_session_of) is self._session)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (task for task in asyncio.all_tasks() if task in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+async def _end_all(mark: object) -> None:
+    """Cancel every task of a session and wait for it; kopf's own tasks need more than one round."""
+    for _ in range(_STOP_ROUNDS):
+        tasks = {task for task in asyncio.all_tasks() if task.get_context().get(_session_of) is mark}
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        done, _running = await asyncio.wait(tasks, timeout=_STOP_SECONDS / _STOP_ROUNDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # read, so that the loop does not complain
 
 
 class _Backoffs:
