@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from skyward.cluster import tickets
 from skyward.cluster.api import Api, ApiError
 from skyward.cluster.connection import Connection, ReportedStep, connect, find_embedded
 from skyward.cluster.gateway import Gateway
@@ -45,6 +46,7 @@ class Session:
         self.console = console
         self.owner = Owner(secrets.token_hex(6), hashlib.sha256(ticket.encode()).hexdigest())
         self.gateway = Gateway(api, ticket)
+        tickets.keep(ticket, self.owner.ticket_hash)
         self.executor = ThreadPoolExecutor(4, thread_name_prefix="skyward-result")
         self.users = 0
         self._handles: dict[str, TaskHandle] = {}
@@ -184,9 +186,9 @@ def release(session: Session) -> None:
     session.close()
 
 
-def open_api(console: Console) -> Api:
-    """A checked connection, for a program that only looks."""
-    connection = connect(_reporter(console))
+def open_api(console: Console, *, start: bool = True) -> Api:
+    """A checked connection. Without `start` an embedded control plane that does not run is an error."""
+    connection = connect(_reporter(console), start=start)
     api = Api(connection, _renewal(connection))
     try:
         api.check_schema()

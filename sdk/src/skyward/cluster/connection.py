@@ -49,7 +49,7 @@ class Connection:
     is_embedded: bool = False
 
 
-def connect(report: Report) -> Connection:
+def connect(report: Report, *, start: bool = True) -> Connection:
     """The connection that this environment means; starts the embedded control plane if it means none.
 
     `SKYWARD_CONTROL_PLANE=local` chooses the embedded one whatever else is there.
@@ -62,13 +62,13 @@ def connect(report: Report) -> Connection:
             remedy="set it to 'local' for the embedded control plane, or unset it",
         )
     if choice == "local":
-        return _embedded(report)
+        return _embedded(report, start)
     kubeconfig = find_kubeconfig()
     if kubeconfig is not None:
         return _from_kubeconfig(kubeconfig)
     if os.environ.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists():
         return _in_cluster()
-    return _embedded(report)
+    return _embedded(report, start)
 
 
 def find_kubeconfig() -> str | None:
@@ -79,7 +79,15 @@ def find_kubeconfig() -> str | None:
     return str(default) if default.exists() else None
 
 
-def _embedded(report: Report) -> Connection:
+def _embedded(report: Report, start: bool) -> Connection:
+    if not start:
+        running = find_embedded()
+        if running is None:
+            raise NoControlPlane(
+                "there is no kubeconfig, and the embedded control plane does not run",
+                remedy="start it with `skyward local up`, or set KUBECONFIG",
+            )
+        return running
     from skyward.local import ensure
 
     return _to(ensure(report))

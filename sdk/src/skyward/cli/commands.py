@@ -1,0 +1,16 @@
+"""The commands that look at and end what the SDK makes; `main` adds them to the `skyward` command."""
+
+import typer
+
+from skyward.cli.down import down
+from skyward.cli.hello import hello
+from skyward.cli.logs import logs
+from skyward.cli.nodes import nodes
+from skyward.cli.pools import pools
+from skyward.cli.tasks import tasks
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root application."""
+    for command in (hello, pools, nodes, tasks, logs, down):
+        app.command()(command)

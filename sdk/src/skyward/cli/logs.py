@@ -1,0 +1,69 @@
+"""`skyward logs TASK|NODE`: what a call printed, or how a node was made; also when the machine is gone."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from skyward.cli.table import NamespaceOption, connected
+from skyward.cluster import tickets
+from skyward.cluster.api import Api
+from skyward.cluster.gateway import Gateway
+from skyward.contract.names import NODE, POOL, TASK
+from skyward.errors import GatewayError
+
+SILENCE_SECONDS = 3600.0
+
+
+def logs(
+    name: Annotated[str, typer.Argument(metavar="TASK|NODE", help="Name of a task or of a node.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay and print what comes.")] = False,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Print the output of a task, or the installation log of a node."""
+    api = connected()
+    place = namespace or api.connection.namespace
+    query = {"follow": "1"} if follow else {}
+    if (task := api.get(TASK, place, name)) is not None:
+        _print(api, task, f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
+    elif (node := api.get(NODE, place, name)) is not None:
+        owner = api.get(POOL, place, node["spec"]["poolRef"]["name"]) or node
+        _print(api, owner, f"/v1/namespaces/{place}/nodes/{name}/logs", query, _node_rest(node))
+    else:
+        print(f"there is no task and no node {name} in namespace {place}", file=sys.stderr)
+        print("  → `skyward tasks` and `skyward nodes` list what there is", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _print(api: Api, owner: dict[str, Any], path: str, query: dict[str, str], rest: str) -> None:
+    ticket = tickets.find(owner["spec"].get("ticketHash") or "")
+    if ticket is None:
+        print("this machine has no ticket for its output; its status says:", file=sys.stderr)
+        print(rest)
+        return
+    gateway = Gateway(api, ticket)
+    try:
+        for line in gateway.stream(path, query, SILENCE_SECONDS):
+            text = str(line.get("text", ""))
+            prefix = f"[node {line['rank']}] " if "rank" in line else ""
+            for part in text.splitlines():
+                print(f"{prefix}{part}", flush=True)
+    except GatewayError as error:
+        print(f"{error}\nits status says:", file=sys.stderr)
+        print(rest)
+    finally:
+        gateway.close()
+
+
+def _task_rest(task: dict[str, Any]) -> str:
+    status = task.get("status") or {}
+    problem = status.get("error") or {}
+    parts = [status.get("phase"), status.get("message"), problem.get("traceback") or problem.get("message")]
+    return "\n".join(str(part) for part in parts if part) or "nothing yet"
+
+
+def _node_rest(node: dict[str, Any]) -> str:
+    status = node.get("status") or {}
+    bootstrap = status.get("bootstrap") or {}
+    parts = [status.get("phase"), status.get("message"), bootstrap.get("log") or bootstrap.get("lastLine")]
+    return "\n".join(str(part) for part in parts if part) or "nothing yet"

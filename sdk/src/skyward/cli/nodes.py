@@ -1,0 +1,24 @@
+"""`skyward nodes`: the machines of a namespace, one line each."""
+
+from skyward.cli.table import JsonOption, NamespaceOption, show
+from skyward.contract.names import LABEL_POOL, NODE
+
+
+def nodes(pool: str | None = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+    """List nodes, of one POOL or of all: phase, address, price."""
+    show(
+        NODE,
+        namespace,
+        {
+            "NAME": "metadata.name",
+            "POOL": "spec.poolRef.name",
+            "RANK": "spec.rank",
+            "PHASE": "status.phase",
+            "REASON": "status.reason",
+            "ADDRESS": "status.display.address",
+            "$/H": "status.display.hourly",
+            "AGE": "metadata.creationTimestamp",
+        },
+        as_json=json,
+        selector=f"{LABEL_POOL}={pool}" if pool else "",
+    )

@@ -1,0 +1,23 @@
+"""`skyward pools`: the pools of a namespace, and how they are."""
+
+from skyward.cli.table import JsonOption, NamespaceOption, show
+from skyward.contract.names import POOL
+
+
+def pools(namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+    """List pools: phase, nodes, hardware, price, cost so far."""
+    show(
+        POOL,
+        namespace,
+        {
+            "NAME": "metadata.name",
+            "PHASE": "status.phase",
+            "NODES": "status.display.nodes",
+            "HARDWARE": "status.display.hardware",
+            "$/H": "status.display.hourly",
+            "COST": "status.cost.accrued",
+            "REASON": "status.reason",
+            "AGE": "metadata.creationTimestamp",
+        },
+        as_json=json,
+    )

@@ -1,0 +1,70 @@
+"""Lists of objects, as a table for people and as JSON for programs."""
+
+import json as json_module
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as Terminal
+from rich.table import Table
+from rich.text import Text
+
+from skyward.cluster.api import Api
+from skyward.console import open_console
+from skyward.console.board import elapsed
+from skyward.contract.names import Kind
+from skyward.session import open_api
+
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace to look into.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the objects as JSON.")]
+
+
+def connected(*, start: bool = False) -> Api:
+    """A connection, with its steps shown if it takes long."""
+    return open_api(open_console(), start=start)
+
+
+def show(
+    kind: Kind, namespace: str | None, columns: Mapping[str, str], *, as_json: bool, selector: str = ""
+) -> None:
+    """Print the objects of a kind; `columns` are titles and paths into the object."""
+    api = connected()
+    selectors = {"labelSelector": selector} if selector else {}
+    items, _ = api.list(kind, namespace or api.connection.namespace, **selectors)
+    items.sort(key=lambda item: (item["metadata"].get("creationTimestamp", ""), item["metadata"]["name"]))
+    if as_json:
+        json_module.dump(items, sys.stdout, indent=2)
+        print()
+        return
+    if not items:
+        print(f"no {kind.plural} in namespace {namespace or api.connection.namespace}")
+        return
+    _print(items, columns)
+
+
+def _print(items: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        table.add_column(title, no_wrap=True)
+    for item in items:
+        table.add_row(*(Text(_cell(title, _at(item, path))) for title, path in columns.items()))
+    # A pipe has no width: nothing is cut off there.
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "500"))
+    Terminal(highlight=False, width=width).print(table, soft_wrap=True)
+
+
+def _at(item: Any, path: str) -> Any:
+    for step in path.split("."):
+        item = item.get(step) if isinstance(item, dict) else None
+    return item
+
+
+def _cell(title: str, value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if title == "AGE":
+        return elapsed((datetime.now(UTC) - datetime.fromisoformat(value)).total_seconds())
+    return str(value)

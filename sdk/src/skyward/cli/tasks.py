@@ -1,0 +1,24 @@
+"""`skyward tasks`: what runs, waits, and has ended."""
+
+from skyward.cli.table import JsonOption, NamespaceOption, show
+from skyward.contract.names import LABEL_POOL, TASK
+
+
+def tasks(pool: str | None = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+    """List tasks, of one POOL or of all: phase, progress, node, duration."""
+    show(
+        TASK,
+        namespace,
+        {
+            "NAME": "metadata.name",
+            "POOL": "spec.poolRef.name",
+            "PHASE": "status.phase",
+            "PROGRESS": "status.display.progress",
+            "REASON": "status.reason",
+            "NODE": "status.node",
+            "DURATION": "status.display.duration",
+            "AGE": "metadata.creationTimestamp",
+        },
+        as_json=json,
+        selector=f"{LABEL_POOL}={pool}" if pool else "",
+    )
