@@ -199,7 +199,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             self.close(f"the agent's frames cannot be read: {error}")
 
     def eof_received(self) -> bool:
-        """The agent closed its side."""
+        """The agent closed its side; a half-open channel is of no use."""
+        self.close("the agent closed the connection")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

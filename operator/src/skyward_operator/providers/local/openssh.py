@@ -3,7 +3,8 @@
 Our process listens and gives each connection to an `sshd -i` of its own: so the port is free by
 construction, and no daemon can be left behind. `sshd` would give the user the home that the password file
 says; a forced command puts every session into the machine's home and clean environment instead. (bash reads
-`~/.bashrc` when it believes that sshd started it at the top level, hence SHLVL.)
+`~/.bashrc` when it believes that sshd started it at the top level, hence SHLVL. AllowTcpForwarding is there
+because sshd 9.2 refuses forwards to Unix sockets without it.)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ UsePAM no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-AllowTcpForwarding no
+AllowTcpForwarding local
 AllowStreamLocalForwarding local
 X11Forwarding no
 AllowAgentForwarding no
