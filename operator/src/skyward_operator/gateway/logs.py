@@ -1,0 +1,234 @@
+"""The output of calls: kept in one bounded file per task, and passed on live to whoever follows.
+
+A task that prints without end keeps its beginning and its latest end; what lies between is dropped and the
+gap is marked. A reader who is too slow loses lines and is told how many: it never slows the operator down.
+
+    <root>/<namespace>/<uid>/head            the first part
+    <root>/<namespace>/<uid>/tail.0, tail.1  the latest parts, in turn
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from skyward_operator.gateway.blobs import BlobStore
+    from skyward_operator.tasks.ledger import Attempt
+    from skyward_operator.tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LIMIT: Final = 64 * 1024 * 1024
+_FOLLOWED_LINES: Final = 10_000
+_PIECE: Final = 1 << 16
+_TAILS: Final = ("tail.0", "tail.1")
+
+
+class Follower:
+    """One reader of live output. Iterate over it; `close` ends the iteration. With `uid` it follows one task
+    and ends with it."""
+
+    def __init__(
+        self, wants: Callable[[Work], bool], uid: str | None = None, limit: int = _FOLLOWED_LINES
+    ) -> None:
+        self.wants = wants
+        self.uid = uid
+        self._lines: deque[bytes] = deque()
+        self._limit = limit
+        self._lost = 0
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def offer(self, line: bytes) -> None:
+        """Pass a line on; dropped when the reader is too far behind."""
+        if len(self._lines) >= self._limit:
+            self._lost += 1
+        else:
+            self._lines.append(line)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._closed = True
+        self._wake.set()
+
+    async def next(self) -> bytes | None:
+        """All lines that wait, as soon as there are some; None at the end."""
+        while not self._lines and not self._lost:
+            if self._closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        lines, self._lines = self._lines, deque()
+        lost, self._lost = self._lost, 0
+        gap = _gap(f"{lost} lines were lost: this reader is too slow") if lost else b""
+        return b"".join(lines) + gap
+
+
+@dataclass(slots=True, eq=False)
+class _TaskLog:
+    """The files of one task's output. `write` runs in a thread, never twice at once."""
+
+    folder: Path
+    limit: int
+    pending: list[bytes] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    tail: int = 0
+
+    def write(self, data: bytes) -> None:
+        """Append to the head while it has room, then to the tails in turn."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.sizes:
+            self.sizes = {name: _size(self.folder / name) for name in ("head", *_TAILS)}
+            self.tail = int(_changed(self.folder / _TAILS[1]) > _changed(self.folder / _TAILS[0]))
+        in_tails = any(self.sizes[name] for name in _TAILS)
+        if not in_tails and self.sizes["head"] + len(data) <= self.limit // 2:
+            self._append("head", data)
+            return
+        name = _TAILS[self.tail]
+        if self.sizes[name] and self.sizes[name] + len(data) > self.limit // 4:
+            self.tail = 1 - self.tail
+            name = _TAILS[self.tail]
+            if self.sizes[name]:
+                (self.folder / "dropped").touch()
+            (self.folder / name).unlink(missing_ok=True)
+            self.sizes[name] = 0
+        self._append(name, data)
+
+    def _append(self, name: str, data: bytes) -> None:
+        with (self.folder / name).open("ab") as file:
+            file.write(data)
+        self.sizes[name] += len(data)
+
+
+class LogBook:
+    """All output of all tasks."""
+
+    def __init__(self, blobs: BlobStore, limit: int = DEFAULT_LIMIT, flush_seconds: float = 0.1) -> None:
+        self.blobs = blobs
+        self._limit = limit
+        self._flush_seconds = flush_seconds
+        self._open: dict[str, _TaskLog] = {}
+        self._dirty: dict[str, _TaskLog] = {}
+        self._followers: set[Follower] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    def write(self, work: Work, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
+        """Take in one LOG frame."""
+        record = {
+            "namespace": work.namespace,
+            "task": work.name,
+            "index": attempt.index,
+            "attempt": attempt.number,
+            "node": attempt.node,
+            "rank": attempt.rank,
+            "stream": header.get("stream", "stdout"),
+            "time": header.get("time", 0.0),
+            "text": body.decode("utf-8", "replace"),
+        }
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        for follower in self._followers:
+            if follower.wants(work):
+                follower.offer(line)
+        log = self._open.get(work.uid)
+        if log is None:
+            folder = self.blobs.folder(work.namespace, work.uid)
+            log = self._open[work.uid] = _TaskLog(folder, self._limit)
+        log.pending.append(line)
+        self._dirty[work.uid] = log
+        self._write_soon()
+
+    def follow(self, follower: Follower) -> None:
+        """Pass new lines on to this reader from now on."""
+        self._followers.add(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """This reader is gone."""
+        self._followers.discard(follower)
+
+    def close(self, work: Work) -> None:
+        """The task has ended: those who follow it get the rest, then an end."""
+        for follower in self._followers:
+            if follower.uid == work.uid:
+                follower.close()
+        self._open.pop(work.uid, None)
+
+    async def flush(self) -> None:
+        """Wait until everything that was written so far is on disk."""
+        while self._writing is not None or self._dirty:
+            if self._writing is None:
+                self._start_writing()
+            else:
+                await asyncio.wait([self._writing])
+
+    def read(self, namespace: str, uid: str) -> Iterator[bytes]:
+        """The kept output, in pieces; blocks on the disk. Flush first."""
+        folder = self.blobs.folder(namespace, uid)
+        yield from _pieces(folder / "head")
+        if (folder / "dropped").exists():
+            yield _gap("output was dropped here: the task wrote more than is kept")
+        for tail in sorted((folder / name for name in _TAILS), key=_changed):
+            yield from _pieces(tail)
+
+    def remove(self, namespace: str, uid: str) -> None:
+        """Drop the output of a task."""
+        self.blobs.remove(namespace, uid)
+
+    def _write_soon(self) -> None:
+        if self._timer is None and self._writing is None:
+            self._timer = asyncio.get_running_loop().call_later(self._flush_seconds, self._start_writing)
+
+    def _start_writing(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is not None or not self._dirty:
+            return
+        batch = []
+        for log in self._dirty.values():
+            batch.append((log, b"".join(log.pending)))
+            log.pending = []
+        self._dirty = {}
+        self._writing = asyncio.get_running_loop().run_in_executor(None, _write_all, batch)
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing = None
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            logger.error("output of tasks could not be stored: %s", error)
+        if self._dirty:
+            self._write_soon()
+
+
+def _write_all(batch: list[tuple[_TaskLog, bytes]]) -> None:
+    for log, data in batch:
+        log.write(data)
+
+
+def _gap(text: str) -> bytes:
+    return json.dumps({"gap": text}).encode() + b"\n"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece

@@ -1,0 +1,91 @@
+"""From a live task to a job in the scheduler: what has to be there first, and how long that may take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skyward.contract.reasons import TaskPhase, TaskReason
+from skyward_operator.tasks import decide
+from skyward_operator.tasks.decide import End, Wait
+from skyward_operator.tasks.scheduler import Job
+
+if TYPE_CHECKING:
+    from skyward_operator.tasks.completion import Completion
+    from skyward_operator.tasks.floor import Floor
+    from skyward_operator.tasks.handout import Handout
+    from skyward_operator.tasks.ledger import LiveTask
+    from skyward_operator.tasks.room import Room
+
+
+class Admission:
+    """Lets tasks in."""
+
+    def __init__(self, floor: Floor, completion: Completion, handout: Handout) -> None:
+        self._floor = floor
+        self._completion = completion
+        self._handout = handout
+
+    def arm(self, live: LiveTask) -> None:
+        """Start the clocks of a task that waits."""
+        work, age = live.work, self._floor.now() - live.work.created
+        if work.queue_seconds is not None and live.started is None:
+            self._floor.later(live, max(0.0, work.queue_seconds - age), lambda: self._queued_too_long(live))
+        if not self._floor.payloads.is_present(work):
+            wait = max(0.0, decide.PAYLOAD_SECONDS - age)
+            self._floor.later(live, wait, lambda: self._payload_missing(live))
+
+    def admit(self, room: Room, live: LiveTask) -> None:
+        """Submit a task's calls, or note what it waits for, or end it."""
+        if live.ending is not None or live.submitted:
+            return
+        verdict = decide.admission(live.work, room.view, self._floor.payloads.is_present(live.work))
+        match verdict:
+            case End():
+                self._completion.stop(live, verdict)
+            case Wait():
+                live.waiting = verdict.phase, verdict.reason, verdict.message
+            case _ if room.open:
+                self._submit(room, live)
+            case _:
+                self.explain(room, live)
+
+    def explain(self, room: Room, live: LiveTask) -> None:
+        """Find out again what an admitted task waits for."""
+        if room.view is not None and (live.submitted or not room.open):
+            wait = decide.waiting(live.work, room.view, room.scheduler.occupancy(), len(room.awaited))
+            live.waiting = wait.phase, wait.reason, wait.message
+
+    def _submit(self, room: Room, live: LiveTask) -> None:
+        work = live.work
+        pending = live.unhandled()
+        if work.broadcast:
+            pending = iter(() if live.members else (0,))
+        configured = room.view.buffer if room.view else 0
+        job = Job(
+            work.uid,
+            pending,
+            work.priority,
+            work.rank,
+            work.broadcast,
+            work.parallelism,
+            decide.buffer_depth(live.mean_seconds, configured) if live.total > 1 else 0,
+            len(live.flights),
+        )
+        live.submitted = True
+        room.scheduler.submit(job)
+        if live.members:
+            for index in list(live.unhandled()):
+                self._handout.requeue(room, live, index)
+        self._completion.complete_if_done(live)
+
+    def _queued_too_long(self, live: LiveTask) -> None:
+        if live.started is None and not live.flights:
+            self.explain(self._floor.room_of(live), live)
+            awaited = live.waiting[2] or live.waiting[1]
+            text = f"no call started within {live.work.queue_seconds} s; {awaited}"
+            self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.QUEUE_TIMEOUT, text))
+
+    def _payload_missing(self, live: LiveTask) -> None:
+        if not self._floor.payloads.is_present(live.work):
+            text = f"no payload was uploaded within {decide.PAYLOAD_SECONDS:.0f} s of the creation"
+            self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.PAYLOAD_INVALID, text))

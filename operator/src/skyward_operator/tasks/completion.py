@@ -1,0 +1,74 @@
+"""How a task ends: no further call, what runs is stopped, one write, and then its results are acknowledged."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from skyward_operator.tasks.decide import End
+    from skyward_operator.tasks.floor import Floor
+    from skyward_operator.tasks.ledger import LiveTask
+    from skyward_operator.tasks.record import Recorder
+    from skyward_operator.tasks.room import Room
+
+logger = logging.getLogger(__name__)
+
+_STOP_MARGIN_SECONDS: Final = 10.0
+"""How long after the grace period an agent may be silent before its calls are given up."""
+
+
+class Completion:
+    """Ends tasks."""
+
+    def __init__(
+        self, floor: Floor, recorder: Recorder, drop_files: Callable[[str, str], Awaitable[None]]
+    ) -> None:
+        self._floor = floor
+        self._recorder = recorder
+        self._drop_files = drop_files
+
+    def stop(self, live: LiveTask, end: End) -> None:
+        """End a task like this: nothing more is handed out, and what runs is asked to stop."""
+        if live.completing or live.ending is not None:
+            return
+        live.ending = end
+        live.delayed.clear()
+        self._floor.room_of(live).scheduler.forget(live.work.uid)
+        for attempt in live.flights.values():
+            self._floor.sender.cancel(live, attempt)
+        if live.flights:
+            patience = live.work.grace_seconds + _STOP_MARGIN_SECONDS
+            self._floor.later(live, patience, lambda: self._give_up(live))
+        self.complete_if_done(live)
+
+    def complete_if_done(self, live: LiveTask) -> None:
+        """Begin the end of a task whose last call has ended."""
+        if live.completing or not live.is_complete:
+            return
+        live.completing = True
+        live.stop_timers()
+        room = self._floor.room_of(live)
+        room.scheduler.forget(live.work.uid)
+        self._floor.context.supervisor.spawn(f"end of task {live.work.name}", self._complete(room, live))
+
+    def _give_up(self, live: LiveTask) -> None:
+        room = self._floor.room_of(live)
+        for attempt in list(live.flights.values()):
+            logger.warning("attempt %s on %s does not say that it stopped", attempt.id, attempt.node)
+            self._floor.disembark(room, live, attempt)
+        self.complete_if_done(live)
+
+    async def _complete(self, room: Room, live: LiveTask) -> None:
+        await self._recorder.finish(live)
+        for node, attempt in live.unacknowledged:
+            self._floor.sender.acknowledge(live.work.namespace, node, [attempt])
+        self._floor.ledger.drop(live)
+        self._floor.payloads.close(live.work)
+        self._floor.logs.close(live.work)
+        room.tasks.pop(live.work.uid, None)
+        self._floor.sweep(room)
+        if live.gone:
+            await self._drop_files(live.work.namespace, live.work.uid)

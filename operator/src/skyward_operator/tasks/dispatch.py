@@ -1,0 +1,182 @@
+"""The part of the operator that is on the way of every call: it is told what happens and has it acted upon.
+
+All of it is synchronous on one event loop; what takes time (writes of status, files, large arguments) is
+started from here and reports back. Nothing looks at all tasks or all calls because of one event.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from skyward.contract.reasons import NodePhase, TaskPhase, TaskReason
+from skyward_operator.tasks import decide
+from skyward_operator.tasks.admission import Admission
+from skyward_operator.tasks.completion import Completion
+from skyward_operator.tasks.decide import End, PoolView
+from skyward_operator.tasks.endings import Endings
+from skyward_operator.tasks.handout import Handout
+from skyward_operator.tasks.record import Pace, Recorder
+from skyward_operator.tasks.reunion import Reunion
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from skyward_operator.nodes.fleet import ReadyNode
+    from skyward_operator.tasks.floor import Floor, Key
+    from skyward_operator.tasks.ledger import LiveTask
+    from skyward_operator.tasks.room import Room
+    from skyward_operator.tasks.work import Work
+
+
+class Dispatcher:
+    """The live tasks on their pools; implements `NodeListener`."""
+
+    def __init__(self, floor: Floor, pace: Pace, drop_files: Callable[[str, str], Awaitable[None]]) -> None:
+        self._floor = floor
+        self._recorder = Recorder(floor.context, self._refresh, pace)
+        self._completion = Completion(floor, self._recorder, drop_files)
+        self._handout = Handout(floor, self._completion)
+        self._endings = Endings(floor, self._completion, self._handout)
+        self._admission = Admission(floor, self._completion, self._handout)
+        self._reunion = Reunion(floor, self._completion, self._endings)
+
+    # The start
+
+    def expect(self, node: Key, pool: Key) -> None:
+        """Before the start: the API server calls this node ready, so its pool waits to hear of it."""
+        room = self._floor.room(pool)
+        room.awaited.add(node[1])
+        self._floor.room_of_node[node] = room
+
+    def start(self) -> None:
+        """Everything that the API server and the disk know is in: go to work."""
+        self._floor.started = True
+        for room in list(self._floor.rooms.values()):
+            room.closed = False
+            self._admit_all(room)
+
+    # Pools and tasks
+
+    def pool_changed(self, key: Key, view: PoolView | None) -> None:
+        """A pool appeared, changed, or is gone (None)."""
+        room = self._floor.room(key)
+        room.view = view
+        if view is None or view.deleting:
+            end = End(TaskPhase.CANCELLED, TaskReason.POOL_DELETED, f"pool {key[1]} was deleted")
+            for live in list(room.tasks.values()):
+                self._completion.stop(live, end)
+            self._floor.sweep(room)
+            return
+        room.scheduler.quorum = decide.quorum(view)
+        if self._floor.started:
+            self._admit_all(room)
+
+    def node_phase(self, node: Key, phase: str | None) -> None:
+        """A node's phase by the API server; None when the object is gone. Who left is not awaited."""
+        room = self._floor.room_of_node.get(node)
+        if room is not None and phase not in (NodePhase.READY, NodePhase.DRAINING):
+            self._heard_of(room, node[1])
+
+    def add(self, live: LiveTask) -> None:
+        """A task begins to live."""
+        self._floor.ledger.add(live)
+        room = self._floor.room_of(live)
+        room.tasks[live.work.uid] = live
+        self._admission.arm(live)
+        self._recorder.watch(live)
+        self._admit(room, live)
+
+    def changed(self, live: LiveTask, work: Work) -> None:
+        """The task's spec is another one now."""
+        before, live.work = live.work, work
+        if live.ending is not None:
+            return
+        if work.cancel or work.deleting:
+            self._completion.stop(live, End(TaskPhase.CANCELLED, TaskReason.CANCELLED, "cancelled"))
+            return
+        room = self._floor.room_of(live)
+        reordered = (work.priority, work.parallelism) != (before.priority, before.parallelism)
+        if live.submitted and (work.suspend or reordered):
+            room.scheduler.forget(work.uid)
+            live.submitted = False
+        self._admit(room, live)
+
+    def removed(self, live: LiveTask) -> None:
+        """The object is gone: stop what runs, and say nothing more."""
+        live.gone = True
+        self._recorder.forget(live)
+        end = End(TaskPhase.CANCELLED, TaskReason.CANCELLED, "the Task was deleted")
+        self._completion.stop(live, end)
+
+    def payload_arrived(self, live: LiveTask) -> None:
+        """The gateway has the payload now."""
+        self._admit(self._floor.room_of(live), live)
+
+    # Nodes
+
+    def node_ready(self, node: ReadyNode) -> None:
+        """A node answers (again), and this is what its agent holds."""
+        room = self._reunion.meet(node)
+        self._heard_of(room, node.name)
+        self._handout.hand_out(room)
+
+    def node_lost(self, namespace: str, name: str, reason: str) -> None:
+        """A node is gone, with all that ran on it."""
+        room = self._floor.room_of_node.pop((namespace, name), None)
+        if room is None:
+            return
+        flights = room.scheduler.remove_node(name)
+        room.leave(name)
+        for flight in flights:
+            if (live := self._floor.ledger.get(flight.uid)) is not None:
+                self._endings.lost(live, flight.index, f"node {name}", reason)
+        self._heard_of(room, name)
+        self._handout.hand_out(room)
+        self._floor.sweep(room)
+
+    def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
+        """A STARTED frame."""
+        live, attempt = self._floor.find(str(header["attempt"]), node)
+        if live is not None and attempt is not None and attempt.started is None:
+            self._endings.started(live, attempt, float(header["time"]))
+
+    def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+        """A LOG frame."""
+        live, attempt = self._floor.find(str(header["attempt"]), node)
+        if live is not None and attempt is not None:
+            self._floor.logs.write(live.work, attempt, header, body)
+
+    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+        """A RESULT or REFUSED frame."""
+        name = str(header["attempt"])
+        live, attempt = self._floor.find(name, node)
+        if live is not None and attempt is not None:
+            if header.get("refused"):
+                self._endings.refused(live, attempt, header)
+            else:
+                self._endings.ended(live, attempt, header, body)
+            self._handout.hand_out(self._floor.room_of(live))
+        elif not header.get("refused") and (live is None or (node, name) not in live.unacknowledged):
+            # Ended and written already, or of no interest any more: the agent may forget it.
+            self._floor.sender.acknowledge(namespace, node, [name])
+
+    # Between
+
+    def _admit(self, room: Room, live: LiveTask) -> None:
+        if self._floor.started:
+            self._admission.admit(room, live)
+            self._handout.hand_out(room)
+
+    def _admit_all(self, room: Room) -> None:
+        for live in list(room.tasks.values()):
+            self._admission.admit(room, live)
+        self._handout.hand_out(room)
+
+    def _heard_of(self, room: Room, node: str) -> None:
+        if node in room.awaited:
+            room.awaited.discard(node)
+            if self._floor.started and room.open:
+                self._admit_all(room)
+
+    def _refresh(self, live: LiveTask) -> None:
+        self._admission.explain(self._floor.room_of(live), live)

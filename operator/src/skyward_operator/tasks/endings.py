@@ -1,0 +1,224 @@
+"""What becomes of a call when its attempt ended, was lost, refused, or overran: an outcome or another try."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from skyward.contract.reasons import TaskPhase, TaskReason
+from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason
+from skyward.wire.outcomes import Outcome, pack_outcomes
+from skyward_operator.tasks import decide
+from skyward_operator.tasks.decide import End, Retried
+from skyward_operator.tasks.ledger import Attempt, Failure, LiveTask
+from skyward_operator.tasks.payload import PayloadInvalid
+from skyward_operator.tasks.record import INLINE_RESULT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skyward_operator.tasks.completion import Completion
+    from skyward_operator.tasks.floor import Floor
+    from skyward_operator.tasks.handout import Handout
+    from skyward_operator.tasks.room import Room
+
+logger = logging.getLogger(__name__)
+
+_MOST_REFUSALS: Final = 3
+_OVERRUN_MARGIN_SECONDS: Final = 30.0
+_RECORD_ROOM: Final = 4096
+"""What the record of an outcome takes beside its body, at most, for a body to be tried inline."""
+
+
+class Endings:
+    """Takes the ends of attempts."""
+
+    def __init__(self, floor: Floor, completion: Completion, handout: Handout) -> None:
+        self._floor = floor
+        self._completion = completion
+        self._handout = handout
+
+    def started(self, live: LiveTask, attempt: Attempt, time: float) -> None:
+        """The call left the agent's queue: its run timeout counts from here, there and (with a margin) here."""
+        attempt.started = time
+        live.started = min(live.started or time, time)
+        if live.work.run_seconds:
+            patience = live.work.run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
+            self._floor.later(live, patience, lambda: self._overrun(live, attempt))
+
+    def ended(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
+        """A RESULT of the attempt that counts."""
+        room = self._floor.room_of(live)
+        error = None if header["ok"] else ErrorInfo.from_json(header.get("error") or {})
+        if error is not None and not self._is_outcome(room, live, attempt, error):
+            self._floor.sender.acknowledge(room.namespace, attempt.node, [attempt.id])
+            return
+        self._floor.disembark(room, live, attempt)
+        started = float(header.get("started") or attempt.sent)
+        live.started = min(live.started or started, started)
+        if error is None and "value" in header:
+            live.values[attempt.index] = header["value"]
+        duration = float(header.get("duration") or 0.0)
+        self._settle(live, _outcome(attempt, error, started, duration), body, attempt)
+
+    def lost(self, live: LiveTask, index: int, where: str, cause: str) -> None:
+        """The attempt of a call is gone with its node or agent; the scheduler has let go of it already."""
+        attempt = live.flights.pop(index, None)
+        if attempt is None or live.completing:
+            return
+        self._floor.trace(live, attempt, cause)
+        earlier = live.interruptions.get(index, 0)
+        live.interruptions[index] = earlier + 1
+        if live.ending is not None:
+            self._completion.complete_if_done(live)
+            return
+        verdict = decide.interrupted(live.work.retry, earlier, where, cause)
+        if isinstance(verdict, Retried):
+            self._retry(live, index)
+            return
+        duration = self._floor.now() - attempt.sent
+        self._settle(live, _outcome(attempt, verdict.error, attempt.sent, duration), b"", None)
+
+    def refused(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any]) -> None:
+        """The agent did not take the call: nothing ran, or it is running already."""
+        reason, room = header.get("reason"), self._floor.room_of(live)
+        if reason == RefusalReason.DUPLICATE:
+            return  # the agent has it and sends its result
+        attempt.refusals += 1
+        known = room.nodes.get(attempt.node)
+        missing = reason in (RefusalReason.FUNCTION_MISSING, RefusalReason.BLOB_MISSING)
+        if missing and known is not None and live.ending is None and attempt.refusals <= _MOST_REFUSALS:
+            known.functions.clear()
+            self._send_again(room, live, attempt)
+            return
+        self._floor.disembark(room, live, attempt)
+        if live.ending is not None:
+            self._completion.complete_if_done(live)
+        elif reason == RefusalReason.STOPPING:
+            room.scheduler.pause_node(attempt.node)
+            self._handout.requeue(room, live, attempt.index)
+        else:
+            text = f"{attempt.node} refused the call: {header.get('message') or reason}"
+            error = decide.system_error(TaskReason.PAYLOAD_INVALID, text)
+            self._settle(live, _outcome(attempt, error, attempt.sent, 0.0), b"", attempt)
+
+    def _is_outcome(self, room: Room, live: LiveTask, attempt: Attempt, error: ErrorInfo) -> bool:
+        """Whether a failure ends its call; if not, it is tried again, or was cancelled with its task."""
+        if error.reason == FailureReason.CANCELLED:
+            if live.ending is not None:
+                self._floor.trace(live, attempt, error.reason)
+                self._floor.disembark(room, live, attempt)
+                self._completion.complete_if_done(live)
+            else:
+                # Nobody here asked for it: the node is being released under the call.
+                room.scheduler.release(live.work.uid, attempt.index)
+                self.lost(live, attempt.index, f"node {attempt.node}", "Drained")
+            return False
+        earlier = live.exceptions.get(attempt.index, 0)
+        verdict = decide.judge(error, live.work.retry, earlier)
+        if not isinstance(verdict, Retried) or live.ending is not None:
+            return True
+        live.exceptions[attempt.index] = earlier + 1
+        self._floor.trace(live, attempt, error.reason)
+        self._floor.disembark(room, live, attempt)
+        if verdict.delay > 0:
+            live.delayed.add(attempt.index)
+            self._floor.later(live, verdict.delay, lambda: self._retry_now(live, attempt.index))
+        else:
+            self._handout.requeue(room, live, attempt.index)
+        return False
+
+    def _settle(self, live: LiveTask, outcome: Outcome, body: bytes, attempt: Attempt | None) -> None:
+        """A call has its outcome. Its attempt is acknowledged when that is durable."""
+        live.seconds += outcome.duration
+        (live.succeeded if outcome.ok else live.failed).add(outcome.index)
+        if outcome.error is not None:
+            if attempt is not None:
+                self._floor.trace(live, attempt, outcome.error.reason)
+            live.first_failure = live.first_failure or Failure(outcome.index, outcome.error, outcome.node)
+        source = (attempt.node, attempt.id) if attempt is not None else None
+        if source is not None:
+            live.unacknowledged[source] = None
+        if not self._keep_inline(live, outcome, body):
+            self._append(live, outcome, body, source)
+        if live.total > 1:
+            self._after_one_of_many(live)
+        self._completion.complete_if_done(live)
+
+    def _keep_inline(self, live: LiveTask, outcome: Outcome, body: bytes) -> bool:
+        """The only outcome of a task, when it is small, goes straight into its final status."""
+        if live.total != 1 or len(body) > INLINE_RESULT - _RECORD_ROOM:
+            return False
+        packed = pack_outcomes([replace(outcome, body=body)])
+        if len(packed) <= INLINE_RESULT:
+            live.outcome = packed
+        return live.outcome is not None
+
+    def _append(self, live: LiveTask, outcome: Outcome, body: bytes, source: tuple[str, str] | None) -> None:
+        def durable() -> None:
+            if source is not None and live.unacknowledged.pop(source, ...) is None:
+                self._floor.sender.acknowledge(live.work.namespace, source[0], [source[1]])
+
+        if live.results.add(outcome, body, durable):
+            job = live.results.drain()
+            self._floor.context.supervisor.spawn(f"results of task {live.work.name}", job)
+
+    def _after_one_of_many(self, live: LiveTask) -> None:
+        room = self._floor.room_of(live)
+        configured = room.view.buffer if room.view else 0
+        room.scheduler.tune(live.work.uid, decide.buffer_depth(live.mean_seconds, configured))
+        failure = live.first_failure
+        if live.work.stop_on_error and failure is not None:
+            end = decide.ending(failure.error, failure.index, len(live.failed), live.total)
+            self._completion.stop(live, end)
+
+    def _retry(self, live: LiveTask, index: int) -> None:
+        room = self._floor.room_of(live)
+        self._handout.requeue(room, live, index)
+        wait = live.work.queue_seconds
+        if live.members and wait is not None and not room.scheduler.has_rank(live.members[index].rank):
+            self._floor.later(live, wait, lambda: self._member_missing(live, index))
+
+    def _retry_now(self, live: LiveTask, index: int) -> None:
+        if index in live.delayed:
+            live.delayed.discard(index)
+            self._handout.requeue(self._floor.room_of(live), live, index)
+
+    def _member_missing(self, live: LiveTask, index: int) -> None:
+        """No node took the rank of a lost member of a broadcast in time."""
+        if live.ending is not None or live.has_ended(index) or index in live.flights:
+            return
+        member = live.members[index]
+        error = decide.system_error(
+            TaskReason.NODE_LOST,
+            f"node {member.node} (rank {member.rank}) was lost and no other one took its rank "
+            f"within the queue timeout of {live.work.queue_seconds} s",
+        )
+        self._settle(live, Outcome(index, False, b"", error, member.node, member.rank), b"", None)
+
+    def _overrun(self, live: LiveTask, attempt: Attempt) -> None:
+        """The agent should have stopped this call long ago."""
+        if live.flights.get(attempt.index) is not attempt:
+            return
+        logger.warning("attempt %s overran its timeout on %s; giving it up", attempt.id, attempt.node)
+        self._floor.sender.cancel(live, attempt)
+        self._floor.disembark(self._floor.room_of(live), live, attempt)
+        text = (
+            f"it ran longer than {live.work.run_seconds} s, and {attempt.node} does not say that it stopped"
+        )
+        error = decide.system_error(TaskReason.RUN_TIMEOUT, text)
+        begun = attempt.started or attempt.sent
+        self._settle(live, _outcome(attempt, error, begun, self._floor.now() - begun), b"", attempt)
+
+    def _send_again(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
+        try:
+            self._floor.sender.send(room, live, attempt)
+        except PayloadInvalid as error:
+            self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.PAYLOAD_INVALID, str(error)))
+
+
+def _outcome(attempt: Attempt, error: ErrorInfo | None, started: float, duration: float) -> Outcome:
+    return Outcome(
+        attempt.index, error is None, b"", error, attempt.node, attempt.rank, attempt.id, started, duration
+    )

@@ -1,0 +1,108 @@
+"""What all parts of dispatching share: the rooms of the pools, the live tasks, and the small verbs on them.
+
+One event loop, no locks: whatever is done on one event is done before the next, so there are no half-made
+states. The parts build on one another in this order: floor, completion, handout, endings, admission, reunion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from skyward.wire.envelopes import parse_attempt
+from skyward_operator.tasks.ledger import Attempt, Ledger, LiveTask, Trace
+from skyward_operator.tasks.room import Room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from skyward_operator.context import Context
+    from skyward_operator.gateway.blobs import BlobStore
+    from skyward_operator.gateway.logs import LogBook
+    from skyward_operator.tasks.payload import Payloads
+    from skyward_operator.tasks.sender import Sender
+
+type Key = tuple[str, str]
+
+_MANY_TIMERS = 64
+
+
+class Floor:
+    """The shared state of dispatching."""
+
+    def __init__(
+        self,
+        context: Context,
+        ledger: Ledger,
+        sender: Sender,
+        payloads: Payloads,
+        blobs: BlobStore,
+        logs: LogBook,
+    ) -> None:
+        self.context = context
+        self.ledger = ledger
+        self.sender = sender
+        self.payloads = payloads
+        self.blobs = blobs
+        self.logs = logs
+        self.rooms: dict[Key, Room] = {}
+        self.room_of_node: dict[Key, Room] = {}
+        self.started = False
+        self.on_change: Callable[[Room], None] = lambda room: None
+        """Called after a timer has changed something in a room."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.context.clock.now().timestamp()
+
+    def room(self, key: Key) -> Room:
+        """The room of a pool, made when it is first spoken of."""
+        room = self.rooms.get(key)
+        if room is None:
+            room = self.rooms[key] = Room(*key, closed=not self.started)
+        return room
+
+    def room_of(self, live: LiveTask) -> Room:
+        """The room of a task's pool."""
+        return self.room(live.work.pool_key)
+
+    def sweep(self, room: Room) -> None:
+        """Drop a room that nothing refers to any more."""
+        if room.empty:
+            self.rooms.pop((room.namespace, room.name), None)
+
+    def find(self, name: str, node: str) -> tuple[LiveTask | None, Attempt | None]:
+        """The live task of an attempt, and the attempt if it is the one that counts."""
+        try:
+            uid, index, _ = parse_attempt(name)
+        except ValueError:
+            return None, None
+        live = self.ledger.get(uid)
+        attempt = live.flights.get(index) if live is not None else None
+        counts = attempt is not None and (attempt.id, attempt.node) == (name, node)
+        return live, attempt if counts else None
+
+    def disembark(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
+        """The attempt is not on its node any more."""
+        room.scheduler.release(live.work.uid, attempt.index)
+        live.flights.pop(attempt.index, None)
+
+    def trace(self, live: LiveTask, attempt: Attempt, cause: str) -> None:
+        """Remember an attempt that did not return, for people."""
+        begun = attempt.started or attempt.sent
+        live.recent.append(
+            Trace(attempt.index, attempt.number, attempt.node, attempt.rank, begun, self.now(), cause)
+        )
+
+    def later(self, live: LiveTask, delay: float, call: Callable[[], None]) -> None:
+        """Do something for a task after some seconds, unless it ends first."""
+        loop = asyncio.get_running_loop()
+        if len(live.timers) > _MANY_TIMERS:
+            now = loop.time()
+            live.timers[:] = [timer for timer in live.timers if timer.when() > now]
+        live.timers.append(loop.call_later(delay, self._due, live, call))
+
+    def _due(self, live: LiveTask, call: Callable[[], None]) -> None:
+        if not live.completing:
+            call()
+            self.on_change(self.room_of(live))

@@ -1,0 +1,117 @@
+"""From the scheduler's assignments to CALL frames."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from skyward.contract.reasons import TaskPhase, TaskReason
+from skyward.wire.envelopes import attempt_id
+from skyward_operator.gateway.blobs import write_durably
+from skyward_operator.tasks import decide
+from skyward_operator.tasks.decide import End
+from skyward_operator.tasks.ledger import Attempt, LiveTask, Member, write_members
+from skyward_operator.tasks.payload import PayloadInvalid
+
+if TYPE_CHECKING:
+    from skyward_operator.tasks.completion import Completion
+    from skyward_operator.tasks.floor import Floor
+    from skyward_operator.tasks.room import Room
+
+
+class Handout:
+    """Sends what can be sent."""
+
+    def __init__(self, floor: Floor, completion: Completion) -> None:
+        self._floor = floor
+        self._completion = completion
+        floor.on_change = self.hand_out
+
+    def hand_out(self, room: Room) -> None:
+        """Send all calls of a pool that have a slot now."""
+        again = room.open
+        while again and (assignments := room.scheduler.assign()):
+            again = False
+            broadcasts: dict[str, list[Attempt]] = {}
+            for assignment in assignments:
+                live = self._floor.ledger.get(assignment.uid)
+                if live is None:
+                    room.scheduler.release(assignment.uid, assignment.index)
+                    continue
+                attempt = self._board(room, live, assignment.index, assignment.node)
+                if live.work.broadcast and not live.members:
+                    broadcasts.setdefault(assignment.uid, []).append(attempt)
+                elif not self._send(room, live, attempt):
+                    again = True
+            for uid, attempts in broadcasts.items():
+                self._freeze(room, uid, attempts)
+
+    def requeue(self, room: Room, live: LiveTask, index: int) -> None:
+        """A call waits again: one of a broadcast with a queue timeout on its own rank only."""
+        work = live.work
+        if not live.submitted or live.ending is not None:
+            return
+        if live.members and work.queue_seconds is not None:
+            room.scheduler.requeue(work.uid, index, rank=live.members[index].rank)
+        else:
+            room.scheduler.requeue(work.uid, index, rank=work.rank)
+
+    def _board(self, room: Room, live: LiveTask, index: int, node: str) -> Attempt:
+        number = live.numbers.get(index, 0) + 1
+        name = attempt_id(live.work.uid, index, number)
+        attempt = Attempt(name, index, number, node, room.nodes[node].node.rank, self._floor.now())
+        live.flights[index] = attempt
+        return attempt
+
+    def _send(self, room: Room, live: LiveTask, attempt: Attempt) -> bool:
+        """Send an attempt that is on board; False when it got off again and others may have its slot."""
+        end: End | None = None
+        python, node = live.work.python, room.nodes[attempt.node].node
+        if python and node.python and not decide.same_python(python, node.python):
+            end = decide.python_mismatch(python, node.python, f"node {node.name}")
+        else:
+            try:
+                if self._floor.sender.send(room, live, attempt):
+                    live.numbers[attempt.index] = attempt.number
+                    live.attempts += 1
+                    live.last_node = attempt.node
+                    live.started = live.started or attempt.sent
+                    return True
+            except PayloadInvalid as error:
+                end = End(TaskPhase.FAILED, TaskReason.PAYLOAD_INVALID, str(error))
+        self._floor.disembark(room, live, attempt)
+        if end is not None:
+            self._completion.stop(live, end)
+        else:
+            # No link for the moment: the node takes part again when it answers.
+            room.scheduler.pause_node(attempt.node)
+            self.requeue(room, live, attempt.index)
+        return False
+
+    def _freeze(self, room: Room, uid: str, attempts: list[Attempt]) -> None:
+        """A broadcast begins: its members are durable before the first of them hears of it."""
+        live = self._floor.ledger.get(uid)
+        if live is None:
+            return
+        nodes = [room.nodes[attempt.node].node for attempt in attempts]
+        live.members = tuple(Member(node.name, node.rank, node.address) for node in nodes)
+        live.total = len(live.members)
+        job = self._send_frozen(room, live, attempts)
+        self._floor.context.supervisor.spawn(f"broadcast {live.work.name}", job)
+
+    async def _send_frozen(self, room: Room, live: LiveTask, attempts: list[Attempt]) -> None:
+        path = self._floor.blobs.members(live.work.namespace, live.work.uid)
+        try:
+            await asyncio.to_thread(write_durably, path, write_members(live.members))
+        except OSError as error:
+            text = f"the members of the broadcast cannot be stored: {error.strerror or error}"
+            self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.INTERNAL_ERROR, text))
+        for attempt in attempts:
+            if live.flights.get(attempt.index) is not attempt:
+                continue  # its node was lost meanwhile
+            if live.ending is None:
+                self._send(room, live, attempt)
+            else:
+                self._floor.disembark(room, live, attempt)
+        self._completion.complete_if_done(live)
+        self.hand_out(room)

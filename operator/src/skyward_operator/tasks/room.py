@@ -1,0 +1,97 @@
+"""One pool as its tasks see it: the nodes that answer, the scheduler over their slots, and the gate.
+
+The gate stays shut after a start of the operator until every node that the API server calls ready was heard
+of, or given up: what those nodes hold must be known before anything is handed out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skyward_operator.tasks.decide import PoolView
+from skyward_operator.tasks.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skyward_operator.nodes.fleet import ReadyNode
+    from skyward_operator.tasks.ledger import LiveTask
+
+
+@dataclass(slots=True, eq=False)
+class KnownNode:
+    """A node that answered, and which functions its agent was sent."""
+
+    node: ReadyNode
+    functions: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """The tasks and nodes of one pool, which may not exist (yet)."""
+
+    namespace: str
+    name: str
+    view: PoolView | None = None
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    nodes: dict[str, KnownNode] = field(default_factory=dict)
+    awaited: set[str] = field(default_factory=set)
+    tasks: dict[str, LiveTask] = field(default_factory=dict)
+    closed: bool = True
+    """Nothing is handed out before the operator has caught up."""
+    _layout: tuple[dict[str, int], list[dict[str, Any]]] | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether calls may be handed out."""
+        return not self.closed and not self.awaited
+
+    def layout(self) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """The dense place of each node that answers, and all of them as peers; until the nodes change."""
+        if self._layout is None:
+            nodes = sorted((known.node for known in self.nodes.values()), key=lambda node: node.rank)
+            places = {node.name: place for place, node in enumerate(nodes)}
+            self._layout = places, peers_of([node.address for node in nodes])
+        return self._layout
+
+    def join(self, node: ReadyNode) -> None:
+        """A node answers (again): its agent is not known to have any function."""
+        self.nodes[node.name] = KnownNode(node)
+        self._layout = None
+
+    def leave(self, name: str) -> None:
+        """A node is gone."""
+        self.nodes.pop(name, None)
+        self._layout = None
+
+    @property
+    def empty(self) -> bool:
+        """Nothing refers to this pool any more."""
+        return self.view is None and not self.tasks and not self.nodes
+
+
+def peers_of(addresses: list[str]) -> list[dict[str, Any]]:
+    """Addresses as the peers that a call sees, in dense order."""
+    return [{"node": place, "private_ip": address} for place, address in enumerate(addresses)]
+
+
+def read_pool(pool: Mapping[str, Any]) -> PoolView:
+    """What tasks need of a ComputePool object."""
+    metadata, spec, status = pool["metadata"], pool["spec"], pool.get("status") or {}
+    nodes = spec.get("nodes") or {}
+    desired: int = nodes.get("desired", 1)
+    minimum: int | None = nodes.get("min")
+    return PoolView(
+        name=metadata["name"],
+        deleting="deletionTimestamp" in metadata,
+        suspended=bool(spec.get("suspend")),
+        python=(spec.get("image") or {}).get("python"),
+        desired=max(desired, status.get("desiredNodes") or 0),
+        minimum=desired if minimum is None else minimum,
+        ceiling=max(1, nodes.get("max") or desired),
+        buffer=(spec.get("worker") or {}).get("buffer", 0),
+        phase=status.get("phase") or "",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+    )

@@ -1,0 +1,407 @@
+"""Which call goes to which node of one pool, next.
+
+Pure: no clock, no I/O, no objects of Kubernetes. Whoever owns it reports what happened (a node came, a
+call ended) and then asks `assign()` for what to send. Nothing here looks at every task or every call:
+an assignment costs a heap operation, whatever the backlog.
+
+The rules:
+
+- A node never holds more than its slots, except for maps: those may have `buffer` more calls per slot
+  waiting on the node, which hides the latency of the link.
+- A higher priority goes first. Within one priority the tasks take turns, one call each, so that a single
+  call never waits for the whole of a large map before it.
+- A broadcast (gang) starts everywhere at once or not at all: while its turn has come and some node is
+  still busy, freed slots stay free for it. Two broadcasts therefore never wait for each other.
+- A call is in exactly one place: waiting, in flight, or out (ended, or kept by the owner for a later
+  retry).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Send call `index` of job `uid` to `node`."""
+
+    uid: str
+    index: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A call that was in flight on a node that is gone."""
+
+    uid: str
+    index: int
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What the scheduler knows of one task. `pending` are the indexes still to hand out, in order; of a
+    broadcast it is one token, for the start of all its calls. `in_flight` are calls on nodes already."""
+
+    uid: str
+    pending: Iterable[int]
+    priority: int = 0
+    rank: int | None = None
+    gang: bool = False
+    parallelism: int | None = None
+    buffer: int = 0
+    in_flight: int = 0
+
+
+class _Lane:
+    """One job's waiting calls in one queue. It takes its turn, then goes to the end of the queue."""
+
+    __slots__ = ("_ahead", "_fresh", "_retries", "closed", "job", "queued", "stamp")
+
+    def __init__(self, job: Job, pending: Iterable[int]) -> None:
+        self.job = job
+        self.stamp = 0
+        self.queued = False
+        self.closed = False
+        self._fresh: Iterator[int] = iter(pending)
+        self._ahead: int | None = next(self._fresh, None)
+        self._retries: deque[int] = deque()
+
+    def __bool__(self) -> bool:
+        return self._ahead is not None or bool(self._retries)
+
+    def put_back(self, index: int) -> None:
+        self._retries.append(index)
+
+    def take(self) -> int:
+        if self._retries:
+            return self._retries.popleft()
+        index, self._ahead = self._ahead, next(self._fresh, None)
+        if index is None:
+            raise LookupError("nothing is left in this lane")
+        return index
+
+
+class _Queue:
+    """Lanes by priority, each priority in order of arrival."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self) -> None:
+        self._levels: dict[int, deque[_Lane]] = {}
+
+    def push(self, lane: _Lane, stamp: int, *, front: bool = False) -> None:
+        level = self._levels.setdefault(lane.job.priority, deque())
+        lane.stamp, lane.queued = stamp, True
+        (level.appendleft if front else level.append)(lane)
+
+    def head(self) -> _Lane | None:
+        for priority in sorted(self._levels, reverse=True):
+            level = self._levels[priority]
+            while level:
+                if not level[0].closed and level[0]:
+                    return level[0]
+                level.popleft().queued = False
+            del self._levels[priority]
+        return None
+
+    def pop(self, lane: _Lane) -> None:
+        """Take out a lane that is the head."""
+        self._levels[lane.job.priority].popleft().queued = False
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    name: str
+    rank: int
+    slots: int
+    open: bool = True
+    version: int = 0
+    flights: set[tuple[str, int]] = field(default_factory=set)
+
+    @property
+    def full(self) -> bool:
+        return len(self.flights) >= self.slots
+
+    @property
+    def busy(self) -> int:
+        return min(self.slots, len(self.flights))
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How busy a pool is: for people and for scaling."""
+
+    nodes: int
+    slots: int
+    busy: int
+    jobs: int
+
+
+class Scheduler:
+    """The ready slots and the waiting calls of one pool. `quorum`: nodes that a broadcast needs at least."""
+
+    def __init__(self, quorum: int = 1) -> None:
+        self.quorum = quorum
+        self._nodes: dict[str, _Node] = {}
+        self._ranks: dict[int, _Node] = {}
+        self._load: list[tuple[float, int, int, _Node]] = []
+        self._full = 0
+        self._open = 0
+        self._slots = 0
+        self._busy = 0
+        self._jobs: dict[str, _Lane] = {}
+        self._side_lanes: dict[str, list[_Lane]] = {}
+        self._flights: dict[tuple[str, int], _Node] = {}
+        self._any = _Queue()
+        self._pinned: dict[int, _Queue] = {}
+        self._gangs = _Queue()
+        self._clock = 0
+
+    # What happened
+
+    def add_node(self, name: str, rank: int, slots: int) -> None:
+        """A node takes calls from now on; again for one that is known: its slots may have changed."""
+        known = self._nodes.get(name)
+        if known is None:
+            node = self._nodes[name] = _Node(name, rank, slots, open=False)
+        else:
+            node = known
+            self._close(node)
+            node.slots = slots
+        self._ranks[rank] = node
+        node.open = True
+        self._open += 1
+        self._full += node.full
+        self._slots += node.slots
+        self._busy += node.busy
+        self._weigh(node)
+
+    def pause_node(self, name: str) -> None:
+        """No further calls for this node; what is in flight there stays in flight."""
+        if (node := self._nodes.get(name)) is not None:
+            self._close(node)
+
+    def remove_node(self, name: str) -> list[Flight]:
+        """The node is gone; returns the calls that went with it. The owner decides what becomes of them."""
+        node = self._nodes.pop(name, None)
+        if node is None:
+            return []
+        self._close(node)
+        if self._ranks.get(node.rank) is node:
+            del self._ranks[node.rank]
+        lost = sorted(node.flights)
+        for uid, index in lost:
+            del self._flights[uid, index]
+            self._landed(uid)
+        node.flights.clear()
+        return [Flight(uid, index) for uid, index in lost]
+
+    def submit(self, job: Job) -> None:
+        """A job joins the queue. Raises ValueError when it is there already."""
+        if job.uid in self._jobs:
+            raise ValueError(f"job {job.uid} was submitted twice")
+        lane = self._jobs[job.uid] = _Lane(job, job.pending)
+        self._enqueue(lane)
+
+    def forget(self, uid: str) -> None:
+        """No further calls of this job. What is in flight keeps its slot until it is released."""
+        lane = self._jobs.pop(uid, None)
+        if lane is not None:
+            for each in (lane, *self._side_lanes.pop(uid, ())):
+                each.closed = True
+
+    def withdraw(self, uid: str) -> list[Assignment]:
+        """Forget a job; returns what is in flight. Looks at every flight of the pool: for cancelling."""
+        self.forget(uid)
+        return [Assignment(uid, i, node.name) for (u, i), node in self._flights.items() if u == uid]
+
+    def adopt(self, uid: str, index: int, node: str) -> None:
+        """A call that is already in flight on a node, found there after a restart."""
+        self._fly(uid, index, self._nodes[node])
+
+    def release(self, uid: str, index: int) -> bool:
+        """The call is no longer on its node; False when it was not known to be."""
+        node = self._flights.pop((uid, index), None)
+        if node is None:
+            return False
+        was_full, was_busy = node.full, node.busy
+        node.flights.discard((uid, index))
+        if node.open:
+            self._full -= was_full - node.full
+            self._busy -= was_busy - node.busy
+            self._weigh(node)
+        self._landed(uid)
+        return True
+
+    def requeue(self, uid: str, index: int, *, rank: int | None = None) -> None:
+        """A call waits again, before the job's other calls; on that rank only, if one is given."""
+        lane = self._jobs.get(uid)
+        if lane is None:
+            return
+        job = lane.job
+        if rank is None and not job.gang:
+            lane.put_back(index)
+            self._enqueue(lane)
+            return
+        side = _Lane(job, (index,))
+        self._side_lanes.setdefault(uid, []).append(side)
+        queue = self._any if rank is None else self._pinned.setdefault(rank, _Queue())
+        queue.push(side, 0, front=True)
+
+    def tune(self, uid: str, buffer: int) -> None:
+        """How many calls per slot of this job may wait on a node."""
+        if (lane := self._jobs.get(uid)) is not None:
+            lane.job.buffer = buffer
+
+    # What to do
+
+    def assign(self) -> list[Assignment]:
+        """Everything that can be sent now. Each of them counts as in flight from this moment."""
+        assignments: list[Assignment] = []
+        while step := self._step():
+            assignments.extend(step)
+        return assignments
+
+    def node_of(self, uid: str, index: int) -> str | None:
+        """Where a call is in flight."""
+        node = self._flights.get((uid, index))
+        return node.name if node else None
+
+    def in_flight(self, node: str) -> list[tuple[str, int]]:
+        """The calls in flight on a node."""
+        found = self._nodes.get(node)
+        return sorted(found.flights) if found else []
+
+    def has_rank(self, rank: int) -> bool:
+        """Whether a node of this rank takes calls."""
+        node = self._ranks.get(rank)
+        return node is not None and node.open
+
+    def members(self) -> list[str]:
+        """The nodes that take calls, by rank: what a broadcast that starts now would freeze."""
+        return [node.name for node in sorted(self._nodes.values(), key=lambda n: n.rank) if node.open]
+
+    def occupancy(self) -> Occupancy:
+        """How busy the pool is."""
+        return Occupancy(self._open, self._slots, self._busy, len(self._jobs))
+
+    # How
+
+    def _step(self) -> list[Assignment]:
+        best: tuple[tuple[int, int], _Queue, _Lane, _Node | None] | None = None
+        gang = self._gangs.head() if 0 < self.quorum <= self._open else None
+        if gang is not None:
+            best = (_turn(gang), self._gangs, gang, None)
+        lane = self._any.head()
+        if lane is not None and (best is None or _turn(lane) < best[0]):
+            node = self._least_loaded()
+            if node is not None and _has_room(node, lane.job):
+                best = (_turn(lane), self._any, lane, node)
+        for rank in list(self._pinned):
+            lane = self._pinned[rank].head()
+            if lane is None:
+                del self._pinned[rank]
+                continue
+            node = self._ranks.get(rank)
+            if node is None or not node.open or not _has_room(node, lane.job):
+                continue
+            if best is None or _turn(lane) < best[0]:
+                best = (_turn(lane), self._pinned[rank], lane, node)
+        if best is None:
+            return []
+        _, queue, lane, node = best
+        return self._start_gang(lane) if node is None else [self._hand_out(queue, lane, node)]
+
+    def _hand_out(self, queue: _Queue, lane: _Lane, node: _Node) -> Assignment:
+        queue.pop(lane)
+        index = lane.take()
+        self._fly(lane.job.uid, index, node)
+        if lane is self._jobs.get(lane.job.uid):
+            self._enqueue(lane)
+        else:
+            self._side_lanes[lane.job.uid].remove(lane)
+        return Assignment(lane.job.uid, index, node.name)
+
+    def _start_gang(self, lane: _Lane) -> list[Assignment]:
+        if self._full:
+            return []
+        self._gangs.pop(lane)
+        lane.take()
+        assignments = []
+        for index, name in enumerate(self.members()):
+            self._fly(lane.job.uid, index, self._nodes[name])
+            assignments.append(Assignment(lane.job.uid, index, name))
+        return assignments
+
+    def _enqueue(self, lane: _Lane) -> None:
+        job = lane.job
+        if lane.queued or not lane or (job.parallelism is not None and job.in_flight >= job.parallelism):
+            return
+        self._clock += 1
+        if job.gang:
+            self._gangs.push(lane, self._clock)
+        elif job.rank is not None:
+            self._pinned.setdefault(job.rank, _Queue()).push(lane, self._clock)
+        else:
+            self._any.push(lane, self._clock)
+
+    def _fly(self, uid: str, index: int, node: _Node) -> None:
+        if (uid, index) in self._flights:
+            raise ValueError(f"call {index} of {uid} is in flight already")
+        was_full, was_busy = node.full, node.busy
+        node.flights.add((uid, index))
+        self._flights[uid, index] = node
+        if node.open:
+            self._full += node.full - was_full
+            self._busy += node.busy - was_busy
+            self._weigh(node)
+        if (lane := self._jobs.get(uid)) is not None:
+            lane.job.in_flight += 1
+
+    def _landed(self, uid: str) -> None:
+        if (lane := self._jobs.get(uid)) is not None:
+            lane.job.in_flight -= 1
+            self._enqueue(lane)
+
+    def _close(self, node: _Node) -> None:
+        if node.open:
+            node.open = False
+            node.version += 1
+            self._open -= 1
+            self._full -= node.full
+            self._slots -= node.slots
+            self._busy -= node.busy
+
+    def _weigh(self, node: _Node) -> None:
+        """Note a node's new load. Older notes stay in the heap until they surface and are dropped."""
+        node.version += 1
+        self._clock += 1
+        entry = (len(node.flights) / node.slots, self._clock, node.version, node)
+        heapq.heappush(self._load, entry)
+        if len(self._load) > 64 + 4 * len(self._nodes):
+            self._load = [e for e in self._load if e[3].open and e[3].version == e[2]]
+            heapq.heapify(self._load)
+
+    def _least_loaded(self) -> _Node | None:
+        while self._load:
+            _, _, version, node = self._load[0]
+            if node.open and node.version == version:
+                return node
+            heapq.heappop(self._load)
+        return None
+
+
+def _turn(lane: _Lane) -> tuple[int, int]:
+    """Lower goes first."""
+    return (-lane.job.priority, lane.stamp)
+
+
+def _has_room(node: _Node, job: Job) -> bool:
+    return len(node.flights) < node.slots * (1 + job.buffer)

@@ -1,0 +1,122 @@
+"""Calls as frames: builds the header of a CALL and puts it on the node's link."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from skyward.wire.digest import digest
+from skyward_operator.tasks.payload import INLINE_ARGUMENTS, CallPayload, Payloads, chunks
+from skyward_operator.tasks.room import peers_of
+
+if TYPE_CHECKING:
+    from skyward_operator.engine.supervisor import Supervisor
+    from skyward_operator.nodes.fleet import Fleet, Link
+    from skyward_operator.tasks.ledger import Attempt, LiveTask
+    from skyward_operator.tasks.room import Room
+
+_FIRST_PORT: Final = 29500
+_PORTS: Final = 2000
+
+
+class Sender:
+    """Sends calls to nodes. It never waits: bytes that take time go ahead in a job of their own."""
+
+    def __init__(self, fleet: Fleet, payloads: Payloads, supervisor: Supervisor) -> None:
+        self._fleet = fleet
+        self._payloads = payloads
+        self._supervisor = supervisor
+
+    def send(self, room: Room, live: LiveTask, attempt: Attempt) -> bool:
+        """Send an attempt; False when its node has no link now. Raises PayloadInvalid."""
+        link = self._fleet.link(room.namespace, attempt.node)
+        known = room.nodes.get(attempt.node)
+        if link is None or known is None:
+            return False
+        payload = self._payloads.call(live.work, attempt.index)
+        header = _header(room, live, attempt, payload)
+        if (
+            payload.function is not None
+            and payload.digest is not None
+            and payload.digest not in known.functions
+        ):
+            link.ensure_function(payload.digest, bytes(payload.function))
+            known.functions.add(payload.digest)
+        arguments = payload.arguments
+        if arguments is None:
+            link.send_call(header, None)
+        elif len(arguments) <= INLINE_ARGUMENTS:
+            link.send_call(header, bytes(arguments))
+        else:
+            job = self._send_large(live, attempt, link, header, arguments)
+            self._supervisor.spawn(f"arguments of {attempt.id}", job)
+        return True
+
+    def cancel(self, live: LiveTask, attempt: Attempt) -> None:
+        """Ask for the end of an attempt."""
+        link = self._fleet.link(live.work.namespace, attempt.node)
+        if link is not None:
+            link.cancel(attempt.id, live.work.grace_seconds)
+
+    def cancel_stray(self, namespace: str, node: str, attempt: str) -> None:
+        """End an attempt that nobody waits for any more."""
+        link = self._fleet.link(namespace, node)
+        if link is not None:
+            link.cancel(attempt, 0.0)
+
+    def acknowledge(self, namespace: str, node: str, attempts: list[str]) -> None:
+        """Let the agent forget results. Without a link they come again and are acknowledged then."""
+        link = self._fleet.link(namespace, node)
+        if link is not None:
+            link.ack(attempts)
+
+    async def _send_large(
+        self, live: LiveTask, attempt: Attempt, link: Link, header: dict[str, Any], arguments: memoryview
+    ) -> None:
+        name = await asyncio.to_thread(digest, arguments)
+        if live.flights.get(attempt.index) is not attempt or live.ending is not None:
+            return
+        link.send_blob(name, chunks(arguments), len(arguments))
+        link.send_call(header | {"args": name}, None)
+
+
+def _header(room: Room, live: LiveTask, attempt: Attempt, payload: CallPayload) -> dict[str, Any]:
+    work = live.work
+    header: dict[str, Any] = {
+        "attempt": attempt.id,
+        "task": f"{work.namespace}/{work.name}",
+        "index": attempt.index,
+        "number": attempt.number,
+        "function": payload.digest,
+        "context": _context(room, live, attempt),
+        "timeout": float(work.run_seconds) if work.run_seconds else None,
+        "grace": float(work.grace_seconds),
+    }
+    if payload.entry is not None:
+        header["entry"] = payload.entry
+    return header
+
+
+def _context(room: Room, live: LiveTask, attempt: Attempt) -> dict[str, Any]:
+    """The call's place among the nodes, frozen now. In a broadcast it is the place in the frozen set, which
+    a retry keeps even on another node."""
+    if live.members:
+        place, peers = attempt.index, peers_of([member.address for member in live.members])
+        port = _FIRST_PORT + zlib.crc32(live.work.uid.encode()) % _PORTS
+    else:
+        places, peers = room.layout()
+        place, port = places.get(attempt.node, 0), _FIRST_PORT
+    return {
+        "node": place,
+        "total_nodes": len(peers),
+        "rank": attempt.rank,
+        "workers_per_node": room.nodes[attempt.node].node.slots,
+        "pool": room.name,
+        "namespace": room.namespace,
+        "id": attempt.node,
+        "peers": peers,
+        "head_addr": peers[0]["private_ip"] if peers else "",
+        "head_port": port,
+        "job_id": live.work.uid,
+    }

@@ -1,0 +1,98 @@
+"""Puts the parts of this package together."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skyward_operator.gateway.blobs import BlobStore
+from skyward_operator.gateway.logs import LogBook
+from skyward_operator.tasks.dispatch import Dispatcher
+from skyward_operator.tasks.expiry import Expiry
+from skyward_operator.tasks.files import Files
+from skyward_operator.tasks.floor import Floor
+from skyward_operator.tasks.ledger import Ledger
+from skyward_operator.tasks.payload import Payloads
+from skyward_operator.tasks.record import Pace
+from skyward_operator.tasks.sender import Sender
+from skyward_operator.tasks.watch import Watch
+
+if TYPE_CHECKING:
+    from skyward_operator.context import Context
+    from skyward_operator.nodes.fleet import Fleet, NodeListener
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a pool has to do, in calls."""
+
+    queued: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayBackend:
+    """What the gateway needs of the tasks."""
+
+    blobs: BlobStore
+    logs: LogBook
+    ledger: Ledger
+    dispatcher: Dispatcher
+
+    def payload_arrived(self, uid: str) -> None:
+        """A task's payload is complete and verified."""
+        if (live := self.ledger.get(uid)) is not None:
+            self.dispatcher.payload_arrived(live)
+
+    def is_live(self, uid: str) -> bool:
+        """Whether more output of this task may come."""
+        return self.ledger.get(uid) is not None
+
+
+class Tasks:
+    """All tasks of the operator. `run` works until it is cancelled."""
+
+    def __init__(self, context: Context, fleet: Fleet, pace: Pace) -> None:
+        root = context.settings.data_dir
+        blobs = BlobStore(root / "blobs")
+        logs = LogBook(BlobStore(root / "output"))
+        payloads = Payloads(blobs)
+        ledger = Ledger()
+        files = Files(context, blobs, logs)
+        self._fleet = fleet
+        self._logs = logs
+        self._floor = Floor(
+            context, ledger, Sender(fleet, payloads, context.supervisor), payloads, blobs, logs
+        )
+        self._dispatcher = Dispatcher(self._floor, pace, files.drop)
+        self._expiry = Expiry(context)
+        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files)
+        self.gateway_backend = GatewayBackend(blobs, logs, ledger, self._dispatcher)
+
+    @property
+    def listener(self) -> NodeListener:
+        """Who wants to hear of nodes. `run` registers it at the fleet itself, once it has caught up."""
+        return self._dispatcher
+
+    def demand(self, namespace: str, pool: str) -> Workload:
+        """The calls that a pool has before it: for scaling."""
+        room = self._floor.rooms.get((namespace, pool))
+        tasks = list(room.tasks.values()) if room is not None else []
+        return Workload(
+            queued=sum(live.waiting_calls() for live in tasks if not live.work.suspend),
+            running=sum(len(live.flights) for live in tasks),
+        )
+
+    async def run(self) -> None:
+        """Catch up with what is, then work until cancelled."""
+        await self._watch.catch_up(self._fleet)
+        try:
+            await self._expiry.run()
+        finally:
+            await asyncio.shield(self._logs.flush())
+
+
+def build(context: Context, fleet: Fleet, *, pace: Pace | None = None) -> Tasks:
+    """The tasks of one operator."""
+    return Tasks(context, fleet, pace or Pace())
