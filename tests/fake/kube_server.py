@@ -67,6 +67,7 @@ class FakeKube:
         self.version = 100
         self.server = ""
         self.bookmark_seconds = 0.2
+        self.bookmarks = 0
         self.silent_watches = False
         """Watches accept, stay open, and tell nothing: as behind a load balancer that forgot them."""
         self.deaf_watches = False
@@ -268,6 +269,7 @@ class FakeKube:
             except TimeoutError:
                 metadata = {"resourceVersion": str(self.version)}
                 event = {"type": "BOOKMARK", "object": {"metadata": metadata}}
+                self.bookmarks += 1
             if event is None:
                 return
             if self.silent_watches or (self.deaf_watches and event["type"] not in ("BOOKMARK", "ERROR")):

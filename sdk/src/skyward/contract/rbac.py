@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from skyward.contract.names import GROUP, LEASE_NAME, NODE, POOL, TASK
+from skyward.contract.names import GROUP, KINDS, LEASE_NAME, NODE, POOL, TASK
 
 type Rule = dict[str, list[str]]
 
@@ -34,6 +34,8 @@ OPERATOR_RULES: list[Rule] = [
     # a create cannot be limited by name
     _rule("coordination.k8s.io", ["leases"], ["create"]),
     _rule("coordination.k8s.io", ["leases"], ["get", "update", "patch"], [LEASE_NAME]),
+    # the schema version is compared before anything is written
+    _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get"], [kind.crd_name for kind in KINDS]),
     # credentials are read by name; key pairs of pools are made and removed
     _rule("", ["secrets"], ["get", "create", "patch", "delete"]),
 ]
