@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -174,7 +172,8 @@ class AgentProcess:
                 self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
             )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        with self.process.stdout as pipe:
+            line = pipe.readline()
         assert line, self.log
         assert json.loads(line)["state"] == "listening"
         return self
@@ -199,8 +198,6 @@ class AgentProcess:
 
     def _wait(self) -> None:
         self.process.wait(timeout=PATIENCE)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
     def connect(self, epoch: int = 1, name: str = "test", *, hello: bool = True) -> Operator:
         return Operator(self.socket, epoch, name, hello=hello)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fake.agent_process import AgentProcess, Operator, running_agent, wait_until
 
-from fake.agent_process import AgentProcess, Operator, running_agent, wait_until
 from skyward.wire.codec import dumps
 from skyward.wire.frames import FrameKind
 from skyward.wire.raised import loads_error

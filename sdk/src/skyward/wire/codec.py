@@ -69,8 +69,6 @@ def dumps_parts(obj: Any) -> list[BytesLike]:
     buffers: list[pickle.PickleBuffer] = []
     try:
         stream = _pickle(obj, buffers)
-    except RecursionError as error:
-        raise NotPicklable(f"{blame(obj, _can_pickle)}: nested too deeply to be pickled") from error
     except Exception as error:
         raise NotPicklable(f"{blame(obj, _can_pickle)} cannot be pickled: {error}") from error
     if not buffers and len(stream) < _OUT_OF_BAND:
