@@ -452,7 +452,7 @@ TASKS = [
     Refused(
         "too many calls", calls(count=1_000_001, package="AAAA"), "spec.calls.count", "or equal to 1000000"
     ),
-    Refused("package that is no base64", calls(package="??!?"), "spec.calls.package", "must be of type byte"),
+    Refused("package that is no base64", calls(package="pickle"), "spec.calls.package", "must be base64"),
     Refused(
         "large package inline",
         calls(package="A" * 87_388),

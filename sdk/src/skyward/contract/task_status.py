@@ -33,8 +33,8 @@ class CallCounts(Observed):
 class TaskResult(Observed):
     """What the calls returned."""
 
-    package: Annotated[str, Field(max_length=INLINE_LIMIT, json_schema_extra={"format": "byte"})] | None = (
-        Field(None, description="Outcomes of all calls in base64, when they fit into 64 KiB.")
+    package: Annotated[str, Field(max_length=INLINE_LIMIT)] | None = Field(
+        None, description="Outcomes of all calls in base64, when they fit into 64 KiB."
     )
     blob: Blob | None = Field(
         None, description="Outcomes of all calls when they are larger: the gateway has these bytes."
