@@ -1,9 +1,9 @@
-"""Find good settings for a classifier of handwritten digits, then train it on shards of the data and let them vote.
+"""Find good settings for a classifier of handwritten digits, train it on shards of the data, let them vote.
 
     python examples/digits.py
 
-Needs nothing but `pip install skyward`: the machines are made on this computer, and scikit-learn is installed on
-them, not here. With another provider (`sky.AWS()`, …) nothing else in this file changes.
+Needs nothing but `pip install skyward`: the machines are made on this computer, and scikit-learn is
+installed on them, not here. With another provider (`sky.AWS()`, …) nothing else in this file changes.
 """
 
 import itertools

@@ -74,8 +74,14 @@ class PendingFunction[T]:
         """`pending @ pool`: run on every node; one result per node, in the order of their index."""
         return resolve(target).broadcast(self)
 
-    def __and__[U](self, other: "PendingFunction[U]") -> "PendingFunctionGroup[T, U]":
+    @overload
+    def __and__[U](self, other: "PendingFunction[U]") -> "PendingFunctionGroup[T, U]": ...
+    @overload
+    def __and__[*Us](self, other: "PendingFunctionGroup[*Us]") -> "PendingFunctionGroup[T, *Us]": ...
+    def __and__(self, other: Any) -> Any:
         """`a() & b()`: a group that runs in parallel."""
+        if isinstance(other, PendingFunctionGroup):
+            return PendingFunctionGroup((self, *other.members))
         return PendingFunctionGroup((self, checked_member(other)))
 
     def __rand__(self, other: object) -> NoReturn:
@@ -107,14 +113,19 @@ class PendingFunctionGroup[*Ts]:
 
     __array_ufunc__ = None
 
-    def __and__[U](self, other: "PendingFunction[U]") -> "PendingFunctionGroup[*Ts, U]":
-        """One more call in the group."""
+    @overload
+    def __and__[U](self, other: "PendingFunction[U]") -> "PendingFunctionGroup[*Ts, U]": ...
+    @overload
+    def __and__(self, other: "PendingFunctionGroup[*tuple[Any, ...]]") -> "_AnyGroup": ...
+    def __and__(self, other: Any) -> Any:
+        """One more call in the group, or those of another group."""
         if isinstance(other, PendingFunctionGroup):
             return PendingFunctionGroup((*self.members, *other.members))
         return PendingFunctionGroup((*self.members, checked_member(other)))
 
-    def __rand__(self, other: object) -> "PendingFunctionGroup[*tuple[Any, ...]]":
-        return PendingFunctionGroup((checked_member(other), *self.members))
+    def __rand__(self, other: object) -> NoReturn:
+        checked_member(other)
+        raise AssertionError("a pending function on the left handles & itself")
 
     def __rshift__(self, target: "Target") -> tuple[*Ts]:
         """`(a() & b()) >> pool`: run all in parallel and return their results in order."""
@@ -136,6 +147,9 @@ class PendingFunctionGroup[*Ts]:
 
     def __len__(self) -> int:
         return len(self.members)
+
+
+type _AnyGroup = PendingFunctionGroup[*tuple[Any, ...]]
 
 
 class Function[**P, T]:

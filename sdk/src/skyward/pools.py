@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, overload
 
 from skyward import lifecycle
 from skyward.contract.names import POOL
@@ -145,10 +145,14 @@ class Pool:
         futures = [self.run_async(member) for member in group.members]
         return _in_order(futures) if group.ordered else _as_finished(futures)
 
-    def map[T, R](self, fn: Callable[[T], R] | Function[[T], R], items: Iterable[T]) -> list[R]:
+    @overload
+    def map[T, R](self, fn: Function[[T], R], items: Iterable[T]) -> list[R]: ...
+    @overload
+    def map[T, R](self, fn: Callable[[T], R], items: Iterable[T]) -> list[R]: ...
+    def map(self, fn: Any, items: Iterable[Any]) -> list[Any]:
         """Call `fn` once for each item, as one task, and return the results in the order of the items."""
         described = fn if isinstance(fn, Function) else function(fn)
-        members = [described(item) for item in items]
+        members: list[PendingFunction[Any]] = [described(item) for item in items]
         if not members:
             return []
         return self._wait(self._submit(members, _call(members[0]), len(members)))
