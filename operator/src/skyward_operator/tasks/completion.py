@@ -1,4 +1,4 @@
-"""How a task ends: no further call, what runs is stopped, one write, and then its results are acknowledged."""
+"""How a task ends: no further call, what runs is stopped, one write, then its results are acknowledged."""
 
 from __future__ import annotations
 

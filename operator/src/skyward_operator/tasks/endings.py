@@ -40,7 +40,7 @@ class Endings:
         self._handout = handout
 
     def started(self, live: LiveTask, attempt: Attempt, time: float) -> None:
-        """The call left the agent's queue: its run timeout counts from here, there and (with a margin) here."""
+        """The call left the agent's queue: its run timeout counts from here, there and with a margin here."""
         attempt.started = time
         live.started = min(live.started or time, time)
         if live.work.run_seconds:

@@ -29,7 +29,7 @@ class Handout:
 
     def hand_out(self, room: Room) -> None:
         """Send all calls of a pool that have a slot now."""
-        again = room.open
+        again = room.open and self._floor.context.leadership.is_leader
         while again and (assignments := room.scheduler.assign()):
             again = False
             broadcasts: dict[str, list[Attempt]] = {}

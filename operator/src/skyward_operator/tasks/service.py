@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skyward_operator.gateway.blobs import BlobStore
 from skyward_operator.gateway.logs import LogBook
+from skyward_operator.tasks.backlog import Backlog
 from skyward_operator.tasks.dispatch import Dispatcher
 from skyward_operator.tasks.expiry import Expiry
 from skyward_operator.tasks.files import Files
@@ -60,20 +61,20 @@ class Tasks:
         payloads = Payloads(blobs)
         ledger = Ledger()
         files = Files(context, blobs, logs)
-        self._fleet = fleet
         self._logs = logs
         self._floor = Floor(
             context, ledger, Sender(fleet, payloads, context.supervisor), payloads, blobs, logs
         )
         self._dispatcher = Dispatcher(self._floor, pace, files.drop)
         self._expiry = Expiry(context)
-        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files)
+        backlog = Backlog(self._dispatcher)
+        self._files = files
+        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files, backlog)
+        self.listener: NodeListener = backlog
+        """Who wants to hear of nodes, from the beginning."""
+        self.caught_up = asyncio.Event()
+        """Set once calls may be handed out."""
         self.gateway_backend = GatewayBackend(blobs, logs, ledger, self._dispatcher)
-
-    @property
-    def listener(self) -> NodeListener:
-        """Who wants to hear of nodes. `run` registers it at the fleet itself, once it has caught up."""
-        return self._dispatcher
 
     def demand(self, namespace: str, pool: str) -> Workload:
         """The calls that a pool has before it: for scaling."""
@@ -86,7 +87,10 @@ class Tasks:
 
     async def run(self) -> None:
         """Catch up with what is, then work until cancelled."""
-        await self._watch.catch_up(self._fleet)
+        if not self.caught_up.is_set():
+            await self._watch.catch_up()
+            self.caught_up.set()
+            await self._files.sweep()
         try:
             await self._expiry.run()
         finally:

@@ -21,7 +21,7 @@ from skyward_operator.tasks.work import Work, epoch, is_final, read_work
 
 if TYPE_CHECKING:
     from skyward_operator.context import Context
-    from skyward_operator.nodes.fleet import Fleet
+    from skyward_operator.tasks.backlog import Backlog
     from skyward_operator.tasks.dispatch import Dispatcher
     from skyward_operator.tasks.expiry import Expiry
     from skyward_operator.tasks.files import Files
@@ -41,16 +41,18 @@ class Watch:
         dispatcher: Dispatcher,
         expiry: Expiry,
         files: Files,
+        backlog: Backlog,
     ) -> None:
         self._context = context
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._expiry = expiry
         self._files = files
+        self._backlog = backlog
         self._caught_up = False
 
-    async def catch_up(self, fleet: Fleet) -> None:
-        """Build the ledger from what the API server and the disk have, then listen and start."""
+    async def catch_up(self) -> None:
+        """Build the ledger from what the API server and the disk have, then listen to nodes and start."""
         store = self._context.store
         await store.synced.wait()
         store.subscribe(POOL, self._pool_changed)
@@ -64,9 +66,8 @@ class Watch:
                 self._dispatcher.expect(key_of(node), pool_key)
         await self._recover()
         self._caught_up = True
-        fleet.listen(self._dispatcher)
+        self._backlog.release()
         self._dispatcher.start()
-        await self._files.sweep()
 
     async def _recover(self) -> None:
         store = self._context.store
@@ -126,12 +127,12 @@ class Watch:
             self._task_removed(_either(old, new))
             return
         live = self._ledger.get(uid_of(new))
-        if live is not None:
+        if is_final(new):
+            self._expiry.ended(new)
+        elif live is not None:
             metadata = new["metadata"]
             if metadata.get("generation", 1) != live.work.generation or "deletionTimestamp" in metadata:
                 self._dispatcher.changed(live, read_work(new))
-        elif is_final(new):
-            self._expiry.ended(new)
         elif old is None or uid_of(old) != uid_of(new):
             self._task_created(new)
 
