@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, assert_type
 
@@ -13,8 +14,6 @@ from skyward.functions import activate, deactivate
 from skyward.gather import StreamingGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from skyward.pools import Pool
 
 
