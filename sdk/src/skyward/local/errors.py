@@ -65,8 +65,8 @@ class StartFailed(LocalError):
         lines = "".join(f"\n  | {line}" for line in tail.splitlines())
         super().__init__(
             f"{what}{lines}",
-            remedy=f"the whole log is {log}; `skyward local down` and then `skyward local up` starts afresh "
-            "and keeps the data",
+            remedy=f"the logs are in {log.parent}; "
+            "`skyward local down` and then `skyward local up` starts afresh and keeps the data",
         )
 
 

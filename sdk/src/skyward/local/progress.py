@@ -51,7 +51,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def say(self, detail: str, *, now: bool = False) -> None:
-        """Tell how far the step is, if that is new and nothing was said a moment ago, or at once with `now`."""
+        """Tell how far the step is, if that is new and nothing was said a moment ago; at once with `now`."""
         with self._lock:
             is_new, self.detail = detail != self.detail, detail
             if now or (is_new and time.monotonic() - self._said >= self._every):

@@ -81,7 +81,7 @@ class Supervisor:
         except Exception as error:
             if not self._stopping:
                 log.exception("giving up")
-                text = str(error) if isinstance(error, LocalError) else f"{type(error).__name__}: {error}"
+                text = error.message if isinstance(error, LocalError) else f"{type(error).__name__}: {error}"
                 return self._shut_down(State.FAILED, text)
         return self._shut_down(State.STOPPED)
 
@@ -211,9 +211,16 @@ class Supervisor:
 def load_definitions() -> Definitions:
     """Generate what the API server is given; imports pydantic, which is why it is done beside the start."""
     from skyward.contract.crd import crd_documents
+    from skyward.contract.names import KINDS
     from skyward.contract.rbac import OPERATOR_RULES
 
-    return Definitions(crd_documents(), OPERATOR_RULES)
+    read_definitions = {
+        "apiGroups": ["apiextensions.k8s.io"],
+        "resources": ["customresourcedefinitions"],
+        "resourceNames": [kind.crd_name for kind in KINDS],
+        "verbs": ["get"],
+    }
+    return Definitions(crd_documents(), [*OPERATOR_RULES, read_definitions])
 
 
 def _sleep(wake: int, seconds: float) -> None:
