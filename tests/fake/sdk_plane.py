@@ -1,7 +1,7 @@
-"""A control plane in this process for tests of the SDK: API server, operator and gateway, without any machine.
+"""A control plane in this process for tests of the SDK: API server, operator, gateway, but no machine.
 
-The operator here makes nodes that are only objects, and runs calls in a thread of this process. It can be told to
-misbehave: `answer` replaces what it does with a Task.
+The operator here makes nodes that are only objects, and runs calls in a thread of this process. It can be
+told to misbehave: `answer` replaces what it does with a Task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
-from fake.kube_server import FakeKube, Object, collection
+from tests.fake.kube_server import FakeKube, Object, collection
 
 from skyward.contract.names import (
     ANNOTATION_GATEWAY,
@@ -160,9 +160,8 @@ class FakePlane(FakeKube):
             self._delete_pool(obj)
         elif collection == TASKS and type_ == "ADDED":
             self._loop.create_task(self._run_task(obj))
-        elif collection == TASKS and type_ == "MODIFIED" and obj["spec"].get("cancel"):
-            if (obj.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Cancelled"):
-                self._end_task(obj, "Cancelled", "Cancelled", "cancelled as asked")
+        elif collection == TASKS and obj["spec"].get("cancel") and not _has_ended(obj):
+            self._end_task(obj, "Cancelled", "Cancelled", "cancelled as asked")
 
     async def _make_pool(self, pool: Object) -> None:
         metadata = pool["metadata"] | {"finalizers": [POOL_FINALIZER], "generation": 1}
@@ -182,8 +181,14 @@ class FakePlane(FakeKube):
                 self._status(NODES, node, phase)
                 await asyncio.sleep(0)
         counts = {"total": wanted, "ready": wanted}
-        ready = {"phase": "Ready", "reason": "AllNodesReady", "usable": True, "nodes": counts, "observedGeneration": 1}
-        self._status(POOLS, name, ready | {"cost": {"accrued": "0"}})
+        ready = {
+            "phase": "Ready",
+            "reason": "AllNodesReady",
+            "usable": True,
+            "nodes": counts,
+            "observedGeneration": 1,
+        }
+        self._status(POOLS, name, ready | {"observedGeneration": 1, "cost": {"accrued": "0"}})
 
     def _delete_pool(self, pool: Object) -> None:
         if self.keep_pools or not pool["metadata"].get("finalizers"):
@@ -201,7 +206,7 @@ class FakePlane(FakeKube):
             if status:
                 self._status(TASKS, name, status)
             return
-        while "blob" in task["spec"]["calls"] and name not in self.payloads:
+        while "blob" in task["spec"]["calls"] and name not in self.payloads:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         package = task["spec"]["calls"].get("package")
         data = base64.b64decode(package) if package else self.payloads[name]
@@ -325,6 +330,10 @@ class FakePlane(FakeKube):
         selector = request.query.get("labelSelector") or request.query.get("fieldSelector") or ""
         found = [obj for obj in self._within(request.path) if _selected(selector, obj)]
         return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": found})
+
+
+def _has_ended(task: Object) -> bool:
+    return (task.get("status") or {}).get("phase") in ("Succeeded", "Failed", "Cancelled")
 
 
 def _selected(selector: str, obj: Object) -> bool:

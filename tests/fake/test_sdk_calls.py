@@ -1,0 +1,308 @@
+"""Calls through the operators, against a control plane in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.fake.sdk_plane import TASKS, FakePlane
+
+import skyward as sky
+from skyward.contract.task import Task
+from skyward.image import client_python
+from skyward.manifest import INLINE_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from skyward.pools import Pool
+
+SILENT = sky.Options(console="silent")
+
+
+@pytest.fixture
+def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
+    with FakePlane() as plane:
+        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
+        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
+        yield plane
+
+
+@pytest.fixture
+def pool(plane: FakePlane) -> Iterator[Pool]:
+    with sky.Compute(provider=sky.Local(), nodes=2, options=SILENT) as pool:
+        yield pool
+
+
+@sky.function
+def add(a: Any, b: Any = 1) -> Any:
+    return a + b
+
+
+@sky.function
+def place() -> tuple[int, int, list[int]]:
+    info = sky.instance_info()
+    return info.node, info.total_nodes, sky.shard(list(range(7)))
+
+
+@sky.function
+def fail(kind: type[Exception], *words: str) -> None:
+    raise kind(*words)
+
+
+def _creates(plane: FakePlane) -> int:
+    return plane.count("POST", "/tasks")
+
+
+def test_one_expression_is_one_task(plane: FakePlane, pool: Pool) -> None:
+    assert add(1, b=2) >> pool == 3
+    assert _creates(plane) == 1
+    assert ((add(1) & add("a", "b")) >> pool) == (2, "ab")
+    assert _creates(plane) == 2
+    assert (sky.gather(*[add(i) for i in range(10)]) >> sky) == tuple(range(1, 11))
+    assert _creates(plane) == 3
+    assert pool.map(lambda number: number**2, range(50)) == [n * n for n in range(50)]
+    assert _creates(plane) == 4
+    assert place() @ pool == [(0, 2, [0, 2, 4, 6]), (1, 2, [1, 3, 5])]
+    assert _creates(plane) == 5
+
+
+def test_tasks_fit_the_contract_and_carry_the_ticket_of_the_pool(plane: FakePlane, pool: Pool) -> None:
+    add(1) >> pool
+    place() @ pool
+    tasks = [Task.model_validate(task) for task in plane.objects[TASKS].values()]
+    assert [task.spec.target.mode for task in tasks] == ["Any", "All"]
+    assert all(task.spec.pool_ref.name == pool.name for task in tasks)
+    assert all(task.spec.calls is not None and task.spec.calls.python == client_python() for task in tasks)
+    assert len({task.spec.ticket_hash for task in tasks}) == 1
+    assert tasks[0].metadata.name.startswith("add-")
+
+
+def test_nothing_is_sent_for_an_empty_map(plane: FakePlane, pool: Pool) -> None:
+    assert pool.map(add, []) == []
+    assert _creates(plane) == 0
+
+
+def test_a_decorated_function_maps_with_its_timeout(plane: FakePlane, pool: Pool) -> None:
+    @sky.function(timeout=90)
+    def double(number: int) -> int:
+        return number * 2
+
+    assert pool.map(double, [1, 2]) == [2, 4]
+    assert plane.only(TASKS)["spec"]["timeouts"] == {"runSeconds": 90}
+
+
+def test_members_with_timeouts_of_their_own_keep_them(plane: FakePlane, pool: Pool) -> None:
+    group = add(1).with_timeout(60) & add(2) & add(3).with_timeout(60)
+    assert (group >> pool) == (2, 3, 4)
+    assert _creates(plane) == 2
+    with pytest.raises(ValueError, match="share timeout"):
+        group > pool  # noqa: B015
+
+
+def test_a_target_pins_the_call(plane: FakePlane, pool: Pool) -> None:
+    pool.run(add(1), target="head")
+    pool.run(add(1), target=1)
+    targets = [task["spec"]["target"] for task in plane.objects[TASKS].values()]
+    assert targets == [{"mode": "Head"}, {"mode": "Rank", "rank": 1}]
+    for wrong in (-1, "tail", True):
+        with pytest.raises((TypeError, ValueError), match="target is 'head' or the rank"):
+            pool.run(add(1), target=wrong)  # type: ignore[arg-type]
+
+
+def test_large_arguments_and_results_go_through_the_gateway(plane: FakePlane, pool: Pool) -> None:
+    import numpy as np
+
+    array = np.arange(100_000, dtype=np.float64)
+    result = add(array) >> pool
+    assert (result == array + 1).all()
+    task = plane.only(TASKS)
+    assert "package" not in task["spec"]["calls"]
+    assert task["spec"]["calls"]["blob"]["sizeBytes"] > INLINE_LIMIT
+    assert plane.count("PUT", "/payload") == 1
+    assert plane.count("GET", "/result") == 1
+
+
+def test_futures_resolve_and_can_be_awaited(pool: Pool) -> None:
+    future = add(1) > pool
+    assert future.result(10) == 2
+    assert ((add(1) & add(2)) > pool).result(10) == (2, 3)
+
+    async def inside_a_loop() -> tuple[int, int]:
+        first, second = pool.run_async(add(1)), pool.run_async(add(2))
+        return await first, await second
+
+    assert asyncio.run(inside_a_loop()) == (2, 3)
+
+
+def test_streams_hand_out_results_while_others_run(plane: FakePlane, pool: Pool) -> None:
+    assert list(sky.gather(*[add(i) for i in range(4)], stream=True) >> pool) == [1, 2, 3, 4]
+    held: list[str] = []
+
+    def hold_the_first(_: FakePlane, task: dict[str, Any]) -> dict[str, Any] | None:
+        if not held:
+            held.append(task["metadata"]["name"])
+            return {"phase": "Running"}
+        return None
+
+    plane.answer = hold_the_first
+    results = sky.gather(add(10), add(20), stream=True, ordered=False) >> pool
+    assert next(results) == 21
+    plane.change(TASKS, held[0], phase="Failed", reason="NodeLost", message="gone")
+    with pytest.raises(sky.NodeLost):
+        next(results)
+
+
+def test_the_functions_own_exception_arrives_as_itself(pool: Pool) -> None:
+    with pytest.raises(KeyError, match="nothing") as caught:
+        fail(KeyError, "nothing") >> pool
+    assert isinstance(caught.value.__cause__, sky.RemoteTraceback)
+    assert "in fail" in str(caught.value.__cause__)
+    assert "test_sdk_calls.py" in str(caught.value.__cause__)
+    with pytest.raises(OSError, match="future"):
+        (fail(OSError, "future") > pool).result(10)
+
+
+def test_one_failure_of_a_map_raises_and_says_which(pool: Pool) -> None:
+    def odd(number: int) -> int:
+        return 1 // (number % 3)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool.map(odd, range(1, 8))
+    assert caught.value.__notes__[-1] == "2 of 7 calls failed; this is call 2"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("RunTimeout", sky.TaskTimeout),
+        ("QueueTimeout", sky.QueueTimeout),
+        ("WorkerDied", sky.WorkerDied),
+        ("NodeLost", sky.NodeLost),
+        ("Indeterminate", sky.Indeterminate),
+        ("PoolDeleted", sky.PoolDeleted),
+        ("ResultNotPicklable", sky.ResultNotPicklable),
+    ],
+)
+def test_each_bad_end_has_its_error(
+    plane: FakePlane, pool: Pool, reason: str, kind: type[sky.SkywardError]
+) -> None:
+    plane.answer = lambda *_: {"phase": "Failed", "reason": reason, "message": "it ended badly"}
+    with pytest.raises(kind, match="it ended badly") as caught:
+        add(1) >> pool
+    assert caught.value.task == plane.only(TASKS)["metadata"]["name"]
+    assert caught.value.remedy
+
+
+def test_what_cannot_be_pickled_is_named_and_nothing_is_created(plane: FakePlane, pool: Pool) -> None:
+    lock = threading.Lock()
+
+    @sky.function
+    def use_the_lock() -> None:
+        lock.acquire()
+
+    with pytest.raises(sky.NotPicklable, match=r"use_the_lock\(\) cannot be sent .*'lock'"):
+        use_the_lock() >> pool
+    with pytest.raises(sky.NotPicklable, match=r"an argument of add\(\) .*argument 'b'.*lock"):
+        add(1, b={"key": lock}) >> pool
+    with pytest.raises(sky.NotPicklable, match=r"call 1 of add\(\)"):
+        pool.map(add, [1, lock])
+    assert _creates(plane) == 0
+
+
+def test_arguments_over_the_limit_are_refused_with_a_remedy(
+    plane: FakePlane, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.refuse_payload = 413
+    with pytest.raises(sky.ArgumentTooLarge, match="more than 1 GiB") as caught:
+        add(os.urandom(200_000), b"") >> pool
+    assert "volume or object store" in str(caught.value)
+    assert plane.only(TASKS)["spec"]["cancel"] is True
+    monkeypatch.setattr("skyward.packing.pack.__defaults__", (1000,))
+    with pytest.raises(sky.ArgumentTooLarge, match="argument too large"):
+        add(os.urandom(2000), b"") >> pool
+
+
+def test_another_python_minor_is_refused_before_anything_is_sent(plane: FakePlane) -> None:
+    other = "3.12" if client_python() != "3.12" else "3.13"
+    spec = sky.Spec(provider=sky.Local(), image=sky.Image(python=other))
+    with (
+        sky.Compute(spec, options=SILENT) as pool,
+        pytest.raises(sky.EnvironmentMismatch, match=other) as error,
+    ):
+        add(1) >> pool
+    assert f"sky.Image(python='{client_python()}')" in str(error.value)
+    assert _creates(plane) == 0
+
+
+def test_a_future_that_is_cancelled_stops_the_remote_work(plane: FakePlane, pool: Pool) -> None:
+    plane.answer = lambda *_: {"phase": "Running", "counts": {"total": 1, "running": 1}}
+    future = add(1) > pool
+    assert future.cancel()
+    assert future.cancelled()
+    assert plane.only(TASKS)["spec"]["cancel"] is True
+    assert plane.only(TASKS)["status"]["phase"] == "Cancelled"
+
+
+def test_a_task_that_somebody_cancels_or_deletes_says_so(plane: FakePlane, pool: Pool) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    future = add(1) > pool
+    name = plane.names(TASKS)[0]
+    plane.change(TASKS, name, phase="Cancelled", reason="Cancelled", message="cancelled as asked")
+    with pytest.raises(sky.TaskCancelled, match="as asked"):
+        future.result(10)
+    future = add(1) > pool
+    plane.drop(TASKS, plane.names(TASKS)[1])
+    with pytest.raises(sky.TaskCancelled, match="was deleted"):
+        future.result(10)
+
+
+def test_a_refused_task_says_what_the_server_said(plane: FakePlane, pool: Pool) -> None:
+    plane.fault(method="POST", path="/tasks", status=422, reason="Invalid")
+    with pytest.raises(sky.TaskError, match="the call was refused"):
+        add(1) >> pool
+    assert add(1) >> pool == 2
+
+
+def test_a_lost_answer_to_a_create_makes_one_task(plane: FakePlane, pool: Pool) -> None:
+    plane.fault(method="POST", path="/tasks", lose_answer=True)
+    assert add(1) >> pool == 2
+    assert len(plane.names(TASKS)) == 1
+
+
+def test_defaults_of_the_pool_reach_every_task(plane: FakePlane) -> None:
+    options = sky.Options(console="silent", default_compute_timeout=300, retry_on_interruption=0)
+    with sky.Compute(provider=sky.Local(), options=options) as pool:
+        add(1) >> pool
+        spec = plane.only(TASKS)["spec"]
+    assert spec["timeouts"] == {"runSeconds": 300}
+    assert spec["retry"]["onInterruption"] == 0
+
+
+def test_remote_output_reaches_the_terminal_by_node(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = threading.Event()
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        original = pool._entered()[0].console.remote
+
+        def notice(prefix: str, text: str, stream: Any) -> None:
+            original(prefix, text, stream)
+            if text == "last":
+                printed.set()
+
+        pool._entered()[0].console.remote = notice  # type: ignore[method-assign]
+        add(1) >> pool
+        name = plane.names(TASKS)[0]
+        plane.log(name, "epoch 1\nepoch 2\n", rank=1)
+        plane.log(name, "careful\n", rank=0, stream="stderr")
+        plane.cut_logs()  # the stream breaks, and begins again with what was there
+        plane.log(name, "last", rank=1)
+        assert printed.wait(10)
+    out, err = capsys.readouterr()
+    assert out == "[node 1] epoch 1\n[node 1] epoch 2\n[node 1] last\n"
+    assert "[node 0] careful\n" in err
