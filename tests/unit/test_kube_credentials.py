@@ -66,11 +66,14 @@ async def test_a_vanished_token_file_leaves_the_last_token(tmp_path: Path) -> No
 
 async def test_an_exec_plugin_gives_the_token_until_it_expires(tmp_path: Path) -> None:
     count = tmp_path / "count"
-    program = (
-        "import os, json, pathlib; p = pathlib.Path(os.environ['COUNT']); "
-        "n = len(p.read_text()) + 1 if p.exists() else 1; p.write_text('x' * n); assert json.loads(os.environ['KUBERNETES_EXEC_INFO']); "
-        "print(json.dumps({'status': {'token': f't{n}', 'expirationTimestamp': os.environ['UNTIL']}}))"
-    )
+    program = """
+import json, os, pathlib
+count = pathlib.Path(os.environ["COUNT"])
+number = len(count.read_text()) + 1 if count.exists() else 1
+count.write_text("x" * number)
+assert json.loads(os.environ["KUBERNETES_EXEC_INFO"])["kind"] == "ExecCredential"
+print(json.dumps({"status": {"token": f"t{number}", "expirationTimestamp": os.environ["UNTIL"]}}))
+"""
     environment = {"COUNT": str(count), "UNTIL": "2999-01-01T00:00:00Z"}
     user = {
         "exec": {

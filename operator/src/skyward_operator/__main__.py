@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the operator until SIGTERM or SIGINT; 0 after a graceful stop, 2 for wrong values, 3 when the
     lease was lost."""
     settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-    # kopf loads the kubernetes package wherever it is installed, for 0.4 s and 20 MiB that nothing here needs.
+    # kopf loads the kubernetes package where it is installed: 0.4 s and 20 MiB that nothing here needs.
     sys.modules["kubernetes"] = None  # type: ignore[assignment]
     from skyward_operator.main import start
 

@@ -168,7 +168,9 @@ class Operator:
                 supervisor.keep(name, loop)
             supervisor.keep("resync", resync.run)
             supervisor.keep("intake", intake.run)
-            url = self._settings.advertise_gateway_url or await parts.gateway_url()
+            health.enter(Stage.SYNCING, "the gateway does not listen yet")
+            listening = await parts.gateway_url()
+            url = self._settings.advertise_gateway_url or listening
             await leadership.advertise(url)
             self._write_endpoints(url, health.url)
             health.enter(Stage.READY)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 
-from skyward_operator.kube.errors import ApiError, Throttled, Unavailable, from_response
+from skyward_operator.kube.errors import ApiError, CredentialsError, Throttled, Unavailable, from_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -148,7 +148,7 @@ class Connection:
                     parsed: dict[str, Any] = json.loads(raw)
                     return parsed
                 return _refusal(request, response, raw)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, CredentialsError) as error:
             # ValueError: half an answer, or one of something that is no API server.
             code = 0
             return _Refusal(_no_answer(request, error, seconds), may_succeed_later=True, cause=error)

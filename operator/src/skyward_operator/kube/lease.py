@@ -52,6 +52,7 @@ class Leadership:
         self._lease: dict[str, Any] | None = None
         self._seen = ("", float("-inf"))
         self._holds = False
+        self._complaint = ""
 
     @property
     def is_leader(self) -> bool:
@@ -147,7 +148,7 @@ class Leadership:
         except Conflict:
             return False
         except ApiError as error:
-            logger.warning("the lease cannot be had: %s", error)
+            self._complain(f"the lease cannot be had: {error}")
             return False
         self._renewed, self._holds = started, True
         return True
@@ -163,7 +164,7 @@ class Leadership:
             return False
         except ApiError as error:
             if not isinstance(error, (AlreadyExists, Conflict)):
-                logger.warning("the lease cannot be made: %s", error)
+                self._complain(f"the lease cannot be made: {error}")
             return False
         self._renewed, self._holds = started, True
         return True
@@ -174,7 +175,7 @@ class Leadership:
         except AlreadyExists:
             return
         except ApiError as error:
-            logger.warning("the namespace %s is missing and cannot be made: %s", namespace, error)
+            self._complain(f"the namespace {namespace} is missing and cannot be made: {error}")
 
     def _is_free(self, now: float) -> bool:
         version = self._version()
@@ -216,6 +217,12 @@ class Leadership:
 
     async def _patch(self, body: dict[str, Any]) -> None:
         self._lease = await self._api.patch(LEASE, *self._key, body, resource_version=self._version())
+
+    def _complain(self, complaint: str) -> None:
+        """Say it, but not every two seconds."""
+        if complaint != self._complaint:
+            logger.warning("%s", complaint)
+            self._complaint = complaint
 
     def _show(self, value: int) -> None:
         if self._metrics is not None:

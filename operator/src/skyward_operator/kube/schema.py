@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 1.0
 _REMEDY: Final = "apply the CRDs of this release: `kubectl apply --server-side -f crds/`"
 
 
