@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -119,8 +119,8 @@ async def test_only_the_ordered_key_and_the_own_host_key_are_good(server: str) -
         assert machine.host_key is not None
         assert await first_contact(machine.address) == machine.host_key
         assert other.host_key != machine.host_key
+        stranger = asyncssh.generate_private_key("ssh-ed25519")
         with pytest.raises(asyncssh.PermissionDenied):
-            stranger = asyncssh.generate_private_key("ssh-ed25519")
             await connect(Target(machine.address, machine.host_key, stranger))
         with pytest.raises(asyncssh.HostKeyNotVerifiable):
             await connect(Target(machine.address, str(other.host_key), place.key))
@@ -154,8 +154,8 @@ async def test_a_machine_outlives_whoever_made_it() -> None:
             "asyncio.run(provider.create(request))\n"
             "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
         )
-        made = subprocess.run([sys.executable, "-c", script, str(place.root), key], check=False)
-        assert made.returncode == -signal.SIGKILL
+        maker = await asyncio.create_subprocess_exec(sys.executable, "-c", script, str(place.root), key)
+        assert await maker.wait() == -signal.SIGKILL
         (machine,) = (await place.provider.list({"a": "b"})).machines
         async with place.connection(await running(place.provider, machine.id)) as connection:
             assert (await connection.run("echo here")).stdout == "here\n"

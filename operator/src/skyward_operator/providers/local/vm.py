@@ -12,6 +12,7 @@ import fcntl
 import getpass
 import logging
 import os
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -58,6 +59,7 @@ async def serve(folder: Folder) -> None:
         reaper.cancel()
         with suppress(asyncio.CancelledError):
             await reaper
+    shutil.rmtree(folder.run_path, ignore_errors=True)
     end_all(folder.id, os.getpid())
 
 
@@ -72,7 +74,7 @@ async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
     return await server.listen(folder, record, user)
 
 
-async def folder_gone(folder: Folder, period: float = 5.0) -> None:
+async def folder_gone(folder: Folder, period: float = 1.0) -> None:
     """Wait until somebody deleted the machine's folder: nobody could end this process by it any more."""
     while folder.record_path.exists():  # noqa: ASYNC110 - a file system has no events to wait for
         await asyncio.sleep(period)
