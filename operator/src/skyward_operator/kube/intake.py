@@ -206,8 +206,46 @@ class _Backoffs:
             delay = min(_LONGEST_RESTART_SECONDS, delay * 2)
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf copies each object three times per event to find out what changed. Nobody here asks."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        """The part of an object in which changes count: none."""
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        """What was handled last: nothing is remembered."""
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        """Nothing is written to objects."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Handlers of events have no progress."""
+
+    def fetch(self, *, key: Any, body: Any) -> Any:
+        """Nothing is remembered."""
+        return None
+
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+        """Nothing is written to objects."""
+
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+        """There is nothing to remove."""
+
+    def touch(self, *, body: Any, patch: Any, value: Any) -> None:
+        """Objects are left alone."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """The essence is empty as it is."""
+        return essence
+
+
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = _NoDiffs()
+    settings.persistence.progress_storage = _NoProgress()
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.watching.chunk_size = 500
