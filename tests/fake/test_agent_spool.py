@@ -59,7 +59,23 @@ def test_acknowledged_results_leave_nothing_behind(tmp_path: Path) -> None:
         operator.ack("a.0.1", "b.0.1", "never-heard-of.0.1")
         operator.ping()
         assert [path.name for path in (tmp_path / "spool").iterdir()] == ["journal"]
+        operator.close()
+        agent.stop()
+        agent.start()
+        operator = agent.connect()
+        assert operator.welcome["held"] == []
         assert (tmp_path / "spool" / "journal").stat().st_size == 0
+        operator.close()
+
+
+def test_journal_does_not_grow_with_acknowledged_results(tmp_path: Path) -> None:
+    with running_agent(tmp_path) as agent:
+        operator = agent.connect()
+        for i in range(30):
+            operator.run(f"some.{i}.1", os.urandom, 50_000)
+            operator.ack(f"some.{i}.1")
+        operator.ping()
+        assert (tmp_path / "spool" / "journal").stat().st_size < 500_000
         operator.close()
 
 

@@ -12,9 +12,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from skyward.wire.frames import Frame, FrameKind, encode
+from skyward.wire.frames import Frame, FrameKind, encode, encode_parts
 
 _LOW_WATER = 512 * 1024
+_SOON = 0.002
 _LOGS_PER_ATTEMPT = 256 * 1024
 _LOGS_IN_ALL = 16 * 1024 * 1024
 _LOG_BYTES_PER_SECOND = 8 * 1024 * 1024
@@ -42,6 +43,7 @@ class Outbox:
         self._budget = float(_LOG_BYTES_PER_SECOND)
         self._budget_time = time.monotonic()
         self._scheduled = False
+        self._soon: asyncio.TimerHandle | None = None
         self._budget_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -64,8 +66,20 @@ class Outbox:
     def send(self, frame: Frame) -> None:
         """Send a control frame with the others of this turn."""
         if self._transport is not None:
-            self._control.append(encode(frame))
+            self.send_encoded(encode(frame))
+
+    def send_encoded(self, data: bytes) -> None:
+        """Send a control frame that has been encoded already."""
+        if self._transport is not None:
+            self._control.append(data)
             self._schedule()
+
+    def send_soon(self, frame: Frame) -> None:
+        """Send a control frame with the next one, or after a moment: it is not worth a write of its own."""
+        if self._transport is not None:
+            self._control.append(encode(frame))
+            if self._soon is None:
+                self._soon = asyncio.get_running_loop().call_later(_SOON, self._is_soon)
 
     def stream(self, frames: Iterator[Frame]) -> None:
         """Send these frames as the link has room, in turn with other streams."""
@@ -127,17 +141,22 @@ class Outbox:
         if waiting <= _LOW_WATER:
             self._pump_logs()
         parts, self._control = self._control, []
-        room = _LOW_WATER - waiting - sum(map(len, parts))
-        while self._streams and room >= 0:
+        if parts:
+            transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._pump_streams(transport)
+
+    def _pump_streams(self, transport: asyncio.Transport) -> None:
+        """One frame of each stream in turn, uncopied, while little is waiting; the rest in the next turn."""
+        for _ in range(len(self._streams)):
+            if transport.get_write_buffer_size() > _LOW_WATER:
+                return  # the transport paused us, and says when it has room
             frames = self._streams.popleft()
             frame = next(frames, None)
             if frame is not None:
                 self._streams.append(frames)
-                parts.append(encode(frame))
-                room -= len(parts[-1])
-        if parts:
-            transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
-        if self._streams and transport.get_write_buffer_size() <= _LOW_WATER:
+                for part in encode_parts(frame):
+                    transport.write(part)
+        if self._streams:
             self._schedule()
 
     def _pump_logs(self) -> None:
@@ -152,6 +171,11 @@ class Outbox:
             logs = self._logs.pop(attempt)
             self._budget -= logs.size
             self._control += self._take(attempt, logs)
+
+    def _is_soon(self) -> None:
+        self._soon = None
+        if self._control:
+            self._schedule()
 
     def _wait_for_budget(self) -> None:
         if self._budget_timer is None:

@@ -28,6 +28,10 @@ _PIPE_CAPACITY = 1024 * 1024
 """The most that can lie in a pipe (fs.pipe-max-size). Emptying stops there: the writer may be endless."""
 
 
+_buffer = memoryview(bytearray(_RECEIVE))
+"""Where frames of all workers arrive, one read at a time: 256 KiB allocated for each would be page faults."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
     """How workers are started. `threads` calls run in each of them at once."""
@@ -159,21 +163,21 @@ class WorkerProcess:
     def _receive(self) -> None:
         while True:
             try:
-                data = self._socket.recv(_RECEIVE)
+                size = self._socket.recv_into(_buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 self._loop.remove_reader(self._socket)
                 return
             try:
-                for frame in self._decoder.feed(data):
+                for frame in self._decoder.feed(_buffer[:size]):
                     self._on_frame(self, frame)
             except FrameError:  # something in the worker wrote to our socket
                 self.kill()
                 return
-            if len(data) < _RECEIVE:
+            if size < _RECEIVE:
                 return
 
     def _send_more(self) -> None:

@@ -33,6 +33,7 @@ from skyward.wire.errors import FrameError
 from skyward.wire.frames import MAX_BODY, MAX_FRAME, Decoder, Frame, FrameKind, encode
 
 _FUNCTION_BYTES = 256 * 1024 * 1024
+_RECEIVE = 256 * 1024
 _STOP_GRACE = 5.0
 _MAX_ARGUMENTS = MAX_FRAME - 256 * 1024
 
@@ -50,12 +51,16 @@ class Settings:
     reuse: bool = True
 
 
-class Connection(asyncio.Protocol):
-    """One connection to the agent's socket, operator or not."""
+class Connection(asyncio.BufferedProtocol):
+    """One connection to the agent's socket, operator or not.
+
+    Buffered, because asyncio otherwise allocates (and the kernel maps) 256 KiB for every small read.
+    """
 
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
         self._decoder = Decoder()
+        self._buffer = memoryview(bytearray(_RECEIVE))
         self.transport: asyncio.Transport
         self.name = "a new connection"
 
@@ -65,10 +70,14 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         self._agent.connections.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where bytes shall go."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """asyncio: bytes came."""
         try:
-            for frame in self._decoder.feed(data):
+            for frame in self._decoder.feed(self._buffer[:nbytes]):
                 if self.transport.is_closing():
                     return
                 self._agent.receive(self, frame)
@@ -173,7 +182,7 @@ class Agent:
             "time": attempt.started,
             "worker": attempt.worker.index,
         }
-        self.outbox.send(Frame(FrameKind.STARTED, header))
+        self.outbox.send_soon(Frame(FrameKind.STARTED, header))
 
     def output(self, attempt: str, stream: str, data: bytes) -> None:
         """slots.Listener"""
@@ -181,10 +190,10 @@ class Agent:
 
     def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
         """slots.Listener"""
-        self._spool.add(header, body, self._spool.folder / file if file else None)
+        record = self._spool.add(header, body, self._spool.folder / file if file else None)
         self.outbox.finish_logs(attempt.id)
         if file is None:
-            self.outbox.send(Frame(FrameKind.RESULT, header, body))
+            self.outbox.send_encoded(record)
         else:
             self.outbox.stream(self._spool.frames(attempt.id))
         if attempt.args_path is not None:

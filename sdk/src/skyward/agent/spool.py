@@ -18,6 +18,9 @@ from typing import Any
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_FRAME, Decoder, Frame, FrameKind, encode
 
+_EMPTY_ABOVE = 256 * 1024
+"""A journal without live records is emptied at this size: a truncation costs as much as six appends."""
+
 _COMPACT_ABOVE = 64 * 1024 * 1024
 _REMEMBERED = 10_000
 _TOTAL = struct.Struct("!I")
@@ -64,18 +67,23 @@ class Spool:
     def __contains__(self, attempt: str) -> bool:
         return attempt in self._held
 
-    def add(self, header: dict[str, Any], body: bytes, file: Path | None = None) -> None:
-        """Keep a result. `file` (inside `folder`) holds the body of a large one."""
+    def add(self, header: dict[str, Any], body: bytes, file: Path | None = None) -> bytes:
+        """Keep a result. `file` (inside `folder`) holds the body of a large one.
+
+        Returns the record, which is the encoded RESULT frame of a small result.
+        """
         record = dict(header)
         if file is not None:
             record["file"] = file.name
         spooled = Spooled(header, file=file)
+        data = encode(Frame(FrameKind.RESULT, record, body))
         try:
-            spooled.offset, spooled.length = self._append(Frame(FrameKind.RESULT, record, body))
+            spooled.offset, spooled.length = self._append(data)
         except OSError as error:
             log.error("the result of %s stays in memory: %s", header["attempt"], error)
             spooled.body = body
         self._held[header["attempt"]] = spooled
+        return data
 
     def frames(self, attempt: str) -> Iterator[Frame]:
         """The RESULT frame of an attempt, and its RESULT_CHUNK frames if it is large."""
@@ -99,11 +107,11 @@ class Spool:
         if not gone:
             return
         with contextlib.suppress(OSError):  # a lost ACK record only means that a result is sent once more
-            if not self._held:
+            if not self._held and self._size > _EMPTY_ABOVE:
                 os.ftruncate(self._fd, 0)
                 self._size = 0
             else:
-                self._append(Frame(FrameKind.ACK, {"attempts": gone}))
+                self._append(encode(Frame(FrameKind.ACK, {"attempts": gone})))
                 self._compact()
 
     def _forget(self, attempt: str) -> bool:
@@ -115,8 +123,7 @@ class Spool:
             spooled.file.unlink(missing_ok=True)
         return True
 
-    def _append(self, frame: Frame) -> tuple[int, int]:
-        data = encode(frame)
+    def _append(self, data: bytes) -> tuple[int, int]:
         offset = self._size
         written = os.write(self._fd, data)
         if written != len(data):
@@ -153,6 +160,7 @@ class Spool:
             file = self.folder / name if name else None
             if file is None or file.is_file():
                 self._held[header["attempt"]] = Spooled(header, offset, length, file)
+        self._size = self._size if self._held else 0
         os.ftruncate(self._fd, self._size)
         self.remove_strays()
 

@@ -52,8 +52,9 @@ class Worker:
             signal.signal(signal.SIGINT, self._on_interrupt)
         self._send(Frame(FrameKind.WELCOME, {"pid": self._pid}))
         decoder = Decoder()
-        while data := self._connection.recv(_RECEIVE):
-            for frame in decoder.feed(data):
+        buffer = memoryview(bytearray(_RECEIVE))
+        while size := self._connection.recv_into(buffer):
+            for frame in decoder.feed(buffer[:size]):
                 self._receive(frame, start)
 
     def stop_calls(self, reason: str) -> None:

@@ -29,6 +29,10 @@ _PREFIX = struct.Struct("!IBI")
 _TOTAL = struct.Struct("!I")
 _AFTER_TOTAL = _PREFIX.size - _TOTAL.size
 
+# json.dumps with separators builds an encoder for every call, which costs as much as the encoding.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
+
 
 @unique
 class FrameKind(IntEnum):
@@ -73,7 +77,7 @@ def encode_parts(frame: Frame) -> list[BytesLike]:
 
     Raises `FrameError` when the frame is larger than `MAX_FRAME`.
     """
-    header = json.dumps(frame.header, separators=(",", ":")).encode()
+    header = _to_json(frame.header).encode()
     size = frame.body.nbytes if isinstance(frame.body, memoryview) else len(frame.body)
     total = _AFTER_TOTAL + len(header) + size
     if total > MAX_FRAME:
@@ -128,7 +132,7 @@ class Decoder:
         if body_start > end:
             self._fail(f"a header of {header_size} bytes does not fit its frame")
         try:
-            header = json.loads(self._buffer[_PREFIX.size : body_start])
+            header = _from_json(self._buffer[_PREFIX.size : body_start].decode())
             if not isinstance(header, dict):
                 raise ValueError("not a JSON object")
             known = FrameKind(kind)
