@@ -1,0 +1,13 @@
+"""Pools: how many nodes there should be, and what the pool says of itself.
+
+observation   what is known of a pool
+scale         how many nodes it should have; pure
+decide        what to do about it; pure
+status        what it says of itself; pure
+act           doing it
+reconcile     the loop over pools
+"""
+
+from skyward_operator.pools.reconcile import Pools, build
+
+__all__ = ["Pools", "build"]

@@ -1,0 +1,134 @@
+"""What is known of one pool when something is decided about it. Read from objects, frozen, without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from skyward.contract.names import POOL_FINALIZER
+from skyward.contract.reasons import NodePhase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from skyward.contract.node import ComputeNode
+    from skyward.contract.pool import ComputePool
+
+MAKING = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePhase.BOOTSTRAPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node of the pool."""
+
+    name: str
+    uid: str
+    rank: int
+    incarnation: int
+    phase: str
+    reason: str = ""
+    message: str = ""
+    log: str = ""
+    template: str = ""
+    deleting: bool = False
+    ready_time: datetime | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes calls."""
+        return self.phase == NodePhase.READY and not self.deleting
+
+    @property
+    def making(self) -> bool:
+        """Whether it is on its way to take calls."""
+        return self.phase in MAKING and not self.deleting
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not work, or worked and was lost."""
+        return self.phase in (NodePhase.FAILED, NodePhase.GONE)
+
+    @property
+    def holds_rank(self) -> bool:
+        """Whether no other node is wanted in its place."""
+        return self.ready or self.making
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The calls that a pool has before it."""
+
+    queued: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed attempts at making a node since the last one that worked."""
+
+    count: int = 0
+    generation: int = 0
+    reason: str = ""
+    message: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one process remembers of a pool between two looks. Losing it costs patience, never money."""
+
+    incarnations: Mapping[int, int] = field(default_factory=dict)
+    """The last incarnation of each rank."""
+    counted: frozenset[str] = frozenset()
+    """Nodes whose failure is in the count."""
+    failed_at: datetime | None = None
+    retry_at: datetime | None = None
+    above_since: datetime | None = None
+    """Since when fewer nodes than there are would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything that is decided upon."""
+
+    pool: ComputePool
+    nodes: tuple[NodeView, ...] = ()
+    demand: Demand = Demand()
+    live_tasks: int = 0
+    template: str = ""
+    memory: Memory = Memory()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the pool cannot go before its nodes are gone."""
+        return POOL_FINALIZER in self.pool.metadata.finalizers
+
+    @property
+    def failures(self) -> Failures:
+        """What the status says of failures of this generation."""
+        written = self.pool.status.failures
+        generation = self.pool.metadata.generation or 1
+        if written is None or written.generation != generation:
+            return Failures(generation=generation)
+        return Failures(
+            written.count, generation, written.reason or "", written.message or "", written.log or ""
+        )
+
+
+def view_of(node: ComputeNode) -> NodeView:
+    """What a pool needs to know of a node."""
+    status = node.status
+    return NodeView(
+        name=node.metadata.name,
+        uid=node.metadata.uid or "",
+        rank=node.spec.rank,
+        incarnation=node.spec.incarnation,
+        phase=status.phase or NodePhase.PENDING,
+        reason=status.reason or "",
+        message=status.message or "",
+        log=(status.bootstrap.log if status.bootstrap else None) or "",
+        template=node.spec.template_hash,
+        deleting=node.metadata.is_deleted,
+        ready_time=status.ready_time,
+    )

@@ -1,0 +1,163 @@
+"""The loop over pools: look, decide, act, say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from skyward.contract.names import NODE, POOL, TASK
+from skyward.contract.node import ComputeNode
+from skyward.contract.pool import ComputePool
+from skyward.contract.reasons import PoolPhase
+from skyward_operator.engine.controller import Controller
+from skyward_operator.engine.queue import KeyedQueue
+from skyward_operator.kube.errors import NotFound
+from skyward_operator.kube.store import key_of
+from skyward_operator.pools.act import Actor, template_hash
+from skyward_operator.pools.decide import Decision, decide
+from skyward_operator.pools.observation import Demand, Memory, Observation, view_of
+from skyward_operator.pools.status import pool_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from skyward_operator.context import Context
+    from skyward_operator.kube.store import Key, Object
+
+WORKERS = 8
+TOGETHER_SECONDS = 0.1
+_FINAL = ("Succeeded", "Failed", "Cancelled")
+
+
+class Workload(Protocol):
+    """The calls of a pool, counted by those who run them."""
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """Calls on nodes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The pools' part of the operator."""
+
+    context: Context
+    controller: Controller[Key]
+
+    async def run(self) -> None:
+        """Reconcile pools until cancelled."""
+        store = self.context.store
+        await store.synced.wait()
+        for pool in store.list(POOL):
+            self.controller.queue.add(key_of(pool))
+        await self.controller.run()
+
+
+class Reconciler:
+    """One look at one pool."""
+
+    def __init__(self, context: Context, demand: Callable[[str, str], Workload]) -> None:
+        self._context = context
+        self._demand = demand
+        self._actor = Actor(context.api)
+        self._memories: dict[str, Memory] = {}
+
+    async def __call__(self, key: Key) -> float | None:
+        """Take the next steps; returns after how many seconds to look again."""
+        obj = self._context.store.get(POOL, *key)
+        if obj is None:
+            return None
+        seen = self._observe(ComputePool.read(obj))
+        now = self._context.clock.now()
+        decision = decide(seen, now)
+        self._memories[seen.pool.metadata.uid or ""] = decision.memory
+        try:
+            # What failed is written down before it is released: its object is the only other witness.
+            await self._say(obj, seen, decision)
+            await self._actor.perform(seen.pool, decision.actions)
+        except NotFound:
+            return None
+        return decision.again
+
+    def forget(self, obj: Object) -> None:
+        """The pool is gone."""
+        self._memories.pop(obj["metadata"].get("uid", ""), None)
+
+    async def _say(self, obj: Object, seen: Observation, decision: Decision) -> None:
+        status = pool_status(seen, decision, self._context.clock.now())
+        metadata, before = seen.pool.metadata, obj.get("status") or {}
+        await self._context.api.patch_status(
+            POOL, metadata.namespace or "", metadata.name, status, current=before
+        )
+        if status["phase"] != before.get("phase") or status["reason"] != before.get("reason"):
+            bad = status["phase"] in (PoolPhase.STALLED, PoolPhase.DEGRADED)
+            self._context.events.emit(
+                obj, "Warning" if bad else "Normal", status["reason"], status["message"]
+            )
+
+    def _observe(self, pool: ComputePool) -> Observation:
+        metadata, store = pool.metadata, self._context.store
+        namespace, name = metadata.namespace or "", metadata.name
+        nodes = (ComputeNode.read(obj) for obj in store.by_pool(NODE, namespace, name))
+        demand, live_tasks = Demand(), 0
+        if metadata.is_deleted:
+            live_tasks = sum(map(_is_live, store.by_pool(TASK, namespace, name)))
+        elif pool.spec.nodes.max is not None:
+            workload = self._demand(namespace, name)
+            demand = Demand(workload.queued, workload.running)
+        return Observation(
+            pool,
+            tuple(view_of(node) for node in nodes if node.spec.pool_ref.uid == metadata.uid),
+            demand,
+            live_tasks,
+            template_hash(pool),
+            self._memories.get(metadata.uid or "", Memory()),
+        )
+
+
+def build(context: Context, demand: Callable[[str, str], Workload]) -> Pools:
+    """The pools of one operator. `demand` counts the calls of a pool."""
+    queue = KeyedQueue["Key"]()
+    reconciler = Reconciler(context, demand)
+
+    def pool_changed(old: Object | None, new: Object | None) -> None:
+        if new is not None:
+            queue.add(key_of(new))
+        elif old is not None:
+            reconciler.forget(old)
+
+    def node_changed(old: Object | None, new: Object | None) -> None:
+        if (obj := new or old) is not None:
+            queue.add(_pool_key(obj))
+
+    def task_changed(old: Object | None, new: Object | None) -> None:
+        # Tasks matter to pools that grow with them, and to those that wait for their end. Only their coming
+        # and going is looked at, and together: there may be thousands in a second.
+        obj = new or old
+        pool = context.store.get(POOL, *_pool_key(obj)) if obj is not None else None
+        if obj is None or pool is None or (old and new and _is_live(old) == _is_live(new)):
+            return
+        if "deletionTimestamp" in pool["metadata"] or pool["spec"].get("nodes", {}).get("max"):
+            queue.add_after(_pool_key(obj), TOGETHER_SECONDS)
+
+    context.store.subscribe(POOL, pool_changed)
+    context.store.subscribe(NODE, node_changed)
+    context.store.subscribe(TASK, task_changed)
+    return Pools(context, Controller("pools", queue, reconciler, workers=WORKERS, metrics=context.metrics))
+
+
+def _pool_key(member: Object) -> Key:
+    return member["metadata"]["namespace"], member["spec"]["poolRef"]["name"]
+
+
+def _is_live(task: Object) -> bool:
+    """Whether this operator still has to end a task."""
+    if task["spec"].get("managedBy") not in (None, "", "skyward.dev/operator"):
+        return False
+    return (task.get("status") or {}).get("phase") not in _FINAL

@@ -1,0 +1,199 @@
+"""What a pool says of itself. Pure: an observation and a decision in, a JSON document out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from skyward.contract.meta import clip, condition
+from skyward.contract.names import pool_selector
+from skyward.contract.reasons import (
+    POOL_CONDITIONS,
+    ConditionType,
+    NodePhase,
+    PoolPhase,
+    PoolReason,
+    next_step,
+)
+from skyward_operator.engine.clock import timestamp
+from skyward_operator.pools.decide import CURABLE
+from skyward_operator.pools.scale import minimum_nodes
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from skyward_operator.pools.decide import Decision
+    from skyward_operator.pools.observation import NodeView, Observation
+
+type State = tuple[PoolPhase, PoolReason, str]
+
+_ORDER = (NodePhase.BOOTSTRAPPING, NodePhase.CONNECTING, NodePhase.LAUNCHING, NodePhase.PENDING)
+_STEP = {
+    NodePhase.BOOTSTRAPPING: PoolReason.BOOTSTRAPPING,
+    NodePhase.CONNECTING: PoolReason.CONNECTING,
+    NodePhase.LAUNCHING: PoolReason.LAUNCHING,
+    NodePhase.PENDING: PoolReason.LAUNCHING,
+}
+
+
+def pool_status(seen: Observation, decision: Decision, now: datetime) -> dict[str, Any]:
+    """The whole status, as a merge patch."""
+    pool = seen.pool
+    ready = sum(node.ready for node in seen.nodes)
+    phase, reason, message = pool_state(seen, decision)
+    failures = decision.failures
+    return {
+        "observedGeneration": pool.metadata.generation,
+        "phase": str(phase),
+        "reason": str(reason),
+        "message": clip(_with_remedy(reason, message)),
+        "selector": pool_selector(pool.metadata.name),
+        "desiredNodes": decision.wanted,
+        "nodes": {
+            "total": len(seen.nodes),
+            "ready": ready,
+            "launching": sum(node.making for node in seen.nodes),
+            "failed": sum(node.failed for node in seen.nodes),
+        },
+        "usable": ready >= minimum_nodes(pool.spec) and not pool.metadata.is_deleted,
+        "failures": {
+            "count": failures.count,
+            "generation": failures.generation,
+            "reason": failures.reason,
+            "message": failures.message,
+            "log": clip(failures.log, 16384, keep="tail"),
+        }
+        if failures.count
+        else None,
+        "cost": {"hourly": "0", "accrued": "0", "onDemandHourly": "0", "saved": "0"},
+        "display": {"nodes": f"{ready}/{decision.wanted}", "hardware": _hardware(seen), "hourly": "0"},
+        "conditions": _conditions(seen, decision, (phase, reason, message), now),
+    }
+
+
+def pool_state(seen: Observation, decision: Decision) -> State:
+    """Phase, reason and message."""
+    spec, wanted = seen.pool.spec, decision.wanted
+    ready = sum(node.ready for node in seen.nodes)
+    left = len(seen.nodes)
+    if seen.pool.metadata.is_deleted:
+        awaited = f"{left} nodes" if left else f"{seen.live_tasks} tasks"
+        return PoolPhase.DELETING, PoolReason.DELETING, f"waiting for {awaited} to end"
+    if decision.stalled:
+        return PoolPhase.STALLED, _pool_reason(decision.failures.reason), _failure_text(decision)
+    if spec.suspend:
+        if left:
+            return PoolPhase.SUSPENDED, PoolReason.DRAINING, f"releasing {left} nodes"
+        return PoolPhase.SUSPENDED, PoolReason.SUSPENDED, "no nodes, no cost"
+    if wanted == 0:
+        if spec.nodes.max:
+            return PoolPhase.READY, PoolReason.AWAITING_TASKS, "nodes are made when a task is queued"
+        return PoolPhase.PENDING, PoolReason.NO_NODES_WANTED, "spec.nodes.desired is 0"
+    if ready >= wanted:
+        extra = left - ready
+        text = f"{ready} of {wanted} nodes ready"
+        if extra:
+            return PoolPhase.READY, PoolReason.SCALING_DOWN, f"{text}, {extra} being released"
+        return PoolPhase.READY, PoolReason.ALL_NODES_READY, text
+    return _incomplete(seen, decision, ready)
+
+
+def _incomplete(seen: Observation, decision: Decision, ready: int) -> State:
+    text = f"{ready} of {decision.wanted} nodes ready"
+    progress = _progress(seen)
+    if progress:
+        text = f"{text}; {progress}"
+    if decision.failures.count:
+        text = f"{text}; {_failure_text(decision)}"
+    if ready >= minimum_nodes(seen.pool.spec):
+        was_complete = _was_ready(seen)
+        if was_complete:
+            return PoolPhase.DEGRADED, PoolReason.REPLACING_NODES, text
+        growing = decision.wanted > seen.pool.spec.nodes.desired
+        return PoolPhase.READY, PoolReason.SCALING_UP if growing else PoolReason.MINIMUM_READY, text
+    if decision.failures.count and not any(node.making for node in seen.nodes):
+        return PoolPhase.PENDING, _pool_reason(decision.failures.reason), text
+    making = [node.phase for node in seen.nodes if node.making]
+    step = next((_STEP[phase] for phase in _ORDER if phase in making), PoolReason.ACCEPTED)
+    return PoolPhase.PROVISIONING, step, text
+
+
+def _was_ready(seen: Observation) -> bool:
+    return any(node.failed and node.ready_time for node in seen.nodes) or (
+        seen.pool.status.phase == PoolPhase.DEGRADED
+    )
+
+
+def _progress(seen: Observation) -> str:
+    """What the nodes that are not ready are doing, the same things said once."""
+    doing: dict[str, list[NodeView]] = {}
+    for node in sorted(seen.nodes, key=lambda n: n.rank):
+        if node.making:
+            doing.setdefault(node.message or node.phase.lower(), []).append(node)
+    parts = []
+    for what, nodes in list(doing.items())[:3]:
+        ranks = ", ".join(str(node.rank) for node in nodes[:4]) + (", …" if len(nodes) > 4 else "")
+        parts.append(f"rank {ranks}: {what}")
+    return "; ".join(parts)
+
+
+def _failure_text(decision: Decision) -> str:
+    failures = decision.failures
+    times = "" if failures.count == 1 else f" ({failures.count} times in a row)"
+    return f"a node failed{times}: {failures.message or failures.reason}"
+
+
+def _pool_reason(reason: str) -> PoolReason:
+    try:
+        return PoolReason(reason)
+    except ValueError:
+        return PoolReason.REPLACING_NODES
+
+
+def _with_remedy(reason: PoolReason, message: str) -> str:
+    remedy = next_step(reason)
+    if not remedy or remedy.startswith("Nothing to do"):
+        return message
+    return f"{message.rstrip('.')}. {remedy}"
+
+
+def _hardware(seen: Observation) -> str:
+    candidate = seen.pool.spec.candidates[0]
+    accelerator = candidate.accelerator
+    if accelerator is None:
+        return clip(candidate.provider, 128)
+    return clip(f"{accelerator.count}x{accelerator.name} {candidate.provider}", 128)
+
+
+def _conditions(seen: Observation, decision: Decision, state: State, now: datetime) -> list[dict[str, Any]]:
+    phase, reason, message = state
+    pool = seen.pool
+    usable = sum(node.ready for node in seen.nodes) >= minimum_nodes(pool.spec)
+    bad_credentials = decision.failures.reason in CURABLE
+    holds = {
+        ConditionType.READY: usable and not pool.metadata.is_deleted,
+        ConditionType.PROVISIONING: any(node.making for node in seen.nodes),
+        ConditionType.CREDENTIALS_VALID: not bad_credentials,
+        ConditionType.SUSPENDED: phase is PoolPhase.SUSPENDED and not seen.nodes,
+        ConditionType.STALLED: phase is PoolPhase.STALLED,
+        ConditionType.DELETING: phase is PoolPhase.DELETING,
+    }
+    made = []
+    for type_ in POOL_CONDITIONS:
+        status = "True" if holds[type_] else "False"
+        why = str(reason)
+        if type_ is ConditionType.CREDENTIALS_VALID:
+            why = decision.failures.reason if bad_credentials else PoolReason.CREDENTIALS_ACCEPTED
+        before = condition(pool.status.conditions, type_)
+        same = before is not None and before.status == status and before.last_transition_time is not None
+        since = before.last_transition_time if same and before else now
+        entry = {
+            "type": str(type_),
+            "status": status,
+            "reason": str(why),
+            "observedGeneration": pool.metadata.generation,
+            "lastTransitionTime": timestamp(since or now),
+        }
+        if type_ is ConditionType.READY:
+            entry["message"] = clip(message, 1024)
+        made.append(entry)
+    return made

@@ -1,0 +1,299 @@
+"""What is done about pools, and what they say: tables over pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from skyward.contract.pool import ComputePool
+from skyward_operator.pools.act import node_object, template_hash
+from skyward_operator.pools.decide import (
+    AddFinalizer,
+    CreateNode,
+    Decision,
+    DeleteNode,
+    ForgetPool,
+    decide,
+)
+from skyward_operator.pools.observation import Demand, Memory, NodeView, Observation
+from skyward_operator.pools.scale import wanted_nodes
+from skyward_operator.pools.status import pool_state, pool_status
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TEMPLATE = "t1"
+
+
+def pool(
+    desired: int = 2,
+    status: dict[str, Any] | None = None,
+    deleted: bool = False,
+    generation: int = 1,
+    **spec: Any,
+) -> ComputePool:
+    metadata: dict[str, Any] = {
+        "name": "train",
+        "namespace": "default",
+        "uid": "pool-uid",
+        "generation": generation,
+        "resourceVersion": "7",
+        "finalizers": ["skyward.dev/pool"],
+    }
+    if deleted:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    body = {"candidates": [{"name": "here", "provider": "local"}], "nodes": {"desired": desired}} | spec
+    return ComputePool.read({"metadata": metadata, "spec": body, "status": status or {}})
+
+
+def node(rank: int, phase: str = "Ready", incarnation: int = 0, **more: Any) -> NodeView:
+    more.setdefault("ready_time", NOW - timedelta(hours=1) if phase == "Ready" else None)
+    more.setdefault("template", TEMPLATE)
+    return NodeView(f"n{rank}-{incarnation}", f"u{rank}-{incarnation}", rank, incarnation, phase, **more)
+
+
+def seen(made: ComputePool, *nodes: NodeView, memory: Memory | None = None, **more: Any) -> Observation:
+    return Observation(made, nodes, template=TEMPLATE, memory=memory or Memory(), **more)
+
+
+def created(decision: Decision) -> list[tuple[int, int]]:
+    return [(a.rank, a.incarnation) for a in decision.actions if isinstance(a, CreateNode)]
+
+
+def deleted(decision: Decision) -> list[str]:
+    return [a.name for a in decision.actions if isinstance(a, DeleteNode)]
+
+
+def test_missing_ranks_are_made() -> None:
+    assert created(decide(seen(pool(3)), NOW)) == [(0, 0), (1, 0), (2, 0)]
+    assert created(decide(seen(pool(3), node(0), node(2)), NOW)) == [(1, 0)]
+
+
+def test_finalizer_comes_before_the_first_node() -> None:
+    unguarded = pool(1)
+    unguarded = unguarded.model_copy(
+        update={"metadata": unguarded.metadata.model_copy(update={"finalizers": ()})}
+    )
+    assert decide(seen(unguarded), NOW).actions[0] == AddFinalizer()
+    assert AddFinalizer() not in decide(seen(pool(1)), NOW).actions
+
+
+def test_complete_pool_is_left_alone() -> None:
+    assert decide(seen(pool(2), node(0), node(1, "Bootstrapping")), NOW).actions == ()
+
+
+def test_highest_rank_goes_first() -> None:
+    assert deleted(decide(seen(pool(1), node(0), node(1), node(2)), NOW)) == ["n2-0", "n1-0"]
+
+
+def test_suspended_pool_keeps_rank_zero_until_the_others_are_gone() -> None:
+    suspended = pool(2, suspend=True)
+    assert deleted(decide(seen(suspended, node(0), node(1)), NOW)) == ["n1-0"]
+    assert deleted(decide(seen(suspended, node(0), node(1, deleting=True)), NOW)) == []
+    assert deleted(decide(seen(suspended, node(0)), NOW)) == ["n0-0"]
+
+
+def test_lost_node_is_replaced_by_its_next_incarnation() -> None:
+    lost = node(1, "Failed", ready_time=NOW, reason="MachineLost")
+    decision = decide(seen(pool(2), node(0), lost), NOW)
+    assert deleted(decision) == ["n1-0"]
+    assert created(decision) == [(1, 1)]
+    assert decision.failures.count == 0
+
+
+def test_incarnation_is_remembered_after_the_object_is_gone() -> None:
+    first = decide(seen(pool(1), node(0, "Failed", incarnation=4, ready_time=NOW)), NOW)
+    assert created(decide(seen(pool(1), memory=first.memory), NOW)) == [(0, 5)]
+
+
+def test_double_of_a_rank_is_released() -> None:
+    assert deleted(decide(seen(pool(1), node(0), node(0, "Launching", 1)), NOW)) == ["n0-1"]
+
+
+def test_node_in_the_making_from_an_old_spec_is_replaced() -> None:
+    decision = decide(seen(pool(1), node(0, "Bootstrapping", template="old")), NOW)
+    assert deleted(decision) == ["n0-0"]
+    assert created(decision) == [(0, 1)]
+
+
+def test_ready_node_from_an_old_spec_stays() -> None:
+    assert decide(seen(pool(1), node(0, template="old")), NOW).actions == ()
+
+
+def failing(reason: str = "BootstrapFailed", incarnation: int = 0, rank: int = 0) -> NodeView:
+    return node(rank, "Failed", incarnation, reason=reason, message=f"it was {reason}", log="last lines")
+
+
+def written(decision: Decision) -> dict[str, Any]:
+    failures = decision.failures
+    return {
+        "failures": {
+            "count": failures.count,
+            "generation": failures.generation,
+            "reason": failures.reason,
+            "message": failures.message,
+        }
+    }
+
+
+def test_failed_node_is_released_and_replaced_after_a_pause() -> None:
+    first = decide(seen(pool(1), failing()), NOW)
+    assert deleted(first) == ["n0-0"]
+    assert created(first) == []
+    assert first.again == pytest.approx(5.0)
+    later = NOW + timedelta(seconds=6)
+    second = decide(seen(pool(1, status=written(first)), memory=first.memory), later)
+    assert created(second) == [(0, 1)]
+
+
+def test_failed_node_counts_once() -> None:
+    first = decide(seen(pool(1), failing()), NOW)
+    again = decide(seen(pool(1, status=written(first)), failing(), memory=first.memory), NOW)
+    assert again.failures.count == 1
+
+
+def test_nodes_that_fail_together_count_as_one_failure() -> None:
+    decision = decide(seen(pool(3), failing(rank=0), failing(rank=1)), NOW)
+    assert decision.failures.count == 1
+    both = decide(seen(pool(3, status=written(decision)), failing(rank=2), memory=decision.memory), NOW)
+    assert both.failures.count == 1
+
+
+def test_third_failure_in_a_row_stalls_the_pool() -> None:
+    memory, time = Memory(), NOW
+    status: dict[str, Any] = {}
+    for incarnation in range(3):
+        decision = decide(seen(pool(1, status=status), failing(incarnation=incarnation), memory=memory), time)
+        memory, status, time = decision.memory, written(decision), time + timedelta(hours=1)
+    assert decision.stalled
+    assert deleted(decision) == ["n0-2"]
+    assert created(decide(seen(pool(1, status=status), memory=memory), time)) == []
+
+
+@pytest.mark.parametrize(
+    "reason", ["PackageNotFound", "PythonNotFound", "ProviderUnknown", "NoMatchingOffer"]
+)
+def test_failure_that_would_repeat_stalls_at_once(reason: str) -> None:
+    decision = decide(seen(pool(2), failing(reason), node(1, "Bootstrapping")), NOW)
+    assert decision.stalled
+    assert deleted(decision) == ["n0-0"]
+    phase, said, message = pool_state(seen(pool(2), failing(reason)), decision)
+    assert (phase, said) == ("Stalled", reason)
+    assert f"it was {reason}" in message
+
+
+def test_stalled_pool_goes_on_after_a_change_of_its_spec() -> None:
+    decision = decide(seen(pool(1), failing("PackageNotFound")), NOW)
+    changed = pool(1, status=written(decision), generation=2)
+    assert created(decide(seen(changed, memory=decision.memory), NOW)) == [(0, 1)]
+
+
+def test_bad_credentials_are_tried_again_slowly() -> None:
+    decision = decide(seen(pool(1), failing("InvalidCredentials")), NOW)
+    assert not decision.stalled
+    assert decision.again == pytest.approx(60.0)
+    status = pool_status(seen(pool(1), failing("InvalidCredentials")), decision, NOW)
+    valid = next(c for c in status["conditions"] if c["type"] == "CredentialsValid")
+    assert (valid["status"], valid["reason"]) == ("False", "InvalidCredentials")
+
+
+def test_node_that_works_ends_the_count() -> None:
+    first = decide(seen(pool(1), failing()), NOW)
+    works = node(0, ready_time=NOW + timedelta(minutes=1))
+    after = decide(
+        seen(pool(1, status=written(first)), works, memory=first.memory), NOW + timedelta(minutes=2)
+    )
+    assert after.failures.count == 0
+
+
+def test_deleted_pool_waits_for_nodes_and_tasks() -> None:
+    gone = pool(2, deleted=True)
+    assert deleted(decide(seen(gone, node(0), node(1)), NOW)) == ["n0-0", "n1-0"]
+    assert decide(seen(gone, node(0, deleting=True)), NOW).actions == ()
+    assert decide(seen(gone, live_tasks=1), NOW).actions == ()
+    assert decide(seen(gone), NOW).actions == (ForgetPool(),)
+
+
+SCALE = [
+    # desired, max, queued, running, current, above for seconds, wanted
+    (2, None, 100, 0, 2, None, 2),
+    (2, 8, 0, 0, 2, None, 2),
+    (2, 8, 6, 2, 2, None, 8),
+    (2, 8, 3, 2, 2, None, 5),
+    (2, 8, 100, 2, 2, None, 8),
+    (0, 4, 1, 0, 0, None, 1),
+    (0, 4, 0, 0, 1, None, 1),
+    (0, 4, 0, 0, 1, 30, 1),
+    (0, 4, 0, 0, 1, 61, 0),
+    (1, 4, 0, 2, 4, 61, 2),
+]
+
+
+@pytest.mark.parametrize(("desired", "most", "queued", "running", "current", "above", "wanted"), SCALE)
+def test_elastic_pool_follows_its_calls(
+    desired: int, most: int | None, queued: int, running: int, current: int, above: int | None, wanted: int
+) -> None:
+    nodes: dict[str, Any] = {"desired": desired} | ({"max": most} if most else {})
+    spec = pool(nodes=nodes).spec
+    since = None if above is None else NOW - timedelta(seconds=above)
+    assert wanted_nodes(spec, Demand(queued, running), current, since, NOW)[0] == wanted
+
+
+def test_slots_of_a_node_count_in_scaling() -> None:
+    spec = pool(nodes={"desired": 1, "max": 8}, worker={"concurrency": 4}).spec
+    assert wanted_nodes(spec, Demand(9, 0), 1, None, NOW)[0] == 3
+
+
+def state(*nodes: NodeView, made: ComputePool | None = None, **more: Any) -> tuple[str, str, str]:
+    observation = seen(made or pool(2), *nodes, **more)
+    phase, reason, message = pool_state(observation, decide(observation, NOW))
+    return str(phase), str(reason), message
+
+
+def test_pool_says_where_it_stands() -> None:
+    assert state(node(0), node(1))[:2] == ("Ready", "AllNodesReady")
+    assert state()[:2] == ("Provisioning", "Accepted")
+    assert state(node(0, "Launching"), node(1, "Bootstrapping"))[:2] == ("Provisioning", "Bootstrapping")
+    assert state(node(0), node(1, "Launching"), made=pool(2, nodes={"desired": 2, "min": 1}))[:2] == (
+        "Ready",
+        "MinimumReady",
+    )
+    assert state(made=pool(0))[:2] == ("Pending", "NoNodesWanted")
+    assert state(made=pool(nodes={"desired": 0, "max": 3}))[:2] == ("Ready", "AwaitingTasks")
+    assert state(made=pool(suspend=True))[:2] == ("Suspended", "Suspended")
+    assert state(node(0), made=pool(deleted=True))[:2] == ("Deleting", "Deleting")
+
+
+def test_pool_says_what_its_nodes_are_doing() -> None:
+    message = state(
+        node(0, "Bootstrapping", message="installing packages"),
+        node(1, "Bootstrapping", message="installing packages"),
+    )[2]
+    assert message == "0 of 2 nodes ready; rank 0, 1: installing packages"
+
+
+def test_status_holds_what_people_need() -> None:
+    observation = seen(pool(2), node(0), node(1))
+    status = pool_status(observation, decide(observation, NOW), NOW)
+    assert status["display"] == {"nodes": "2/2", "hardware": "local", "hourly": "0"}
+    assert status["nodes"] == {"total": 2, "ready": 2, "launching": 0, "failed": 0}
+    assert status["usable"] is True
+    assert status["selector"] == "skyward.dev/pool=train"
+    assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
+
+
+def test_status_does_not_change_by_itself() -> None:
+    observation = seen(pool(2), node(0), node(1))
+    status = pool_status(observation, decide(observation, NOW), NOW)
+    again = replace(observation, pool=pool(2, status=status))
+    assert pool_status(again, decide(again, NOW), NOW + timedelta(hours=1)) == status
+
+
+def test_node_object_holds_everything_and_a_stable_name() -> None:
+    made = pool(2)
+    first, second = node_object(made, CreateNode(1, 0)), node_object(made, CreateNode(1, 0))
+    assert first == second
+    assert first["metadata"]["name"].startswith("train-1-")
+    assert first["spec"]["templateHash"] == template_hash(made)
+    assert {"candidates", "image", "worker", "timeouts", "poolRef", "rank"} <= set(first["spec"])
