@@ -60,7 +60,7 @@ class Person:
 
     def kubectl(self, *arguments: str | Path, timeout: float = 3 * MINUTES) -> str:
         """Run kubectl against this person's control plane. It must succeed."""
-        kubeconfig = self.run("skyward", "local", "kubeconfig").stdout.strip()
+        kubeconfig = self.run("skyward", "local", "kubeconfig", "--path").stdout.strip()
         done = self.run(kubectl_binary(), *arguments, timeout=timeout, env={"KUBECONFIG": kubeconfig})
         assert done.returncode == 0, f"kubectl {arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
