@@ -77,6 +77,16 @@ def test_call_that_cannot_be_interrupted_takes_the_process_with_it(operator: Ope
     assert operator.run("next.0.1", lambda: 1).value == 1
 
 
+def test_lines_are_not_cut_and_progress_is_shown_at_once(operator: Operator) -> None:
+    def progress() -> None:
+        print("one", "line", 3)
+        print("\rhalf", end="")
+        print(" done", end="")
+
+    operator.run("lines.0.1", progress)
+    assert operator.logs["lines.0.1"] == b"one line 3\n\rhalf done"
+
+
 def test_command_output_belongs_to_its_call(operator: Operator) -> None:
     for i in range(3):
         operator.call(f"echo.{i}.1", entry={"argv": ["echo", f"word {i}"]})

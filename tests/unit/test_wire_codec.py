@@ -123,6 +123,18 @@ def test_callers_module_goes_along_without_what_cannot_be_pickled(
     assert "stayed behind" in elsewhere(dumps_function(use_lock), code)
 
 
+def test_part_of_skyward_that_nodes_lack_is_refused_where_it_is_sent() -> None:
+    from skyward.wire.origin import stays_here
+
+    assert stays_here("skyward.pools")
+    assert stays_here("skyward_operator.tasks")
+    assert not stays_here("skyward")
+    assert not stays_here("skyward.wire.frames")
+    pool = type("Compute", (), {"__module__": "skyward.pools"})
+    with pytest.raises(NotPicklable, match=r"argument 1 .*exists on the client only"):
+        dumps_arguments((pool(),), {})
+
+
 def test_registry_of_cloudpickle_is_left_as_it_was() -> None:
     import cloudpickle
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import IO
 
 from skyward.wire.frames import Frame, FrameKind
@@ -21,7 +22,16 @@ _PIECE = 64 * 1024
 
 type Send = Callable[[Frame], None]
 
-_attempt: ContextVar[str | None] = ContextVar("skyward_capture_attempt", default=None)
+
+@dataclass(slots=True)
+class _Printed:
+    """Text of one call that is not a whole line yet, by stream."""
+
+    attempt: str
+    pending: dict[str, str] = field(default_factory=dict)
+
+
+_printed: ContextVar[_Printed | None] = ContextVar("skyward_printed", default=None)
 
 
 class ThreadOutput(io.TextIOBase):
@@ -42,11 +52,13 @@ class ThreadOutput(io.TextIOBase):
     @contextlib.contextmanager
     def of(attempt: str) -> Iterator[None]:
         """What this thread prints inside belongs to `attempt`."""
-        token = _attempt.set(attempt)
+        token = _printed.set(_Printed(attempt))
         try:
             yield
         finally:
-            _attempt.reset(token)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            _printed.reset(token)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -62,18 +74,25 @@ class ThreadOutput(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Send `text` as output of the call that runs in this thread."""
-        attempt = _attempt.get()
-        if attempt is None:
+        """Send `text`, line by line, as output of the call that runs in this thread."""
+        printed = _printed.get()
+        if printed is None:
             return self._beneath.write(text)
-        data = text.encode("utf-8", "backslashreplace")
-        for start in range(0, len(data), _PIECE):
-            self._send(_log(attempt, self._stream, data[start : start + _PIECE]))
+        pending = printed.pending.get(self._stream, "") + text
+        printed.pending[self._stream] = pending
+        if "\n" in text or "\r" in text or len(pending) > _PIECE:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back here."""
-        self._beneath.flush()
+        """Send what is not a whole line yet."""
+        printed = _printed.get()
+        if printed is None:
+            self._beneath.flush()
+            return
+        data = printed.pending.pop(self._stream, "").encode("utf-8", "backslashreplace")
+        for start in range(0, len(data), _PIECE):
+            self._send(_log(printed.attempt, self._stream, data[start : start + _PIECE]))
 
 
 def run_command(argv: list[str], folder: str | None, environment: dict[str, str], *, captured: bool) -> int:
@@ -99,12 +118,13 @@ def run_command(argv: list[str], folder: str | None, environment: dict[str, str]
 
 
 def _pump(process: subprocess.Popen[str]) -> int:
-    attempt = _attempt.get()
+    printed = _printed.get()
 
     def copy(source: IO[str] | None, target: IO[str]) -> None:
-        _attempt.set(attempt)
+        _printed.set(printed)
         for line in source or ():
             target.write(line)
+        target.flush()
 
     pairs = ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
     pumps = [threading.Thread(target=copy, args=pair, daemon=True) for pair in pairs]

@@ -14,13 +14,17 @@ from pathlib import Path
 
 NODE_PARTS = (
     "__init__.py",
+    "accelerators.py",
     "errors.py",
     "functions.py",
     "gather.py",
     "image.py",
+    "providers.py",
     "runtime.py",
     "shard.py",
     "spec.py",
+    "time.py",
+    "validation.py",
     "py.typed",
     "wire",
     "agent",

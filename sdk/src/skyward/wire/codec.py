@@ -28,7 +28,7 @@ from skyward.wire.blame import blame
 from skyward.wire.digest import BytesLike
 from skyward.wire.errors import NotDeserializable, NotPicklable
 from skyward.wire.modules import ModuleStates, reduce_module
-from skyward.wire.origin import by_value
+from skyward.wire.origin import by_value, stays_here
 
 _MAGIC = b"\x01SKY"
 _COUNT = struct.Struct("!4sI")
@@ -153,8 +153,10 @@ class _Plain(pickle.Pickler):
     """The fast path. It gives up (so that cloudpickle takes over) at what the other side cannot import."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type | FunctionType) and by_value(obj.__module__):
-            raise pickle.PicklingError(f"{obj!r} goes by value")
+        if isinstance(obj, type | FunctionType):
+            if by_value(obj.__module__):
+                raise pickle.PicklingError(f"{obj!r} goes by value")
+            _refuse_ours(obj)
         return NotImplemented
 
 
@@ -171,6 +173,7 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
             if sys.modules.get(obj.__name__) is obj and by_value(obj.__name__):
                 return reduce_module(obj, self._states.of(obj, self._can_travel))
         elif isinstance(obj, type | FunctionType):
+            _refuse_ours(obj)
             self._register(obj.__module__)
         return super().reducer_override(obj)
 
@@ -194,6 +197,11 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         """Leave cloudpickle's process-wide registry as it was: others in this process use it too."""
         for module in self._registered:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _refuse_ours(obj: type | FunctionType) -> None:
+    if stays_here(obj.__module__):
+        raise pickle.PicklingError(f"{obj.__module__}.{obj.__qualname__} exists on the client only")
 
 
 def _can_pickle(obj: Any) -> bool:

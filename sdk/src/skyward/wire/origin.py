@@ -10,7 +10,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from skyward.wire.bundle import NODE_PARTS
+
 _OWN = "skyward"
+_ON_NODE = frozenset(part.removesuffix(".py") for part in NODE_PARTS)
 
 
 def by_value(name: str | None) -> bool:
@@ -23,6 +26,16 @@ def by_value(name: str | None) -> bool:
     if top == _OWN or top in sys.stdlib_module_names:
         return False
     return _is_own_file(name)
+
+
+def stays_here(name: str | None) -> bool:
+    """Whether module `name` is a part of Skyward that nodes do not have: pools, sessions, the operator."""
+    if name is None or not name.startswith(_OWN):
+        return False
+    top, _, rest = name.partition(".")
+    return top == "skyward_operator" or (
+        top == _OWN and bool(rest) and rest.partition(".")[0] not in _ON_NODE
+    )
 
 
 @functools.lru_cache(maxsize=4096)
