@@ -195,6 +195,7 @@ class Slots:
             return
         self._early_deaths += 1
         tail = self._stderr_tail.decode("utf-8", "replace").strip()
+        self._stderr_tail = b""
         message = f"a worker ended with {_cause(status)} before it was ready: {tail}"
         log.error(message)
         self._listener.notice("WorkerCannotStart", message)
