@@ -20,7 +20,7 @@ from skyward.local.locks import only_one
 from skyward.local.operator import leftovers, operator_command
 from skyward.local.processes import Identity, find_by_argument, stop_all, tail
 from skyward.local.progress import Report, silent, working
-from skyward.local.status import State, Status, read_status
+from skyward.local.status import ComponentState, State, Status, read_status
 from skyward.local.tokens import read_tokens
 from skyward.local.versions import Verdict, judge
 
@@ -142,10 +142,13 @@ def _await(home: Home, supervisor: Identity, report: Report) -> Endpoint:
 def _step(status: Status | None) -> str:
     if status is None:
         return ""
+    ended = [
+        f"{one.name} ended ({one.last_exit}), trying again" for one in status.components if one.last_exit
+    ]
+    waiting = [one.name for one in status.components if one.state is not ComponentState.RUNNING]
     if status.state is State.READY:
-        waiting = [one.name for one in status.components if one.state.value != "running"]
         return f"waiting for {', '.join(waiting)}" if waiting else ""
-    return status.step
+    return f"{status.step}: {', '.join(ended)}" if ended else status.step
 
 
 def _died(home: Home, status: Status | None) -> StartFailed:

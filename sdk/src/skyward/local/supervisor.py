@@ -211,16 +211,9 @@ class Supervisor:
 def load_definitions() -> Definitions:
     """Generate what the API server is given; imports pydantic, which is why it is done beside the start."""
     from skyward.contract.crd import crd_documents
-    from skyward.contract.names import KINDS
     from skyward.contract.rbac import OPERATOR_RULES
 
-    read_definitions = {
-        "apiGroups": ["apiextensions.k8s.io"],
-        "resources": ["customresourcedefinitions"],
-        "resourceNames": [kind.crd_name for kind in KINDS],
-        "verbs": ["get"],
-    }
-    return Definitions(crd_documents(), [*OPERATOR_RULES, read_definitions])
+    return Definitions(crd_documents(), OPERATOR_RULES)
 
 
 def _sleep(wake: int, seconds: float) -> None:
