@@ -15,6 +15,7 @@ def wire(context: Context) -> Parts:
     """The parts of the operator, not yet running."""
     node_part = nodes.build(context)
     task_part = tasks.build(context, node_part.fleet)
+    node_part.fleet.listen(task_part.listener)
     pool_part = pools.build(context, task_part.demand)
     gateway_part = gateway.build(context, task_part, node_part)
     loops = {
