@@ -10,6 +10,7 @@ gap is marked. A reader who is too slow loses lines and is told how many: it nev
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import logging
 from collections import deque
@@ -30,6 +31,7 @@ DEFAULT_LIMIT: Final = 64 * 1024 * 1024
 _FOLLOWED_LINES: Final = 10_000
 _PIECE: Final = 1 << 16
 _TAILS: Final = ("tail.0", "tail.1")
+_Decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class Follower:
@@ -82,6 +84,15 @@ class _TaskLog:
     pending: list[bytes] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     tail: int = 0
+    decoders: dict[tuple[str, str], codecs.IncrementalDecoder] = field(default_factory=dict)
+
+    def decode(self, attempt: str, stream: str, body: bytes) -> str:
+        """Output as text; a character that a frame has cut in two is put together again."""
+        decoder = self.decoders.pop((attempt, stream), None) or _Decoder("replace")
+        text = decoder.decode(body)
+        if decoder.getstate()[0]:
+            self.decoders[attempt, stream] = decoder
+        return text
 
     def write(self, data: bytes) -> None:
         """Append to the head while it has room, then to the tails in turn."""
@@ -124,6 +135,11 @@ class LogBook:
 
     def write(self, work: Work, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
         """Take in one LOG frame."""
+        log = self._open.get(work.uid)
+        if log is None:
+            folder = self.blobs.folder(work.namespace, work.uid)
+            log = self._open[work.uid] = _TaskLog(folder, self._limit)
+        stream = str(header.get("stream", "stdout"))
         record = {
             "namespace": work.namespace,
             "task": work.name,
@@ -131,18 +147,14 @@ class LogBook:
             "attempt": attempt.number,
             "node": attempt.node,
             "rank": attempt.rank,
-            "stream": header.get("stream", "stdout"),
+            "stream": stream,
             "time": header.get("time", 0.0),
-            "text": body.decode("utf-8", "replace"),
+            "text": log.decode(attempt.id, stream, body),
         }
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         for follower in self._followers:
             if follower.wants(work):
                 follower.offer(line)
-        log = self._open.get(work.uid)
-        if log is None:
-            folder = self.blobs.folder(work.namespace, work.uid)
-            log = self._open[work.uid] = _TaskLog(folder, self._limit)
         log.pending.append(line)
         self._dirty[work.uid] = log
         self._write_soon()
@@ -170,14 +182,19 @@ class LogBook:
             else:
                 await asyncio.wait([self._writing])
 
-    def read(self, namespace: str, uid: str) -> Iterator[bytes]:
-        """The kept output, in pieces; blocks on the disk. Flush first."""
+    def sizes(self, namespace: str, uid: str) -> dict[str, int]:
+        """How much of each file there is now. Flush first."""
         folder = self.blobs.folder(namespace, uid)
-        yield from _pieces(folder / "head")
+        return {name: _size(folder / name) for name in ("head", *_TAILS)}
+
+    def read(self, namespace: str, uid: str, sizes: Mapping[str, int]) -> Iterator[bytes]:
+        """The kept output up to `sizes`, in pieces; blocks on the disk."""
+        folder = self.blobs.folder(namespace, uid)
+        yield from _pieces(folder / "head", sizes["head"])
         if (folder / "dropped").exists():
             yield _gap("output was dropped here: the task wrote more than is kept")
         for tail in sorted((folder / name for name in _TAILS), key=_changed):
-            yield from _pieces(tail)
+            yield from _pieces(tail, sizes[tail.name])
 
     def remove(self, namespace: str, uid: str) -> None:
         """Drop the output of a task."""
@@ -215,7 +232,7 @@ def _write_all(batch: list[tuple[_TaskLog, bytes]]) -> None:
 
 
 def _gap(text: str) -> bytes:
-    return json.dumps({"gap": text}).encode() + b"\n"
+    return json.dumps({"stream": "stderr", "gap": True, "text": f"({text})\n"}).encode() + b"\n"
 
 
 def _size(path: Path) -> int:
@@ -226,9 +243,10 @@ def _changed(path: Path) -> float:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    if not path.exists():
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    if not size or not path.exists():
         return
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
+        while size > 0 and (piece := file.read(min(_PIECE, size))):
+            size -= len(piece)
             yield piece

@@ -1,0 +1,74 @@
+"""Who may use the gateway for what: the ticket whose hash stands in the object.
+
+The API server decides who may create a Task or a pool; its creator keeps a ticket and puts the hash into the
+spec. The gateway knows no users: it compares hashes, in constant time, and never tells whether an object
+exists to somebody without its ticket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from skyward_operator.kube.errors import NotFound
+
+if TYPE_CHECKING:
+    from skyward.contract.names import Kind
+    from skyward_operator.context import Context
+
+TICKET_HEADER: Final = "Skyward-Ticket"
+_LONGEST_TICKET: Final = 512
+
+
+class Access:
+    """Finds objects for those who have their ticket."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def object_of(self, kind: Kind, request: web.Request) -> dict[str, Any]:
+        """The object that the path names; 403 for a wrong ticket as for an object that is not there."""
+        given = ticket_hash(request)
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        obj = self._context.store.get(kind, namespace, name)
+        if obj is None:
+            # A client may be here before its own create has come back through the watch.
+            try:
+                obj = await self._context.api.get(kind, namespace, name)
+            except NotFound:
+                raise refusal(kind.kind, namespace, name) from None
+            self._context.store.put(kind, obj)
+        if not matches(obj, given):
+            raise refusal(kind.kind, namespace, name)
+        return obj
+
+
+def matches(obj: dict[str, Any], given: str) -> bool:
+    """Whether a ticket with this hash opens the object."""
+    wanted = obj["spec"].get("ticketHash") or ""
+    return bool(wanted) and hmac.compare_digest(str(wanted), given)
+
+
+def ticket_hash(request: web.Request) -> str:
+    """The hash of the ticket that a request carries; 401 without one."""
+    ticket = request.headers.get(TICKET_HEADER, "")
+    if not ticket or len(ticket) > _LONGEST_TICKET:
+        raise web.HTTPUnauthorized(
+            text=f"the header {TICKET_HEADER} is missing: the ticket whose hash is in spec.ticketHash"
+        )
+    return hash_ticket(ticket)
+
+
+def hash_ticket(ticket: str) -> str:
+    """What stands in `spec.ticketHash` for a ticket (hexadecimal text): the SHA-256 of its characters."""
+    return hashlib.sha256(ticket.encode()).hexdigest()
+
+
+def refusal(kind: str, namespace: str, name: str) -> web.HTTPForbidden:
+    """No entry, without saying whether there is anything."""
+    return web.HTTPForbidden(
+        text=f"{kind} {namespace}/{name} does not exist, or {TICKET_HEADER} is not its creator's ticket"
+    )

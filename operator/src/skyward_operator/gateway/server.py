@@ -1,0 +1,176 @@
+"""The gateway's HTTP interface: bytes and output that are no business of the API server.
+
+    PUT /v1/namespaces/{ns}/tasks/{name}/payload   the calls of a task, once
+    GET /v1/namespaces/{ns}/tasks/{name}/result    the outcomes of an ended task
+    GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends
+    GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made; ?follow=1
+    GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1
+    GET /v1/healthz
+
+Every request but the last carries `Skyward-Ticket`. Errors are plain sentences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hmac
+import logging
+from base64 import b64decode
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from skyward.contract.names import NODE, POOL, TASK
+from skyward.contract.reasons import NodePhase
+from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
+from skyward_operator.gateway.logs import Follower
+from skyward_operator.gateway.streams import Lines, send_node_log, send_task_output
+from skyward_operator.gateway.uploads import LARGEST_PAYLOAD, Uploads
+from skyward_operator.tasks.work import is_final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from skyward_operator.context import Context
+    from skyward_operator.tasks.service import GatewayBackend
+
+logger = logging.getLogger(__name__)
+
+_MAKING: Final = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePhase.BOOTSTRAPPING)
+
+type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """The handlers."""
+
+    def __init__(
+        self, context: Context, backend: GatewayBackend, *, largest_payload: int = LARGEST_PAYLOAD
+    ) -> None:
+        self._context = context
+        self._backend = backend
+        self._access = Access(context)
+        self._uploads = Uploads(backend.blobs, largest_payload)
+
+    def app(self) -> web.Application:
+        """The application, ready to be served."""
+        app = web.Application(middlewares=[_report])
+        one = "/v1/namespaces/{namespace}"
+        app.add_routes(
+            [
+                web.put(f"{one}/tasks/{{name}}/payload", self.put_payload),
+                web.get(f"{one}/tasks/{{name}}/result", self.get_result),
+                web.get(f"{one}/tasks/{{name}}/logs", self.get_task_logs),
+                web.get(f"{one}/nodes/{{name}}/logs", self.get_node_logs),
+                web.get("/v1/logs", self.get_logs),
+                web.get("/v1/healthz", self.get_health),
+            ]
+        )
+        return app
+
+    async def put_payload(self, request: web.Request) -> web.Response:
+        """Take in the calls of a task."""
+        task = await self._access.object_of(TASK, request)
+        if is_final(task):
+            raise web.HTTPGone(text=f"Task {task['metadata']['name']} has ended: its payload is not needed")
+        await self._uploads.take(task, request)
+        metadata = task["metadata"]
+        known = self._context.store.get(TASK, metadata["namespace"], metadata["name"])
+        if known is None or known["metadata"]["uid"] != metadata["uid"]:
+            await asyncio.to_thread(self._uploads.drop, task)
+            raise web.HTTPGone(text=f"Task {metadata['name']} was deleted meanwhile")
+        self._backend.payload_arrived(metadata["uid"])
+        return web.Response(status=204)
+
+    async def get_result(self, request: web.Request) -> web.StreamResponse:
+        """The packed outcomes of an ended task."""
+        task = await self._access.object_of(TASK, request)
+        name, status = task["metadata"]["name"], task.get("status") or {}
+        if not is_final(task):
+            raise web.HTTPConflict(text=f"Task {name} has not ended: it is {status.get('phase', 'new')}")
+        result = status.get("result") or {}
+        if package := result.get("package"):
+            try:
+                return web.Response(body=b64decode(package), content_type="application/octet-stream")
+            except binascii.Error as error:
+                raise web.HTTPInternalServerError(text=f"the result of {name} is damaged: {error}") from error
+        path = self._backend.blobs.results(task["metadata"]["namespace"], task["metadata"]["uid"])
+        if "blob" not in result or not await asyncio.to_thread(path.exists):
+            raise web.HTTPNotFound(text=f"Task {name} ended as {status.get('reason')}, without a result")
+        return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+
+    async def get_task_logs(self, request: web.Request) -> web.StreamResponse:
+        """The output of one task."""
+        task = await self._access.object_of(TASK, request)
+        namespace, uid = task["metadata"]["namespace"], task["metadata"]["uid"]
+        follower = None
+        if _follows(request) and not is_final(task):
+            follower = Follower(lambda work: work.uid == uid, uid)
+        lines = Lines(request)
+        await lines.begin()
+        await send_task_output(lines, self._backend.logs, namespace, uid, follower)
+        return await lines.end()
+
+    async def get_logs(self, request: web.Request) -> web.StreamResponse:
+        """The output of all tasks that carry the caller's ticket: what comes, or what is kept."""
+        given = ticket_hash(request)
+        lines, logs = Lines(request), self._backend.logs
+        if _follows(request):
+            follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
+            logs.follow(follower)
+            try:
+                await lines.begin()
+                await lines.follow(follower)
+            finally:
+                logs.unfollow(follower)
+        else:
+            await lines.begin()
+            for task in self._context.store.list(TASK):
+                if matches(task, given):
+                    metadata = task["metadata"]
+                    await send_task_output(lines, logs, metadata["namespace"], metadata["uid"], None)
+        return await lines.end()
+
+    async def get_node_logs(self, request: web.Request) -> web.StreamResponse:
+        """How a node was made; the ticket is that of its pool."""
+        given, store = ticket_hash(request), self._context.store
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        node = store.get(NODE, namespace, name)
+        pool = store.get(POOL, namespace, node["spec"]["poolRef"]["name"]) if node is not None else None
+        if pool is None or not matches(pool, given):
+            raise refusal(NODE.kind, namespace, name)
+        path = self._context.settings.data_dir / "logs" / namespace / "nodes" / f"{name}.log"
+        follows = _follows(request)
+
+        def goes_on() -> bool:
+            now = store.get(NODE, namespace, name)
+            phase = (now.get("status") or {}).get("phase", NodePhase.PENDING) if now is not None else None
+            return follows and phase in _MAKING
+
+        lines = Lines(request)
+        await lines.begin()
+        await send_node_log(lines, path, name, goes_on)
+        return await lines.end()
+
+    async def get_health(self, request: web.Request) -> web.Response:
+        """The gateway answers."""
+        return web.json_response({"status": "ok", "leader": self._context.leadership.is_leader})
+
+
+def _follows(request: web.Request) -> bool:
+    return request.query.get("follow", "") in ("1", "true")
+
+
+@web.middleware
+async def _report(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        # The path names objects; headers (the ticket) and bodies are never logged.
+        logger.exception("%s %s failed", request.method, request.path)
+        raise web.HTTPInternalServerError(
+            text="the gateway failed; the operator's log has the details"
+        ) from None

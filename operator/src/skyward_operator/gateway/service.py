@@ -1,0 +1,57 @@
+"""Serves the gateway for as long as the operator acts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from skyward_operator.gateway.server import Server
+
+if TYPE_CHECKING:
+    from skyward_operator.context import Context
+    from skyward_operator.nodes.reconcile import Nodes
+    from skyward_operator.tasks import Tasks
+
+_END_SECONDS: Final = 1.0
+
+
+class Gateway:
+    """The gateway of one operator. `run` serves it; `url` says where."""
+
+    def __init__(self, context: Context, server: Server) -> None:
+        self._listen = context.settings.gateway_listen
+        self._server = server
+        self._url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def url(self) -> str:
+        """Where it listens, once it does."""
+        return await asyncio.shield(self._url)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        runner = web.AppRunner(
+            self._server.app(), access_log=None, handler_cancellation=True, shutdown_timeout=_END_SECONDS
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._listen.host, self._port(), shutdown_timeout=_END_SECONDS)
+            await site.start()
+            if not self._url.done():
+                host, port = runner.addresses[0][:2]
+                self._url.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await runner.cleanup()
+
+    def _port(self) -> int:
+        """The port to listen on: the one that was published, if it had to start again."""
+        if self._url.done():
+            return int(self._url.result().rpartition(":")[2])
+        return self._listen.port
+
+
+def build(context: Context, tasks: Tasks, nodes: Nodes | None = None) -> Gateway:
+    """The gateway of one operator. Nodes leave their logs on disk, where it finds them."""
+    return Gateway(context, Server(context, tasks.gateway_backend))

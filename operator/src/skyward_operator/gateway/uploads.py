@@ -1,0 +1,104 @@
+"""A payload comes in: streamed to a file beside its place, checked against what its Task says, then renamed.
+
+The object comes first and waits for its payload; bytes without an object do not stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from skyward_operator.gateway.blobs import replace_durably
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from aiohttp import StreamReader
+
+    from skyward_operator.gateway.blobs import BlobStore
+
+LARGEST_PAYLOAD: Final = 16 * 1024**3
+_PIECE: Final = 1 << 20
+
+
+class Uploads:
+    """Takes payloads in."""
+
+    def __init__(self, blobs: BlobStore, largest: int = LARGEST_PAYLOAD) -> None:
+        self._blobs = blobs
+        self._largest = largest
+
+    async def take(self, task: dict[str, Any], request: web.Request) -> None:
+        """Store the body of a request as the payload of a task; again is success. Raises HTTP errors."""
+        metadata, blob = task["metadata"], (task["spec"].get("calls") or {}).get("blob")
+        if blob is None:
+            raise web.HTTPConflict(
+                text=f"Task {metadata['name']} carries its calls itself: nothing to upload"
+            )
+        size = int(blob["sizeBytes"])
+        if size > self._largest:
+            raise web.HTTPRequestEntityTooLarge(
+                max_size=self._largest,
+                actual_size=size,
+                text=f"the payload has {size} bytes and at most {self._largest} are taken; "
+                "put large data on a volume or into an object store and pass its place",
+            )
+        if request.content_length not in (None, size):
+            raise web.HTTPBadRequest(
+                text=f"the body has {request.content_length} bytes and spec.calls.blob.sizeBytes says {size}"
+            )
+        namespace, uid = metadata["namespace"], metadata["uid"]
+        final = self._blobs.payload(namespace, uid)
+        if await asyncio.to_thread(final.exists):
+            return
+        folder = await asyncio.to_thread(self._blobs.make, namespace, uid)
+        part = folder / f"payload.{secrets.token_hex(8)}.part"
+        try:
+            await _receive(request.content, part, size, blob["digest"])
+            await asyncio.to_thread(replace_durably, part, final)
+        except OSError as error:
+            raise web.HTTPInsufficientStorage(
+                text=f"the payload cannot be stored: {error.strerror or error}"
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def drop(self, task: dict[str, Any]) -> None:
+        """The object went while its payload came."""
+        self._blobs.remove(task["metadata"]["namespace"], task["metadata"]["uid"])
+
+
+async def _receive(content: StreamReader, part: Path, size: int, digest: str) -> None:
+    received, seen = 0, hashlib.sha256()
+    file = await asyncio.to_thread(part.open, "xb")
+    try:
+        async for piece in content.iter_chunked(_PIECE):
+            received += len(piece)
+            if received > size:
+                raise web.HTTPBadRequest(text=f"the body is larger than the {size} bytes of spec.calls.blob")
+            await asyncio.to_thread(_keep, file, seen, piece)
+        if received != size:
+            raise web.HTTPBadRequest(text=f"the body ended after {received} of {size} bytes")
+        if seen.hexdigest() != digest:
+            raise web.HTTPUnprocessableEntity(
+                text=f"the body's SHA-256 is {seen.hexdigest()} and spec.calls.blob.digest says {digest}"
+            )
+        await asyncio.to_thread(_sync, file)
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+def _keep(file: BinaryIO, seen: Any, piece: bytes) -> None:
+    seen.update(piece)
+    file.write(piece)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
