@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, assert_never
 
 from skyward.contract.names import FINALIZER, NODE
@@ -167,7 +167,7 @@ class Actor:
         )
         session = Session(
             subject,
-            plan(node.spec.image, node.spec.worker, bundle()),
+            plan(node.spec.image, node.spec.worker, node_bundle()),
             self.fleet,
             NodeLog(self.context.settings.data_dir, namespace, name, self.context.clock),
             self.context.clock,
@@ -186,6 +186,10 @@ class Actor:
         await self.context.api.patch(
             NODE, meta.namespace or "", meta.name, body, resource_version=meta.resource_version
         )
+
+
+node_bundle = cache(bundle)
+"""The archive for all nodes; it does not change while this process runs."""
 
 
 def key_of(node: ComputeNode) -> Key:
