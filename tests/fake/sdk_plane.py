@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
-from tests.fake.kube_server import FakeKube, Object, collection
+from tests.fake.kube_server import FakeKube, Object, collection, eventually
 
 from skyward.contract.names import (
     ANNOTATION_GATEWAY,
@@ -56,6 +56,8 @@ class FakePlane(FakeKube):
         ]
         self.pool_status: Object | None = None
         """Replaces the status that a pool gets, and no nodes are made."""
+        self.waits_for_watchers = False
+        """Nodes are made only when somebody watches them."""
         self.keep_pools = False
         """A pool that is deleted stays: its machines cannot be proved absent."""
         self.payloads: dict[str, bytes] = {}
@@ -171,6 +173,8 @@ class FakePlane(FakeKube):
             self._status(POOLS, name, self.pool_status)
             return
         self._status(POOLS, name, {"phase": "Provisioning", "reason": "Launching", "usable": False})
+        if self.waits_for_watchers:
+            await eventually(lambda: any(path.startswith(NODES) for path, _ in self._watchers))
         for rank in range(wanted):
             labels = {LABEL_POOL: name}
             node = node_name(name, metadata["uid"], rank, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
@@ -191,7 +190,7 @@ def types(pool: Pool) -> None:
     assert_type(add(1) >> pool, int)
     assert_type(add(1) >> sky, int)
     assert_type(add(1) @ pool, list[int])
-    assert_type(add(1) > pool, Future[int])
+    assert_type(add(1) > pool, sky.TaskFuture[int])
     assert_type((add(1) & name_of(2)) >> pool, tuple[int, str])
     assert_type((add(1) & name_of(2) & add(3)) >> sky, tuple[int, str, int])
     assert_type(sky.gather(add(1), name_of(2)) >> pool, tuple[int, str])

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Vultr,
     )
     from skyward.spec import Accelerator, Nodes, Options, Spec, Volume, Worker
+    from skyward.tasks import TaskFuture
 
 __version__ = "0.1.0"
 
@@ -80,6 +81,7 @@ _LAZY = {
     **dict.fromkeys(("DEFAULT_IMAGE", "Image", "PipIndex"), "skyward.image"),
     **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
     **dict.fromkeys(("Accelerator", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"),
+    "TaskFuture": "skyward.tasks",
 }
 _MODULES = ("accelerators", "errors", "time")
 
@@ -95,6 +97,7 @@ __all__ = [
     "PendingFunction",
     "PendingFunctionGroup",
     "Retry",
+    "TaskFuture",
     "InstanceInfo",
     "Compute",
     "Pool",

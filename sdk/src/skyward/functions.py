@@ -9,7 +9,6 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, ModuleType
@@ -19,6 +18,7 @@ from skyward.runtime import call
 
 if TYPE_CHECKING:
     from skyward.pools import Pool
+    from skyward.tasks import TaskFuture
 
     type Target = Pool | ModuleType
     """Where an operator sends work: a pool, or the module `skyward` for the pool of the enclosing `with`."""
@@ -66,8 +66,8 @@ class PendingFunction[T]:
         """`pending >> pool`: run on one node and return the result."""
         return resolve(target).run(self)
 
-    def __gt__(self, target: "Target") -> Future[T]:
-        """`pending > pool`: start on one node and return a Future."""
+    def __gt__(self, target: "Target") -> "TaskFuture[T]":
+        """`pending > pool`: start on one node and return a future, which can also be awaited."""
         return resolve(target).run_async(self)
 
     def __matmul__(self, target: "Target") -> list[T]:
@@ -131,7 +131,7 @@ class PendingFunctionGroup[*Ts]:
         """`(a() & b()) >> pool`: run all in parallel and return their results in order."""
         return resolve(target).run_parallel(self)
 
-    def __gt__(self, target: "Target") -> Future[tuple[*Ts]]:
+    def __gt__(self, target: "Target") -> "TaskFuture[tuple[*Ts]]":
         """`(a() & b()) > pool`: start all in parallel and return one Future."""
         return resolve(target).run_parallel_async(self)
 

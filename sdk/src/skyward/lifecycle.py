@@ -17,7 +17,7 @@ from pathlib import Path
 from skyward import session as sessions
 from skyward.cluster.api import ApiError
 from skyward.console import open_console
-from skyward.console.board import elapsed
+from skyward.console.board import count, elapsed
 from skyward.contract.names import LABEL_POOL, NODE, POOL
 from skyward.errors import PoolError, PoolNotFound, SkywardError
 from skyward.manifest import object_name, pool_object
@@ -107,7 +107,7 @@ def close_pool(
         if isinstance(error, KeyboardInterrupt):
             deletion = f", deleting pool {view.name}" if owned else ""
             console.say(
-                f"interrupted: cancelling {len(open_handles)} running tasks{deletion}; "
+                f"interrupted: cancelling {count(len(open_handles), 'running task')}{deletion}; "
                 "press Ctrl-C again to leave at once"
             )
         if owned:
@@ -184,7 +184,7 @@ def _is_absent(session: Session, name: str) -> bool:
 
 def _extent(view: PoolView, tally: Tally) -> str:
     lasted = elapsed(time.monotonic() - tally.began)
-    return f"{_count(tally.calls, 'call')} · {_count(view.most_nodes, 'node')} · {lasted}"
+    return f"{count(tally.calls, 'call')} · {count(view.most_nodes, 'node')} · {lasted}"
 
 
 def _cost(view: PoolView) -> str:
@@ -192,10 +192,6 @@ def _cost(view: PoolView) -> str:
     with suppress(ValueError):
         return f"{float(accrued.get('accrued') or 0):.2f}"
     return str(accrued.get("accrued"))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 _at_exit: list[Callable[[], None]] = []

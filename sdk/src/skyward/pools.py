@@ -177,6 +177,8 @@ class Pool:
         except asyncio.CancelledError:
             self._aborted.set()
             await asyncio.wait([opening])
+            if opening.exception() is None:  # it was ready in the very last moment
+                await asyncio.to_thread(self._close, None)
             raise
         activate(self)
         return self

@@ -10,9 +10,10 @@ from typing import Any
 
 from skyward.cluster.watch import OnObject, Watch
 from skyward.console import Subject
+from skyward.console.board import count
 from skyward.contract.names import LABEL_POOL, NODE, POOL, Kind
 from skyward.contract.reasons import NodePhase
-from skyward.errors import PoolDeleted
+from skyward.errors import PoolDeleted, PoolNotReady
 from skyward.narration import node_words, pool_words, stalled_error
 from skyward.session import Session
 
@@ -66,7 +67,7 @@ class PoolView:
 
         def is_usable() -> bool:
             if aborted.is_set():
-                raise KeyboardInterrupt
+                raise PoolNotReady(f"waiting for pool {self.name} was cancelled")
             if self.pool is None:
                 raise PoolDeleted(
                     f"pool {self.name} was deleted before it was ready", remedy="create it again"
@@ -107,16 +108,16 @@ class PoolView:
 
     def _narrate(self) -> None:
         if self.pool is None:
-            words = f"{len(self.nodes)} nodes left"
+            words = f"{count(len(self.nodes), 'node')} left"
         elif self._expects_deletion:
-            words = f"deleting: {len(self.nodes)} nodes left"
+            words = f"deleting: {count(len(self.nodes), 'node')} left"
         else:
             words = pool_words(self.pool, self._console.elapsed(self._subject))
         self._console.update(self._subject, words)
 
     def _extent(self) -> str:
         ready, total = self.ready_nodes, len(self.nodes)
-        return f"{ready} nodes" if ready == total else f"{ready} of {total} nodes"
+        return count(ready, "node") if ready == total else f"{ready} of {total} nodes"
 
     def _on_pool(self, pool: dict[str, Any]) -> None:
         with self._changed:

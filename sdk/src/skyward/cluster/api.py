@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from skyward.cluster.connection import Connection
+from skyward.cluster.cutter import Cutter
 from skyward.contract.names import (
     ANNOTATION_GATEWAY,
     ANNOTATION_SCHEMA,
@@ -114,9 +115,12 @@ class Api:
         return self._unless_missing("DELETE", path(kind, namespace, name)) is not None
 
     def watch_lines(
-        self, kind: Kind, namespace: str, query: Mapping[str, str], silence: float
+        self, kind: Kind, namespace: str, query: Mapping[str, str], silence: float, cutter: Cutter
     ) -> Iterator[bytes]:
-        """The lines of one watch request. Raises Unreachable after `silence` seconds without one."""
+        """The lines of one watch request. Raises Unreachable after `silence` seconds without one.
+
+        Ends early when `cutter` is used, from whichever thread.
+        """
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
             with self._client.stream(
@@ -129,7 +133,8 @@ class Api:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise _refusal(response)
-                yield from _lines(response.iter_raw())
+                with cutter.around(response):
+                    yield from _lines(response.iter_raw())
         except (httpx.TransportError, httpx.StreamError) as error:
             raise Unreachable(f"the watch of {kind.plural} broke: {_words(error)}") from error
 

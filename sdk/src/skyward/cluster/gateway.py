@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from skyward.cluster.api import Api
+from skyward.cluster.cutter import Cutter
 from skyward.errors import ArgumentTooLarge, ControlPlaneError, GatewayError, PayloadError
 
 PATIENCE_SECONDS = 120.0
@@ -67,12 +68,10 @@ class Gateway:
             )
         return response.content
 
-    def follow_logs(self, silence: float = 60.0) -> Iterator[dict[str, Any]]:
-        """Live output of all tasks of this run, as they print. Raises GatewayError when the stream breaks."""
-        yield from self.stream("/v1/logs", {"follow": "1"}, silence)
-
-    def stream(self, where: str, query: dict[str, str], silence: float) -> Iterator[dict[str, Any]]:
-        """Objects of a stream of JSON lines."""
+    def stream(
+        self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Objects of a stream of JSON lines. Raises GatewayError when it breaks."""
         try:
             url = self._address()
             with self._client.stream(
@@ -85,9 +84,10 @@ class Gateway:
                 if not response.is_success:
                     response.read()
                     raise GatewayError(f"no output from the operator: {_words(response)}")
-                for line in response.iter_lines():
-                    if line.strip():
-                        yield json.loads(line)
+                with (cutter or Cutter()).around(response):
+                    for line in response.iter_lines():
+                        if line.strip():
+                            yield json.loads(line)
         except (httpx.TransportError, httpx.StreamError) as error:
             self._url = None
             raise GatewayError(f"the operator's gateway does not answer: {error}") from error

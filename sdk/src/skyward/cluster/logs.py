@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from skyward.cluster.cutter import Cutter
 from skyward.cluster.gateway import Gateway
 from skyward.errors import SkywardError
 
+SILENCE_SECONDS = 3600.0
+"""Functions may print nothing for long; a broken connection is noticed by its reset."""
 _PAUSES = (0.1, 0.3, 1.0, 3.0)
 
 
@@ -21,6 +24,7 @@ class LogFollower:
         self._gateway = gateway
         self._on_line = on_line
         self._stopped = threading.Event()
+        self._cutter = Cutter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._newest: dict[tuple[Any, ...], float] = {}
@@ -33,15 +37,16 @@ class LogFollower:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End soon; the stream ends when the gateway is closed."""
+        """End, without waiting for the thread."""
         self._stopped.set()
+        self._cutter.cut()
 
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
             seen = dict(self._newest)
             try:
-                for line in self._gateway.follow_logs():
+                for line in self._gateway.stream("/v1/logs", {"follow": "1"}, SILENCE_SECONDS, self._cutter):
                     failures = 0
                     self._take(line, seen)
             except (SkywardError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from skyward.cluster.api import Api, ApiError
+from skyward.cluster.cutter import Cutter
 from skyward.contract.names import Kind
 from skyward.errors import SkywardError
 
@@ -50,6 +51,7 @@ class Watch:
         self._on_trouble = on_trouble
         self._silence = silence
         self._stopped = threading.Event()
+        self._cutter = Cutter()
         self._listed = threading.Event()
         self._failure: Exception | None = None
         self._version: str | None = None
@@ -64,8 +66,9 @@ class Watch:
         return self
 
     def stop(self) -> None:
-        """End soon; a request that is waiting for news ends with the connection."""
+        """End, without waiting for the thread; nothing is reported any more."""
         self._stopped.set()
+        self._cutter.cut()
 
     def _run(self) -> None:
         failures = 0
@@ -126,7 +129,7 @@ class Watch:
     def _follow(self) -> None:
         query = {"resourceVersion": self._version or "", "timeoutSeconds": "290", **self._selectors}
         began = time.monotonic()
-        for line in self._api.watch_lines(self._kind, self._namespace, query, self._silence):
+        for line in self._api.watch_lines(self._kind, self._namespace, query, self._silence, self._cutter):
             if self._stopped.is_set():
                 return
             self._take(json.loads(line))

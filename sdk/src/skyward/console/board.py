@@ -138,6 +138,11 @@ class Console(ABC):
             pause.wait(self.tick_seconds)
 
 
+def count(number: int, noun: str) -> str:
+    """`1 node`, `2,000 nodes`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def elapsed(seconds: float) -> str:
     """A duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`."""
     if seconds < 9.95:

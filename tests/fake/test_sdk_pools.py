@@ -1,0 +1,324 @@
+"""The life of a pool: made, waited for, used, deleted, and proved absent, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane
+
+import skyward as sky
+from skyward.contract.names import POOL_FINALIZER
+from skyward.contract.pool import ComputePool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PLAIN = sky.Options(console="log")
+SILENT = sky.Options(console="silent")
+LOCAL = sky.Local()
+
+
+@pytest.fixture
+def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
+    with FakePlane() as plane:
+        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
+        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
+        yield plane
+
+
+@sky.function
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def _wait_until(claim: Callable[[], object]) -> None:
+    pause = threading.Event()
+    for _ in range(3000):
+        if claim():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen within 30 s")
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("skyward")}
+
+
+def test_a_pool_lives_as_long_as_its_with(plane: FakePlane, capsys: pytest.CaptureFixture[str]) -> None:
+    with sky.Compute(provider=LOCAL, nodes=2, options=PLAIN) as pool:
+        assert pool.is_active
+        assert pool.current_nodes() == 2
+        assert pool.concurrency == 1
+        assert add(1, 2) >> pool == 3
+        ComputePool.model_validate(plane.only(POOLS))
+        pool.map(str, range(4))
+    assert plane.names(POOLS) == []
+    assert plane.names(NODES) == []
+    assert not pool.is_active
+    lines = capsys.readouterr().err.splitlines()
+    assert any(f"pool={pool.name} ready: 2 nodes" in line for line in lines)
+    assert "✔ 5 calls · 2 nodes · " in lines[-1]
+    assert lines[-1].endswith(" · $0.00 · nothing left running")
+    with pytest.raises(sky.PoolNotReady, match="is not in use"):
+        add(1, 2) >> pool
+
+
+def test_the_phases_of_every_node_are_told(plane: FakePlane, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    plane.waits_for_watchers = True
+
+    def record(self: Any, subject: Any, text: str, *, after: float = 0.0) -> None:
+        told.append(f"{subject}: {text}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skyward.console.plain.PlainConsole.update", record)
+        with sky.Compute(provider=LOCAL, options=PLAIN):
+            pass
+    assert "node 0: Launching" in told
+    assert "node 0: Bootstrapping: pip" in told
+    assert any("waiting for the operator" in each for each in told)
+
+
+def test_an_exception_in_the_block_still_releases_everything(plane: FakePlane) -> None:
+    with pytest.raises(LookupError, match="mine"), sky.Compute(provider=LOCAL, options=SILENT):
+        raise LookupError("mine")
+    assert plane.names(POOLS) == []
+
+
+def test_a_pool_that_is_there_is_used_and_stays(plane: FakePlane, capsys: pytest.CaptureFixture[str]) -> None:
+    with sky.Compute(provider=LOCAL, name="team", options=SILENT), sky.Compute(name="team") as pool:
+        assert pool.is_attached
+        assert add(1, 1) >> pool == 2
+        creates = plane.count("POST", "/computepools")
+        pool.__exit__(None, None, None)
+        assert plane.names(POOLS) == ["team"]
+        pool.__enter__()
+    assert creates == plane.count("POST", "/computepools") == 1
+
+
+def test_a_name_that_is_not_there_lists_those_that_are(plane: FakePlane) -> None:
+    with (
+        sky.Compute(provider=LOCAL, name="team", options=SILENT),
+        pytest.raises(sky.PoolNotFound, match=r"no pool taem .* there are: team"),
+        sky.Compute(name="taem", options=SILENT),
+    ):
+        pass
+    assert plane.count("POST", "/computepools") == 1
+
+
+def test_a_name_that_is_taken_says_how_to_go_on(plane: FakePlane) -> None:
+    with (
+        sky.Compute(provider=LOCAL, name="team", options=SILENT),
+        pytest.raises(sky.PoolError, match="exists already") as caught,
+        sky.Compute(provider=LOCAL, name="team", options=SILENT),
+    ):
+        pass
+    assert "skyward down team" in str(caught.value)
+
+
+def test_a_refused_pool_shows_the_servers_words(plane: FakePlane) -> None:
+    plane.fault(method="POST", path="/computepools", status=422, reason="Invalid")
+    with pytest.raises(sky.PoolError, match="was refused: the fake: Invalid"):
+        sky.Compute(provider=LOCAL, options=SILENT).__enter__()
+    _wait_until(lambda: not _threads())
+
+
+def test_a_package_that_does_not_exist_raises_with_its_line_and_releases_the_node(plane: FakePlane) -> None:
+    plane.pool_status = {
+        "phase": "Stalled",
+        "reason": "PackageNotFound",
+        "conditions": [{"type": "Stalled", "status": "True", "reason": "PackageNotFound"}],
+        "failures": {"count": 1, "message": "step pip failed on node 0", "log": "no such package: nunpy"},
+    }
+    with pytest.raises(sky.BootstrapFailed, match=r"\| no such package: nunpy") as caught:
+        sky.Compute(provider=LOCAL, image=sky.Image(pip=["nunpy"]), options=SILENT).__enter__()
+    assert "Correct the package" in str(caught.value)
+    assert plane.names(POOLS) == []
+
+
+def test_a_provider_without_an_adapter_is_the_operators_clear_word(plane: FakePlane) -> None:
+    message = "the operator has no adapter for provider 'vastai'"
+    condition = {"type": "Stalled", "status": "True", "reason": "ProviderUnknown", "message": message}
+    plane.pool_status = {"phase": "Stalled", "conditions": [condition]}
+    with pytest.raises(sky.PoolStalled, match="no adapter for provider 'vastai'") as caught:
+        sky.Compute(provider=sky.VastAI(), options=SILENT).__enter__()
+    assert type(caught.value) is sky.PoolStalled
+
+
+def test_a_pool_deleted_under_a_waiting_caller_ends_the_wait(plane: FakePlane) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    with (  # noqa: PT012 - where it raises is beside the point
+        pytest.raises(sky.PoolDeleted, match="was deleted"),
+        sky.Compute(provider=LOCAL, options=SILENT) as pool,
+    ):
+        future = add(1, 2) > pool
+        plane.drop(NODES, plane.names(NODES)[0])
+        plane.drop(POOLS, pool.name)
+        future.result(20)
+
+
+def test_nothing_left_is_only_said_when_it_is_proved(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = sky.Options(console="log", shutdown_timeout=0.5)
+    with sky.Compute(provider=LOCAL, options=options) as pool:
+        plane.keep_pools = True
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "nothing left running" not in last
+    assert "not confirmed gone after" in last
+    assert f"skyward down {pool.name}" in last
+
+
+def test_resize_asks_the_operator(plane: FakePlane) -> None:
+    with sky.Compute(provider=LOCAL, nodes=(1, 4), options=SILENT) as pool:
+        pool.resize((2, 6))
+        assert plane.only(POOLS)["spec"]["nodes"] == {"desired": 2, "max": 6}
+        pool.resize(3)
+        assert plane.only(POOLS)["spec"]["nodes"] == {"desired": 3}
+        with pytest.raises(ValueError, match="at least 0"):
+            pool.resize(-1)
+
+
+def test_two_pools_of_a_program_share_one_watch_of_tasks(plane: FakePlane) -> None:
+    one = sky.Compute(provider=LOCAL, options=SILENT)
+    other = sky.Compute(provider=LOCAL, options=SILENT)
+    with one, other:
+        assert add(1, 2) >> one == 3
+        assert add(3, 4) >> other == 7
+        assert add(5, 6) >> sky == 11
+        watches = [path for method, path in plane.requests if "watch=1" in path and "/tasks" in path]
+        assert len(watches) == 1
+    assert plane.names(POOLS) == []
+    _wait_until(lambda: not _threads() - {"skyward-console"})
+
+
+def test_async_programs_use_async_with(plane: FakePlane) -> None:
+    async def program() -> int:
+        async with sky.Compute(provider=LOCAL, options=SILENT) as pool:
+            first, second = await asyncio.gather(add(1, 2) > pool, add(3, 4) > sky)
+            return first + second
+
+    assert asyncio.run(program()) == 10
+    assert plane.names(POOLS) == []
+
+
+def test_a_cancelled_async_program_releases_everything(plane: FakePlane) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+
+    async def program() -> None:
+        async with sky.Compute(provider=LOCAL, options=SILENT) as pool:
+            future = add(1, 2) > pool
+            async with asyncio.timeout(0.2):
+                await future
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(program())
+    assert plane.names(POOLS) == []
+    assert plane.only(TASKS)["spec"]["cancel"] is True
+
+
+def test_a_program_cancelled_while_its_pool_begins_releases_it(plane: FakePlane) -> None:
+    plane.pool_status = {"phase": "Provisioning"}
+
+    async def program() -> None:
+        async with asyncio.timeout(0.5), sky.Compute(provider=LOCAL, options=SILENT):
+            raise AssertionError("it is never ready")
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(program())
+    assert plane.names(POOLS) == []
+
+
+def test_a_notebook_with_a_running_loop_uses_a_plain_with(plane: FakePlane) -> None:
+    async def cell() -> int:
+        with sky.Compute(provider=LOCAL, options=SILENT) as pool:
+            return add(20, 22) >> pool
+
+    assert asyncio.run(cell()) == 42
+
+
+SCRIPT = """
+import sys, time
+import skyward as sky
+
+@sky.function
+def forever(n):
+    time.sleep(n)
+
+pool = sky.Compute(provider=sky.Local(), name="script")
+"""
+
+
+def _script(body: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", SCRIPT + textwrap.dedent(body)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def _wait_for(claim: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    def claim_or_dead() -> object:
+        assert process.poll() is None, process.communicate()[0]
+        return claim()
+
+    _wait_until(claim_or_dead)
+
+
+WAITING = """
+with pool:
+    forever(100) >> pool
+"""
+
+
+def test_ctrl_c_cancels_deletes_waits_and_says_so(plane: FakePlane) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    with _script(WAITING) as process:
+        _wait_for(lambda: plane.names(TASKS), process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert plane.names(POOLS) == []
+    assert plane.only(TASKS)["spec"]["cancel"] is True
+    assert "interrupted: cancelling 1 running task, deleting pool script" in output
+    assert "nothing left running" in output
+    assert process.returncode != 0
+
+
+def test_a_second_ctrl_c_leaves_and_says_how_to_finish(plane: FakePlane) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    plane.keep_pools = True
+    with _script(WAITING) as process:
+        _wait_for(lambda: plane.names(TASKS), process)
+        process.send_signal(signal.SIGINT)
+        _wait_for(lambda: plane.only(POOLS)["metadata"].get("deletionTimestamp"), process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert "Finish and check with: skyward down script" in output
+    assert "nothing left running" not in output
+    assert POOL_FINALIZER in plane.only(POOLS)["metadata"]["finalizers"]
+
+
+def test_ctrl_c_while_the_pool_begins_deletes_it(plane: FakePlane) -> None:
+    plane.pool_status = {"phase": "Provisioning"}
+    with _script("with pool:\n    pass\n") as process:
+        _wait_for(lambda: plane.names(POOLS), process)
+        _wait_for(lambda: plane.count("GET", "computenodes?") >= 2, process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert plane.names(POOLS) == []
+    assert "nothing left running" in output
+
+
+def test_a_program_that_forgets_the_end_is_tidied_up_at_exit(plane: FakePlane) -> None:
+    with _script("pool.__enter__()\nprint('in')\n") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert plane.names(POOLS) == []
+    assert "nothing left running" in output
