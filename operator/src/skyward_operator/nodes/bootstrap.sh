@@ -139,7 +139,7 @@ agent() {
     cat >"$root/start-agent.part" <<SCRIPT
 #!/bin/bash
 set -a; . "$root/variables"; set +a
-export PYTHONPATH="$runtime\${PYTHONPATH:+:\$PYTHONPATH}" PYTHONUNBUFFERED=1 PATH="$environment/bin:\$PATH" VIRTUAL_ENV="$environment"
+export PYTHONPATH="$runtime\${PYTHONPATH:+:\$PYTHONPATH}" PATH="$environment/bin:\$PATH" VIRTUAL_ENV="$environment"
 cd "$HOME"
 exec "$environment/bin/python" -m skyward.agent --detach --home "$root/agent" --socket "$socket" \
     --slots $(cat "$inbox/slots") --executor $(cat "$inbox/executor") $(cat "$inbox/reuse") "\$@" 9>&-

@@ -151,7 +151,7 @@ def _standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
 
 
 def main(arguments: list[str]) -> None:
