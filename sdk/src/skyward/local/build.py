@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from skyward.local.progress import Progress, Report, working
+from skyward.local.progress import Report, working
 
 VERSION = "v1.36.3"
 GO_VERSION = (1, 26)
@@ -160,39 +160,34 @@ def _installers(work: Path) -> Iterator[Sequence[str]]:
             yield (str(own / "bin" / "python"), *pip)
 
 
-def _download_modules(go: Go, module: Path, report: Report) -> int:
-    """Download what the binaries need and answer of how many packages they are made."""
-    listing = ["list", "-deps", "-f", "{{.ImportPath}}", *_PACKAGES.values()]
-    packages = downloads = 0
+def _download_modules(go: Go, module: Path, report: Report) -> dict[str, set[str]]:
+    """Download what the binaries need and answer of which packages each is made."""
+    packages: dict[str, set[str]] = {}
+    downloads = 0
     with working(report, f"fetching the sources of etcd and Kubernetes {VERSION}") as progress:
-        for line in _run(go, module, listing, "downloading modules"):
-            if line.startswith("go: downloading"):
-                downloads += 1
-                progress.say(f"{downloads} of about {_MODULES} downloaded")
-            elif not line.startswith("go: "):
-                packages += 1
+        for name, package in _PACKAGES.items():
+            listing = ["list", "-deps", "-f", "{{.ImportPath}}", package]
+            packages[name] = set()
+            for line in _run(go, module, listing, "downloading modules"):
+                if line.startswith("go: downloading"):
+                    downloads += 1
+                    progress.say(f"{downloads} of about {_MODULES} modules downloaded")
+                elif not line.startswith("go: "):
+                    packages[name].add(line)
     return packages
 
 
-def _compile(go: Go, module: Path, folder: Path, packages: int, report: Report) -> None:
+def _compile(go: Go, module: Path, folder: Path, packages: Mapping[str, set[str]], report: Report) -> None:
+    compiled: set[str] = set()
     for number, (name, package) in enumerate(_PACKAGES.items(), start=1):
         step = f"building {name} ({number} of {len(_PACKAGES)}) with {go.source}"
+        options = ["-v", "-trimpath", f"-ldflags={_linker_flags()}", "-o", str(folder / name)]
+        total = len(packages[name] - compiled)
         with working(report, step) as progress:
-            arguments = [
-                "build",
-                "-v",
-                "-trimpath",
-                f"-ldflags={_linker_flags()}",
-                "-o",
-                str(folder / name),
-                package,
-            ]
-            _count_packages(_run(go, module, arguments, f"compiling {name}"), packages, progress)
-
-
-def _count_packages(lines: Iterator[str], packages: int, progress: Progress) -> None:
-    for done, _line in enumerate(lines, start=1):
-        progress.say(f"{done} of at most {packages} packages compiled")
+            lines = _run(go, module, ["build", *options, package], f"compiling {name}")
+            for done, _line in enumerate(lines, start=1):
+                progress.say(f"{done} of at most {total} packages compiled")
+        compiled |= packages[name]
 
 
 def _linker_flags() -> str:
