@@ -103,8 +103,8 @@ class PoolView:
     def _wait(self, is_over: Callable[[], bool]) -> None:
         with self._changed:
             while not is_over():
-                self._changed.wait(_TICK_SECONDS)
                 self._narrate()
+                self._changed.wait(_TICK_SECONDS)
 
     def _narrate(self) -> None:
         if self.pool is None:

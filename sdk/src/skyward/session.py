@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from skyward.cluster.gateway import Gateway
 from skyward.cluster.logs import LogFollower
 from skyward.cluster.watch import Watch
 from skyward.console import Console, Stream, Subject
+from skyward.console.lines import LineAssembler, Source
 from skyward.contract.names import LABEL_RUN, TASK
 from skyward.errors import PoolDeleted, SkywardError, TaskError
 from skyward.functions import PendingFunction
@@ -50,6 +52,8 @@ class Session:
         self.executor = ThreadPoolExecutor(4, thread_name_prefix="skyward-result")
         self.users = 0
         self._handles: dict[str, TaskHandle] = {}
+        self._lines = LineAssembler()
+        self._ended: deque[str] = deque(maxlen=64)
         self._logs = LogFollower(self.gateway, self.printed)
         self._watch = Watch(
             api,
@@ -121,11 +125,15 @@ class Session:
             shown = self.console.elapsed(CONTROL_PLANE) > TROUBLE_SECONDS
             self.console.done(CONTROL_PLANE, "answers again" if shown else "")
 
-    def printed(self, line: dict[str, Any]) -> None:
+    def printed(self, piece: dict[str, Any]) -> None:
         """One piece of output from a node."""
-        stream: Stream = "stderr" if line.get("stream") == "stderr" else "stdout"
-        for text in str(line.get("text", "")).splitlines():
-            self.console.remote(f"[node {line.get('rank', '?')}]", text, stream)
+        stream: Stream = "stderr" if piece.get("stream") == "stderr" else "stdout"
+        prefix = f"[node {piece.get('rank', '?')}]"
+        source: Source = (piece.get("task"), piece.get("index"), prefix, stream)
+        for line in self._lines.feed(source, str(piece.get("text", ""))):
+            self.console.remote(prefix, line, stream)
+        if piece.get("task") in self._ended:
+            self._print_rests(str(piece.get("task")))
 
     def close(self) -> None:
         """Stop watching. Tasks that have not ended go on without anybody who waits."""
@@ -141,6 +149,15 @@ class Session:
             handle.on_object(task)
             if handle.is_finished:
                 self._handles.pop(handle.name, None)
+                self._ended.append(handle.name)
+                self._print_rests(handle.name)
+
+    def _print_rests(self, task: str) -> None:
+        """A last line without an end of line is shown when its task has ended."""
+        for source in self._lines.sources():
+            name, _, prefix, stream = source
+            if name == task and (rest := self._lines.rest(source)):
+                self.console.remote(prefix, rest, stream)
 
     def _on_task_gone(self, task: dict[str, Any]) -> None:
         handle = self._handles.pop(task["metadata"]["name"], None)

@@ -9,10 +9,11 @@ from skyward.cli.table import NamespaceOption, connected
 from skyward.cluster import tickets
 from skyward.cluster.api import Api
 from skyward.cluster.gateway import Gateway
+from skyward.console.lines import LineAssembler, Source
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.errors import GatewayError
 
-SILENCE_SECONDS = 3600.0
+SILENCE_SECONDS = 60.0
 
 
 def logs(
@@ -25,17 +26,17 @@ def logs(
     place = namespace or api.connection.namespace
     query = {"follow": "1"} if follow else {}
     if (task := api.get(TASK, place, name)) is not None:
-        _print(api, task, f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
+        _print(api, name, task, f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
     elif (node := api.get(NODE, place, name)) is not None:
         owner = api.get(POOL, place, node["spec"]["poolRef"]["name"]) or node
-        _print(api, owner, f"/v1/namespaces/{place}/nodes/{name}/logs", query, _node_rest(node))
+        _print(api, name, owner, f"/v1/namespaces/{place}/nodes/{name}/logs", query, _node_rest(node))
     else:
         print(f"there is no task and no node {name} in namespace {place}", file=sys.stderr)
         print("  → `skyward tasks` and `skyward nodes` list what there is", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _print(api: Api, owner: dict[str, Any], path: str, query: dict[str, str], rest: str) -> None:
+def _print(api: Api, name: str, owner: dict[str, Any], path: str, query: dict[str, str], rest: str) -> None:
     ticket = tickets.find(owner["spec"].get("ticketHash") or "")
     if ticket is None:
         print("this machine has no ticket for its output; its status says:", file=sys.stderr)
@@ -43,11 +44,15 @@ def _print(api: Api, owner: dict[str, Any], path: str, query: dict[str, str], re
         return
     gateway = Gateway(api, ticket)
     try:
-        for line in gateway.stream(path, query, SILENCE_SECONDS):
-            text = str(line.get("text", ""))
-            prefix = f"[node {line['rank']}] " if "rank" in line else ""
-            for part in text.splitlines():
-                print(f"{prefix}{part}", flush=True)
+        lines = LineAssembler()
+        for piece in gateway.stream(path, query, SILENCE_SECONDS):
+            prefix = f"[node {piece['rank']}] " if "rank" in piece else ""
+            source: Source = (name, piece.get("index"), prefix, piece.get("stream", "stdout"))
+            text = str(piece.get("text", ""))
+            for line in lines.feed(source, text if "rank" in piece else f"{text.rstrip()}\n"):
+                print(f"{prefix}{line}", flush=True)
+        for source in lines.sources():
+            print(f"{source[2]}{lines.rest(source)}")
     except GatewayError as error:
         print(f"{error}\nits status says:", file=sys.stderr)
         print(rest)

@@ -12,8 +12,8 @@ from skyward.cluster.cutter import Cutter
 from skyward.cluster.gateway import Gateway
 from skyward.errors import SkywardError
 
-SILENCE_SECONDS = 3600.0
-"""Functions may print nothing for long; a broken connection is noticed by its reset."""
+SILENCE_SECONDS = 60.0
+"""The gateway sends an empty line every 15 s when nothing is printed."""
 _PAUSES = (0.1, 0.3, 1.0, 3.0)
 
 

@@ -1,0 +1,44 @@
+"""Output that arrives in pieces becomes whole lines."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyward.console.lines import LineAssembler
+
+if TYPE_CHECKING:
+    from skyward.console.lines import Source
+
+ONE: Source = ("t", 0, "[node 0]", "stdout")
+OTHER: Source = ("t", 1, "[node 1]", "stdout")
+
+
+@given(lines=st.lists(st.text("ab c\u00e9", max_size=5), max_size=8), cuts=st.lists(st.integers(0, 40)))
+def test_lines_do_not_depend_on_where_the_output_was_cut(lines: list[str], cuts: list[int]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    assembler = LineAssembler()
+    found: list[str] = []
+    for start, end in itertools.pairwise(places):
+        found += assembler.feed(ONE, text[start:end])
+    assert found == lines
+    assert assembler.sources() == []
+
+
+def test_sources_stay_apart_and_rests_are_handed_out_once() -> None:
+    assembler = LineAssembler()
+    assert assembler.feed(ONE, "half") == []
+    assert assembler.feed(OTHER, "a\nb") == ["a"]
+    assert assembler.feed(ONE, " a line\n\n") == ["half a line", ""]
+    assert assembler.sources() == [OTHER]
+    assert (assembler.rest(OTHER), assembler.rest(OTHER)) == ("b", "")
+
+
+def test_a_progress_bar_shows_its_steps() -> None:
+    assembler = LineAssembler()
+    assert assembler.feed(ONE, "10%\r20%\r") == ["10%"]
+    assert assembler.feed(ONE, "\n30%\r\n") == ["20%", "30%"]
