@@ -79,8 +79,11 @@ def exception_of(task: Mapping[str, Any], outcome: Outcome) -> BaseException:
     """What to raise for a call that failed."""
     info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")
     where = f"node {outcome.rank}"
-    if info.kind == "System":
-        return _system_error(info.reason, f"{info.message} (on {where})", _name(task), outcome.node)
+    if info.kind == "System" or info.reason in _KINDS:
+        failure = _system_error(info.reason, f"{info.message} (on {where})", _name(task), outcome.node)
+        if info.traceback:
+            failure.__cause__ = RemoteTraceback(_with_source(info.traceback))
+        return failure
     error = _rebuilt(outcome, info, _name(task))
     _last_cause(error).__cause__ = RemoteTraceback(_with_source(info.traceback or info.message))
     error.add_note(f"on {where} ({outcome.node}), task {_name(task)}{_attempt(outcome)}")

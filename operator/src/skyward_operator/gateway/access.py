@@ -36,13 +36,21 @@ class Access:
         obj = self._context.store.get(kind, namespace, name)
         if obj is None:
             # A client may be here before its own create has come back through the watch.
-            try:
-                obj = await self._context.api.get(kind, namespace, name)
-            except NotFound:
-                raise refusal(kind.kind, namespace, name) from None
-            self._context.store.put(kind, obj)
+            obj = await self._read(kind, namespace, name)
         if not matches(obj, given):
             raise refusal(kind.kind, namespace, name)
+        return obj
+
+    async def newest(self, kind: Kind, obj: dict[str, Any]) -> dict[str, Any]:
+        """The same object as the API server has it now: a client's watch may be ahead of ours."""
+        return await self._read(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+    async def _read(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
+        try:
+            obj = await self._context.api.get(kind, namespace, name)
+        except NotFound:
+            raise refusal(kind.kind, namespace, name) from None
+        self._context.store.put(kind, obj)
         return obj
 
 

@@ -86,6 +86,8 @@ class Server:
     async def get_result(self, request: web.Request) -> web.StreamResponse:
         """The packed outcomes of an ended task."""
         task = await self._access.object_of(TASK, request)
+        if not is_final(task):
+            task = await self._access.newest(TASK, task)
         name, status = task["metadata"]["name"], task.get("status") or {}
         if not is_final(task):
             raise web.HTTPConflict(text=f"Task {name} has not ended: it is {status.get('phase', 'new')}")
