@@ -1,5 +1,9 @@
 """Calls through a real agent: what goes in, what comes back, in each form that a call has."""
 
+import fcntl
+import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +166,26 @@ def test_output_precedes_the_result_and_is_not_changed(operator: Operator) -> No
 
     operator.run("print.0.1", progress)
     assert operator.logs["print.0.1"] in (b"\r0/3\r1/3\r2/3error text\n", b"error text\n\r0/3\r1/3\r2/3")
+
+
+def fill_the_pipe_of_a_stopped_agent(mark: Path) -> None:
+    fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+    os.kill(os.getppid(), signal.SIGSTOP)
+    sys.stdout.write("x" * 200_000)
+    sys.stdout.flush()
+    mark.write_text(str(os.getpid()))
+
+
+def test_whole_pipe_is_emptied_before_the_result(
+    agent: AgentProcess, operator: Operator, tmp_path: Path
+) -> None:
+    operator.call("pipe.0.1", fill_the_pipe_of_a_stopped_agent, tmp_path / "mark")
+    wait_until(lambda: (tmp_path / "mark").is_file() and (tmp_path / "mark").read_text() != "")
+    worker = Path("/proc", (tmp_path / "mark").read_text(), "stat")
+    wait_until(lambda: worker.read_text().rpartition(")")[2].split()[0] == "S")  # it has sent its result
+    agent.process.send_signal(signal.SIGCONT)
+    operator.result("pipe.0.1")
+    assert len(operator.logs["pipe.0.1"]) == 200_000
 
 
 def test_coroutine_function_is_awaited(operator: Operator) -> None:
