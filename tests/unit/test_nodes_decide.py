@@ -30,7 +30,7 @@ from skyward_operator.nodes.actions import (
     Terminate,
     Write,
 )
-from skyward_operator.nodes.decide import DRAIN_GRACE, LOST_AFTER, MAX_ATTEMPTS, decide
+from skyward_operator.nodes.decide import LOST_AFTER, MAX_ATTEMPTS, decide
 from skyward_operator.nodes.observation import (
     ABSENT,
     Agent,
@@ -41,6 +41,7 @@ from skyward_operator.nodes.observation import (
     SessionView,
     Stage,
 )
+from skyward_operator.nodes.wind_down import DRAIN_GRACE
 from skyward_operator.providers.contract import Address, Machine, MachineState, Offer
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

@@ -1,7 +1,7 @@
 """Nodes: one machine each, from its launch to the proof that it is gone.
 
     observation, observe   what is known about a node
-    decide, actions        what to do about it; pure
+    decide, wind_down      what to do about it; pure
     act, machines          doing it
     session                one SSH connection per node: bootstrap, link, again when it breaks
     fleet                  which nodes take calls, for whoever has calls

@@ -23,18 +23,16 @@ from skyward_operator.nodes.actions import (
     Again,
     CloseSession,
     Create,
-    Drain,
     Guard,
     LookUp,
     Lose,
     Pin,
     RecordIntent,
-    RemoveFinalizer,
     StartSession,
-    Terminate,
     Write,
 )
 from skyward_operator.nodes.observation import Absent, Stage
+from skyward_operator.nodes.wind_down import end, poll, release
 from skyward_operator.providers.contract import MachineState
 
 if TYPE_CHECKING:
@@ -53,13 +51,8 @@ LOST_AFTER = 45.0
 SHOW_LOST_AFTER = 3.0
 """Seconds until a broken link is written down; most are back before that."""
 HEARTBEAT = 60.0
-DRAIN_GRACE = 10.0
-DRAIN_SLACK = 5.0
 OFFERS_AGAIN = 15.0
 LINE_EVERY = 5.0
-
-PENDING, LAUNCHED, UNKNOWN = "Pending", "Launched", "Unknown"
-"""Outcomes of a launch; any other is the reason of a refusal."""
 
 
 def decide(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
@@ -241,54 +234,6 @@ def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]
     return [*actions, Again(HEARTBEAT)]
 
 
-# Failed: release the machine at once
-
-
-def release(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
-    """Have the machine of a failed node end; the object stays and says why."""
-    actions: list[Action] = [CloseSession()] if seen.session is not None else []
-    if holds_machine(node):
-        actions += [Terminate(), Again(poll(since_change(node, now)))]
-    return actions
-
-
-# Deleted: drain, terminate, let go
-
-
-def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
-    """Bring a node down, and let its object go once the machine is proven gone."""
-    if not holds_machine(node):
-        closing: list[Action] = [CloseSession()] if seen.session is not None else []
-        return [*closing, RemoveFinalizer()] if node.metadata.is_deleted else closing
-    session = seen.session
-    match node.status.phase:
-        case NodePhase.TERMINATING | NodePhase.FAILED:
-            return release(node, seen, now)
-        case NodePhase.READY if session is not None and session.stage is Stage.LINKED:
-            text = f"running calls have {DRAIN_GRACE:.0f} s to finish"
-            return [Write(NodePhase.DRAINING, NodeReason.DRAINING, text), Drain(DRAIN_GRACE), Again(1)]
-        case NodePhase.DRAINING if session is not None and session.stage is Stage.LINKED:
-            left = DRAIN_GRACE + DRAIN_SLACK - since_change(node, now)
-            if left > 0:
-                return [Again(left)] if session.draining else [Drain(DRAIN_GRACE), Again(left)]
-    return [
-        Write(NodePhase.TERMINATING, NodeReason.TERMINATING),
-        Lose(NodeReason.NODE_DELETED),
-        CloseSession(),
-        Again(0),
-    ]
-
-
-def holds_machine(node: ComputeNode) -> bool:
-    """Whether a machine may exist for this node: one was asked for, and not proven gone since."""
-    status = node.status
-    if status.launch is None or status.phase == NodePhase.GONE:
-        return False
-    if status.billing is not None and status.billing.end_time is not None:
-        return False
-    return status.provider_id is not None or status.launch.outcome in (PENDING, UNKNOWN, LAUNCHED, None)
-
-
 # Small judgements
 
 
@@ -321,14 +266,3 @@ def fail_session(session: SessionView) -> list[Action]:
     fields: dict[str, Any] = {"bootstrap": {"log": failure.log}} if failure.log else {}
     write = Write(NodePhase.FAILED, failure.reason, failure.message, fields)
     return [write, CloseSession(), Again(0)]
-
-
-def since_change(node: ComputeNode, now: datetime) -> float:
-    """Seconds since a condition of the node last changed."""
-    times = [each.last_transition_time for each in node.status.conditions if each.last_transition_time]
-    return (now - max(times)).total_seconds() if times else 0.0
-
-
-def poll(age: float) -> float:
-    """Seconds until a provider is asked again: quick at first, then a tenth of the time already waited."""
-    return min(5.0, max(0.05, age / 10))

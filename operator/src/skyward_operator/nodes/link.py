@@ -1,8 +1,7 @@
 """The link: frames to and from one agent, over one channel of the node's SSH connection.
 
-The channel leads to the agent's Unix socket. Control frames of one turn of the event loop leave in one
-write, ahead of bulk; bulk leaves in chunks while the channel has room, so a control frame waits for
-a few chunks at most. Frames that come in are handed on at once, on the event loop.
+The channel leads to the agent's Unix socket. Frames that come in are handed on at once, on the event loop;
+those that go out leave through `outbox`.
 
 A link lives as long as its connection and never repairs itself: what was lost with it is known after the next
 WELCOME, which says what the agent holds.
@@ -14,8 +13,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncssh
@@ -23,18 +20,16 @@ import asyncssh
 from skyward.wire.envelopes import PROTOCOL, RefusalReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
+from skyward_operator.nodes.outbox import Outbox
 from skyward_operator.nodes.ssh import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from skyward.contract.pool import Worker
 
 logger = logging.getLogger(__name__)
 
-PACKET = 32 * 1024
-"""asyncssh cuts what is written into packets of this size; writing them so saves it a copy of the rest."""
-HIGH_WATER = 1024 * 1024
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
 WELCOME_SECONDS = 10.0
@@ -64,17 +59,6 @@ class Inbox(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Transfer:
-    """Large bytes on their way, and what may go only after them."""
-
-    digest: str
-    size: int
-    pieces: Iterator[bytes | memoryview]
-    offset: int = 0
-    then: list[bytes] = field(default_factory=list)
-
-
 class AgentLink(asyncssh.SSHUNIXSession[bytes]):
     """One channel to one agent. Implements `fleet.Link`."""
 
@@ -82,13 +66,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         self._inbox = inbox
         self._decoder = Decoder()
         self._channel: asyncssh.SSHUNIXChannel[bytes] | None = None
-        self._control: deque[bytes] = deque()
-        self._transfers: deque[Transfer] = deque()
         self._functions: set[str] = set()
         self._blobs: set[str] = set()
+        self._outbox = Outbox(broken=self.close, short=self._blobs.discard)
         self._results: dict[str, tuple[Mapping[str, Any], bytearray]] = {}
-        self._scheduled = False
-        self._paused = False
         self._heard = time.monotonic()
         self.latency: float | None = None
         """Seconds of the last round trip."""
@@ -115,21 +96,16 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             header["args"] = hashlib.sha256(body).hexdigest()
             self.send_blob(header["args"], [body], len(body))
             body = b""
-        needs = {header.get("args"), header.get("function")}
+        needs = {str(header[name]) for name in ("args", "function") if header.get(name)}
         frame = encode(Frame(FrameKind.CALL, header, body))
-        for transfer in reversed(self._transfers):
-            if transfer.digest in needs:
-                transfer.then.append(frame)
-                return
-        self._push(frame)
+        self._outbox.send_after(needs, frame)
 
     def send_blob(self, digest: str, chunks: Iterable[bytes], size: int) -> None:
         """Store bytes at the agent, read lazily; calls sent later that name the digest come after it."""
         if digest in self._blobs:
             return
         self._blobs.add(digest)
-        self._transfers.append(Transfer(digest, size, cut(chunks)))
-        self._schedule()
+        self._outbox.transfer(digest, chunks, size)
 
     def cancel(self, attempt: str, grace: float) -> None:
         """Stop an attempt, with force after `grace` seconds."""
@@ -187,7 +163,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHUNIXChannel[bytes]) -> None:
         """The channel is open."""
         self._channel = chan
-        chan.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
+        self._outbox.attach(chan)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Hand on the frames that are complete."""
@@ -210,18 +186,16 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
 
     def pause_writing(self) -> None:
         """The channel is full."""
-        self._paused = True
+        self._outbox.pause()
 
     def resume_writing(self) -> None:
         """The channel has room again."""
-        self._paused = False
-        self._schedule()
+        self._outbox.resume()
 
     def _end(self, reason: str) -> None:
         if not self.closed.done():
             self.closed.set_result(reason)
-        self._control.clear()
-        self._transfers.clear()
+        self._outbox.detach()
         self._results.clear()
 
     # in
@@ -278,79 +252,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             self._blobs.discard(str(digest))
         self._inbox.result({**header, "ok": False, "refused": True}, b"")
 
-    # out
-
     def _send(self, kind: FrameKind, header: dict[str, Any], body: bytes = b"") -> None:
-        self._push(encode(Frame(kind, header, body)))
-
-    def _push(self, frame: bytes) -> None:
-        self._control.append(frame)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._scheduled and not self.closed.done():
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        if self._channel is None or self._paused:
-            return
-        if self._control:
-            whole = b"".join(self._control)
-            self._control.clear()
-            self._write(whole)
-        if self._transfers and not self._paused:
-            self._step(self._transfers[0])
-        if (self._control or self._transfers) and not self._paused:
-            self._schedule()
-
-    def _step(self, transfer: Transfer) -> None:
-        """Send one chunk; after the last, what waited for it."""
-        try:
-            piece = next(transfer.pieces, None)
-        except OSError:
-            logger.exception("blob %s cannot be read", transfer.digest)
-            piece = None
-        short = piece is None and transfer.offset < transfer.size
-        if piece is not None:
-            last = transfer.offset + len(piece) >= transfer.size
-            header = {
-                "digest": transfer.digest,
-                "offset": transfer.offset,
-                "size": transfer.size,
-                "last": last,
-            }
-            self._write(encode(Frame(FrameKind.BLOB, header, piece)))
-            transfer.offset += len(piece)
-        if short:
-            # The agent refuses what follows with BlobMissing, which the listener knows how to answer.
-            logger.error("blob %s ends at %d of %d bytes", transfer.digest, transfer.offset, transfer.size)
-            self._blobs.discard(transfer.digest)
-        if self._transfers and (short or transfer.offset >= transfer.size):
-            self._transfers.popleft()
-            self._control.extend(transfer.then)
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            for start in range(0, len(view), PACKET):
-                if self._channel is not None:
-                    self._channel.write(bytes(view[start : start + PACKET]))
-        except OSError as error:
-            self.close(f"the channel is broken: {error}")
-
-
-def cut(chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-    """The same bytes in pieces of at most CHUNK. Nothing at all is one empty piece."""
-    empty = True
-    for chunk in chunks:
-        view = memoryview(chunk)
-        for start in range(0, len(view), CHUNK):
-            empty = False
-            yield view[start : start + CHUNK]
-    if empty:
-        yield b""
+        self._outbox.send(encode(Frame(kind, header, body)))
 
 
 async def open_link(connection: asyncssh.SSHClientConnection, socket: str, inbox: Inbox) -> AgentLink:

@@ -15,9 +15,9 @@ from skyward.contract.names import NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
-from skyward_operator.nodes.decide import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.nodes.launch import key, token
 from skyward_operator.nodes.status import status_patch
+from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.providers.contract import (
     TAG_INSTALLATION,
     TAG_NODE,

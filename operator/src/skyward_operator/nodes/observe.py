@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from skyward.contract.names import POOL
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
-from skyward_operator.nodes.decide import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.nodes.launch import allowed, in_order, key
 from skyward_operator.nodes.observation import ABSENT, Observation, Offers, Refusal, Stage
+from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.providers.errors import ProviderError, Transient
 
 if TYPE_CHECKING:
