@@ -2,10 +2,10 @@
 
     sockets   a Unix socket whose path may be long
     link      frames out, coalesced and with control before bulk
-    server    what each frame of the operator does
+    server    what each frame of the operator does; connection, checks: how it comes in
     spool     results on disk until acknowledged
     blobs     large payloads, by digest
-    slots     which worker runs which attempt; cancel, timeout, death
+    slots     which worker runs which attempt; attempts: how they end
     process   one worker process as the agent sees it
     worker    the worker process itself; execute, capture: inside it
 

@@ -20,7 +20,7 @@ from skyward.wire.errors import FrameError
 from skyward.wire.frames import Decoder, Frame, encode
 
 if TYPE_CHECKING:
-    from skyward.agent.slots import Attempt
+    from skyward.agent.attempts import Attempt
 
 _RECEIVE = 256 * 1024
 _READ = 64 * 1024

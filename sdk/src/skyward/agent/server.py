@@ -20,22 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from skyward.agent import sockets
+from skyward.agent.attempts import Attempt
 from skyward.agent.blobs import BlobRefused, Blobs
+from skyward.agent.checks import checked_call, refused, seconds
+from skyward.agent.connection import Connection
 from skyward.agent.facts import facts
 from skyward.agent.link import Outbox
 from skyward.agent.process import WorkerPlan
-from skyward.agent.slots import Attempt, Slots
+from skyward.agent.slots import Slots
 from skyward.agent.spool import Spool
 from skyward.wire.bundle import bundle_digest
 from skyward.wire.digest import digest, is_digest
 from skyward.wire.envelopes import PROTOCOL, Executor, RefusalReason
 from skyward.wire.errors import FrameError
-from skyward.wire.frames import MAX_BODY, MAX_FRAME, Decoder, Frame, FrameKind, encode
+from skyward.wire.frames import Frame, FrameKind
 
 _FUNCTION_BYTES = 256 * 1024 * 1024
-_RECEIVE = 256 * 1024
 _STOP_GRACE = 5.0
-_MAX_ARGUMENTS = MAX_FRAME - 256 * 1024
 
 log = logging.getLogger("skyward.agent")
 
@@ -49,54 +50,6 @@ class Settings:
     slots: int
     executor: Executor = "process"
     reuse: bool = True
-
-
-class Connection(asyncio.BufferedProtocol):
-    """One connection to the agent's socket, operator or not.
-
-    Buffered, because asyncio otherwise allocates (and the kernel maps) 256 KiB for every small read.
-    """
-
-    def __init__(self, agent: "Agent") -> None:
-        self._agent = agent
-        self._decoder = Decoder()
-        self._buffer = memoryview(bytearray(_RECEIVE))
-        self.transport: asyncio.Transport
-        self.name = "a new connection"
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: the connection is there."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self.transport = transport
-        self._agent.connections.add(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """asyncio: where bytes shall go."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """asyncio: bytes came."""
-        try:
-            for frame in self._decoder.feed(self._buffer[:nbytes]):
-                if self.transport.is_closing():
-                    return
-                self._agent.receive(self, frame)
-        except FrameError as error:
-            log.warning("%s is closed: %s", self.name, error)
-            self.transport.abort()
-
-    def resume_writing(self) -> None:
-        """asyncio: the write buffer has room again."""
-        self._agent.outbox.resume()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio: it is over."""
-        self._agent.connections.discard(self)
-        self._agent.lost(self, exc)
-
-    def reply(self, kind: FrameKind, header: dict[str, Any]) -> None:
-        """Answer on this very connection, whoever it is."""
-        self.transport.write(encode(Frame(kind, header)))
 
 
 class Agent:
@@ -163,7 +116,7 @@ class Agent:
             log.warning("a %s frame of %s makes no sense: %r", frame.kind.name, connection.name, error)
             attempt = str(frame.header.get("attempt", ""))
             message = f"a {frame.kind.name} frame makes no sense: {error!r}"
-            connection.reply(FrameKind.REFUSED, _refused(attempt, RefusalReason.MALFORMED, message))
+            connection.reply(FrameKind.REFUSED, refused(attempt, RefusalReason.MALFORMED, message))
 
     def lost(self, connection: Connection, error: Exception | None) -> None:
         """A connection is over. If it was the operator's, results and logs wait for the next."""
@@ -219,13 +172,13 @@ class Agent:
             case FrameKind.CANCEL:
                 attempt = self._slots.attempts.get(header["attempt"])
                 if attempt is not None:
-                    self._slots.end(attempt, "cancelled", _seconds(header.get("grace")))
+                    self._slots.end(attempt, "cancelled", seconds(header.get("grace")))
             case FrameKind.ACK:
                 self._spool.acknowledge(header["attempts"])
                 for name in header["attempts"]:
                     self.outbox.forget_logs(name)
             case FrameKind.STOP:
-                self._stop(bool(header.get("drain")), _seconds(header.get("grace")))
+                self._stop(bool(header.get("drain")), seconds(header.get("grace")))
             case _:
                 raise ValueError("not a frame that an operator sends")
 
@@ -242,7 +195,7 @@ class Agent:
 
     def _turn_away(self, connection: Connection, reason: RefusalReason, message: str) -> None:
         log.warning("HELLO refused: %s", message)
-        connection.reply(FrameKind.REFUSED, _refused("", reason, message))
+        connection.reply(FrameKind.REFUSED, refused("", reason, message))
         connection.transport.close()
 
     def _take_over(self, connection: Connection, operator: str, epoch: int) -> None:
@@ -295,7 +248,7 @@ class Agent:
         }
 
     def _call(self, header: dict[str, Any], body: bytes) -> None:
-        name = _checked_call(header, body)
+        name = checked_call(header, body)
         if refusal := self._refusal(name, header):
             self.outbox.send(Frame(FrameKind.REFUSED, refusal))
             return
@@ -311,16 +264,17 @@ class Agent:
     def _refusal(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
         if state := self._state(name):
             message = f"attempt {name} is {state} already"
-            return {**_refused(name, RefusalReason.DUPLICATE, message), "state": state}
+            return {**refused(name, RefusalReason.DUPLICATE, message), "state": state}
         if self._stopping:
-            return _refused(name, RefusalReason.STOPPING, "the agent is being stopped")
+            return refused(name, RefusalReason.STOPPING, "the agent is being stopped")
         function, args = header.get("function"), header.get("args")
         if function and function not in self._functions and self._blobs.path(function) is None:
-            refused = _refused(name, RefusalReason.FUNCTION_MISSING, f"function {function} was not sent")
-            return {**refused, "digest": function}
+            return {
+                **refused(name, RefusalReason.FUNCTION_MISSING, f"function {function} was not sent"),
+                "digest": function,
+            }
         if args and self._blobs.path(args) is None:
-            refused = _refused(name, RefusalReason.BLOB_MISSING, f"blob {args} was not sent")
-            return {**refused, "digest": args}
+            return {**refused(name, RefusalReason.BLOB_MISSING, f"blob {args} was not sent"), "digest": args}
         return None
 
     def _state(self, attempt: str) -> str | None:
@@ -359,36 +313,6 @@ class Agent:
         await self._slots.idle()
         await asyncio.sleep(0)  # the last results leave with this turn of the loop
         self._stopped.set()
-
-
-def _checked_call(header: dict[str, Any], body: bytes) -> str:
-    """The name of the attempt; `ValueError` where the CALL could not be run or passed on to a worker."""
-    name = header["attempt"]
-    if not isinstance(name, str) or not name:
-        raise ValueError("an attempt needs a name")
-    if bool(header.get("function")) == bool(header.get("entry")):
-        raise ValueError("a call has either a function or an entry")
-    for key in ("entry", "context"):
-        if not isinstance(header.get(key) or {}, dict):
-            raise ValueError(f"{key} is not an object")
-    for key in ("timeout", "grace"):
-        _seconds(header.get(key))
-    if len(body) > _MAX_ARGUMENTS:
-        raise ValueError(f"arguments of {len(body)} bytes in one frame; send more than {MAX_BODY} as BLOB")
-    return name
-
-
-def _refused(attempt: str, reason: RefusalReason, message: str) -> dict[str, Any]:
-    return {"attempt": attempt, "reason": reason, "message": message}
-
-
-def _seconds(value: Any) -> float | None:
-    if value is None:
-        return None
-    seconds = float(value)
-    if not 0 <= seconds < 1e9:
-        raise ValueError(f"{value!r} is not a number of seconds")
-    return seconds
 
 
 def _read_epoch(home: Path) -> int:

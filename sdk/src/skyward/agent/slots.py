@@ -8,75 +8,30 @@ whole process group. A worker that was interrupted is never used again: what an 
 
 import asyncio
 import logging
-import signal
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
+from skyward.agent.attempts import (
+    Attempt,
+    Ending,
+    Listener,
+    cause,
+    ended_by_death,
+    ended_early,
+    never_started,
+)
 from skyward.agent.process import WorkerPlan, WorkerProcess
-from skyward.wire.envelopes import ErrorInfo, FailureReason
+from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.frames import Frame, FrameKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FUNCTIONS_PER_WORKER = 64
-_DEFAULT_GRACE = 10.0
 _START_FAILURES = 3
 
 log = logging.getLogger("skyward.agent")
-
-type Ending = Literal["cancelled", "timeout", "agent stopped"]
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One call that was taken and has not ended."""
-
-    id: str
-    header: dict[str, Any]
-    body: bytes
-    function: bytes | None = None
-    function_path: Path | None = None
-    args_path: Path | None = None
-    worker: WorkerProcess | None = None
-    slot: int = -1
-    started: float = 0.0
-    ending: Ending | None = None
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
-
-    @property
-    def grace(self) -> float:
-        """Seconds between being asked to end and being killed."""
-        grace = self.header.get("grace")
-        return _DEFAULT_GRACE if grace is None else float(grace)
-
-    def stop_timers(self) -> None:
-        """The attempt needs no more watching."""
-        for timer in self.timers:
-            timer.cancel()
-        self.timers.clear()
-
-
-class Listener(Protocol):
-    """Who wants to know what happens to attempts."""
-
-    def started(self, attempt: Attempt) -> None:
-        """It was handed to a worker."""
-
-    def output(self, attempt: str, stream: str, data: bytes) -> None:
-        """It printed something."""
-
-    def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
-        """It ended; `file` names the body of a large result in the spool."""
-
-    def worker_gone(self, pid: int) -> None:
-        """A worker ended; it writes no more files."""
-
-    def notice(self, reason: str, message: str) -> None:
-        """Something is wrong that belongs to no attempt."""
 
 
 class Slots:
@@ -139,7 +94,7 @@ class Slots:
             self._waiting.remove(attempt)
             attempt.ending = why
             attempt.started = time.time()
-            self._finish(attempt, _early(attempt, None))
+            self._finish(attempt, ended_early(attempt, None))
             return
         if attempt.ending is None:
             attempt.ending = why
@@ -188,7 +143,7 @@ class Slots:
 
     def _on_death(self, worker: WorkerProcess, status: int) -> None:
         for attempt in list(worker.running.values()):
-            info = _early(attempt, None) if attempt.ending else _death(attempt, status)
+            info = ended_early(attempt, None) if attempt.ending else ended_by_death(attempt, status)
             self._finish(attempt, info)
         self._listener.worker_gone(worker.pid)
         if worker.ready or worker.retiring:
@@ -196,14 +151,14 @@ class Slots:
         self._early_deaths += 1
         tail = self._stderr_tail.decode("utf-8", "replace").strip()
         self._stderr_tail = b""
-        message = f"a worker ended with {_cause(status)} before it was ready: {tail}"
+        message = f"a worker ended with {cause(status)} before it was ready: {tail}"
         log.error(message)
         self._listener.notice("WorkerCannotStart", message)
         if self._early_deaths >= _START_FAILURES:
             for attempt in list(self._waiting):
                 self._waiting.remove(attempt)
                 attempt.started = time.time()
-                self._finish(attempt, ErrorInfo("WorkerDied", message, "", "", "System", _DIED))
+                self._finish(attempt, never_started(message))
 
     def _on_output(self, worker: WorkerProcess, stream: str, data: bytes) -> None:
         owner = next(iter(worker.running), worker.last)
@@ -233,7 +188,7 @@ class Slots:
         worker.empty_pipes()
         interrupted = attempt.ending is not None
         if interrupted and (frame.header["interrupted"] or not frame.header["ok"]):
-            self._finish(attempt, _early(attempt, frame.header.get("error")), frame.header["duration"])
+            self._finish(attempt, ended_early(attempt, frame.header.get("error")), frame.header["duration"])
         else:
             self._complete(attempt, frame.header, bytes(frame.body))
         if self._plan.threads == 1 and (interrupted or not self._reuse):
@@ -322,39 +277,3 @@ class Slots:
             attempt.worker.running.pop(attempt.id, None)
         if not self.attempts:
             self._idle.set()
-
-
-_DIED = FailureReason.WORKER_DIED
-
-
-def _early(attempt: Attempt, raised: dict[str, str] | None) -> ErrorInfo:
-    """Why an attempt was ended, with where it stood if it could still say so."""
-    trace = (raised or {}).get("traceback", "")
-    match attempt.ending:
-        case "timeout":
-            limit = f"{float(attempt.header['timeout']):g}"
-            message = f"the call ran longer than its timeout of {limit} s and was stopped"
-            return ErrorInfo("TimeoutError", message, "builtins", trace, "User", FailureReason.RUN_TIMEOUT)
-        case "agent stopped":
-            return ErrorInfo("WorkerDied", "the agent of the node was stopped", "", trace, "System", _DIED)
-        case _:
-            message = "the call was cancelled"
-            return ErrorInfo("CancelledError", message, "", trace, "User", FailureReason.CANCELLED)
-
-
-def _death(attempt: Attempt, status: int) -> ErrorInfo:
-    message = f"the worker process ended during the call with {_cause(status)}"
-    if attempt.worker is not None and attempt.worker.retiring:
-        message = "the worker process was stopped because another call in it did not end when it was asked to"
-    return ErrorInfo("WorkerDied", message, "", "", "System", _DIED)
-
-
-def _cause(status: int) -> str:
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = "unknown"
-    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return f"signal {-status} ({name}){hint}"
