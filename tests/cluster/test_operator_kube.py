@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import signal
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,6 +321,31 @@ async def test_an_operator_becomes_ready_and_stops(
         await contexts[0].api.patch_status(TASK, namespace, "one", {"phase": "Failed"})
     lease = await admin.get(LEASE, settings.lease_namespace, settings.lease_name)
     assert not lease["spec"].get("holderIdentity")
+
+
+async def test_the_command_becomes_ready_and_stops_on_sigterm(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    flags = ["--data-dir", str(tmp_path), "--kubeconfig", str(control_plane.operator_kubeconfig)]
+    places = ["--namespace", namespace, "--lease-namespace", namespace]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "skyward_operator", "run", *flags, *places, "--log-format", "json"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        await eventually((tmp_path / "endpoints.json").exists, 30)
+        endpoints = json.loads((tmp_path / "endpoints.json").read_text())
+        async with aiohttp.ClientSession() as http, http.get(endpoints["health"] + "/readyz") as ready:
+            assert ready.status == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            _, log = await process.communicate()
+
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert process.returncode == STOPPED
+    assert lines[-1]["message"] == "stopped"
+    assert not [line for line in lines if line["level"] in ("warning", "error")]
 
 
 async def test_every_kind_can_be_listed_with_the_operators_rights(api: Api) -> None:

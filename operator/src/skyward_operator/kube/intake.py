@@ -110,6 +110,7 @@ class Intake:
             return f"ended ({error!r})" if (error := ended.exception()) is not None else ended.result()
         finally:
             watchdog.cancel()
+            self.pulse.cut()
             await _end_all(mark)
             for session in sessions:
                 await session.close()
@@ -124,9 +125,9 @@ class Intake:
         )
         self._took_signals()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+        errors = [error for task in done if not task.cancelled() and (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
         return "ended"
 
     async def _watchdog(self) -> str:

@@ -59,6 +59,13 @@ class Pulse:
                 watch.received, watch.alive = received, now
         return max((now - watch.alive for watch in self._watches.values()), default=0.0)
 
+    def cut(self) -> None:
+        """End all watches at once, without waiting for the server to agree to a TLS shutdown."""
+        for watch in self._watches.values():
+            connection = watch.response.connection if watch.response is not None else None
+            if connection is not None and connection.transport is not None:
+                connection.transport.abort()
+
     def reset(self) -> None:
         """The watches are being started again: give them time."""
         for watch in self._watches.values():
