@@ -16,6 +16,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from skyward.contract.names import API_VERSION
 from skyward.local import ending, plane
 from skyward.local.api import Api
 from skyward.local.binaries import ensure_binaries
@@ -334,6 +336,20 @@ def test_down_waits_for_local_machines_and_names_those_that_stay(home: Home, run
     assert list(ended.left_machines) == ["default/n-local (local, Pending)"]
     assert any("releasing local machines" in str(step) for step in steps)
     assert plane.find() is None
+
+
+def test_down_ends_local_machines_before_it_stops(home: Home) -> None:
+    endpoint = plane.ensure()
+    spec = {"candidates": [{"name": "here", "provider": "local"}], "nodes": {"desired": 1}}
+    manifest = {"apiVersion": API_VERSION, "kind": "ComputePool", "metadata": {"name": "p"}, "spec": spec}
+    with connect(endpoint) as api:
+        api.apply(f"/apis/{API_VERSION}/namespaces/default/computepools/p", manifest)
+        deadline = time.monotonic() + 60
+        while not find_by_argument(f"{home.operator}/", within=True):
+            assert time.monotonic() < deadline, "no machine was made"
+            time.sleep(0.05)
+    ended = ending.down()
+    assert ended == ending.Ended(was_running=True, left_machines=[], left_processes=[])
 
 
 def test_status_command_says_what_runs(home: Home, running: Endpoint) -> None:

@@ -24,7 +24,8 @@ from skyward.local.status import ComponentState, State, Status, read_status
 from skyward.local.tokens import read_tokens
 from skyward.local.versions import Verdict, judge
 
-START_SECONDS = 180.0
+START_SECONDS = 240.0
+"""More than all the limits inside the supervisor together: it knows better what went wrong."""
 STOP_SECONDS = 45.0
 _POLL_SECONDS = 0.03
 _WAITING = "waiting for another process that starts or stops the control plane"

@@ -20,6 +20,8 @@ from skyward.local.tokens import ADMIN_USER, OPERATOR_USER, Tokens, ensure_token
 
 POLL_SECONDS = 0.03
 _START_ATTEMPTS = 3
+START_SECONDS = 90.0
+"""Three seconds on an idle laptop; a machine that is busy with other things may take twenty."""
 PORT_TAKEN = "address already in use"
 
 
@@ -70,7 +72,7 @@ class Servers:
         """A new administrator's connection."""
         return Api(self.server, self.authority, self.tokens.admin)
 
-    def start(self, *, timeout: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def start(self, *, timeout: float = START_SECONDS, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Start both and wait until the API server answers that it is ready.
 
         A port that was taken in the meantime is replaced, and everything is tried again.
@@ -91,7 +93,9 @@ class Servers:
             else:
                 return
 
-    def wait_ready(self, *, timeout: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def wait_ready(
+        self, *, timeout: float = START_SECONDS, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
         """Wait until the API server is ready.
 
         Raises:

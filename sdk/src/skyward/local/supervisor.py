@@ -103,9 +103,11 @@ class Supervisor:
         self._servers.start(cancelled=lambda: self._stopping)
         self._adopt_servers()
         self._servers.write_kubeconfigs()
+        log.info("the API server answers after %.1f s", self._status.seconds_up)
         self._tell(step="applying the resource definitions")
         known = definitions.result()
         bootstrap(self._servers.api, known.kinds, known.operator_rules)
+        log.info("the kinds are served after %.1f s", self._status.seconds_up)
 
     def _adopt_servers(self) -> None:
         pairs = ((self._etcd, self._servers.etcd), (self._api_server, self._servers.api_server))
