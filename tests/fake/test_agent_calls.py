@@ -152,6 +152,7 @@ def test_command_streams_its_output_and_its_status_counts(operator: Operator) ->
     assert operator.logs["command.0.1"].split() == [b"hello", b"problem"]
     bad = operator.run("command.1.1", entry={"argv": ["sh", "-c", "exit 7"]})
     assert "exit status 7" in bad.error["message"]
+    assert (bad.error["reason"], bad.error["kind"]) == ("CommandFailed", "User")
     none = operator.run("command.2.1", entry={"argv": ["/no/such/command"]})
     assert none.error["reason"] == "EntrypointNotFound"
 

@@ -87,6 +87,8 @@ class Execution:
         """The call ended with `error`."""
         reason = FailureReason.USER_EXCEPTION
         match error:
+            case CommandFailed():
+                reason = FailureReason.COMMAND_FAILED
             case EntrypointNotFound():
                 reason = FailureReason.ENTRYPOINT_NOT_FOUND
             case NotDeserializable():

@@ -25,6 +25,7 @@ class FailureReason(StrEnum):
     """Why a call failed. The values are the Task reasons of the contract."""
 
     USER_EXCEPTION = "UserException"
+    COMMAND_FAILED = "CommandFailed"
     NOT_DESERIALIZABLE = "NotDeserializable"
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     WORKER_DIED = "WorkerDied"
