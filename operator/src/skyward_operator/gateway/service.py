@@ -36,7 +36,7 @@ class Gateway:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._listen.host, self._port(), shutdown_timeout=_END_SECONDS)
+            site = web.TCPSite(runner, self._listen.host, self._port())
             await site.start()
             if not self._url.done():
                 host, port = runner.addresses[0][:2]

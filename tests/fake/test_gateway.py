@@ -1,0 +1,381 @@
+"""The gateway over real HTTP, on a fake API server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from base64 import b64encode
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+import pytest
+from tests.fake.cluster_fakes import FakeApi, FakeNode, fake_context, node_object, pool_object, until
+
+from skyward.contract.names import NODE, POOL, TASK
+from skyward.wire.digest import digest
+from skyward.wire.package import pack_calls
+from skyward_operator.gateway.blobs import BlobStore
+from skyward_operator.gateway.logs import Follower, LogBook
+from skyward_operator.gateway.server import Server
+from skyward_operator.gateway.service import Gateway
+from skyward_operator.nodes.fleet import Fleet
+from skyward_operator.tasks import Tasks, build
+from skyward_operator.tasks.ledger import Attempt
+from skyward_operator.tasks.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from skyward_operator.context import Context
+
+TICKET = "00ff" * 16
+HASH = hashlib.sha256(TICKET.encode()).hexdigest()
+MINE = {"Skyward-Ticket": TICKET}
+OTHERS = {"Skyward-Ticket": "11" * 32}
+
+
+class World:
+    """One operator's tasks and gateway."""
+
+    def __init__(self, folder: Path, largest: int = 1 << 30) -> None:
+        self.folder = folder
+        self.largest = largest
+        self.fleet = Fleet()
+        self.api: FakeApi
+        self.context: Context
+        self.tasks: Tasks
+        self.http: aiohttp.ClientSession
+        self.url = ""
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.context, self.api = await self._stack.enter_async_context(fake_context(self.folder))
+        self.tasks = build(self.context, self.fleet)
+        self.fleet.listen(self.tasks.listener)
+        server = Server(self.context, self.tasks.gateway_backend, largest_payload=self.largest)
+        gateway = Gateway(self.context, server)
+        for job in (self.tasks.run(), gateway.run()):
+            self._stack.push_async_callback(_stop, asyncio.create_task(job))
+        self.url = await gateway.url()
+        await self.tasks.caught_up.wait()
+        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        await self.api.create(POOL, pool_object(ticketHash=HASH))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def node(self) -> FakeNode:
+        """A ready node."""
+        node = FakeNode(self.fleet, "node-0", 0)
+        node.up()
+        return node
+
+    async def task(self, payload: bytes | None = None, name: str = "task", **spec: Any) -> str:
+        """A task with an uploaded payload, or one inside of it; its uid."""
+        inline = b64encode(pack_calls([b"f"], [(0, b"x")])).decode()
+        calls: dict[str, Any] = {"python": "3.13", "count": 1, "package": inline}
+        if payload is not None:
+            blob = {"digest": digest(payload), "sizeBytes": len(payload)}
+            calls = {"python": "3.13", "count": 1, "blob": blob}
+        body = {"poolRef": {"name": "pool"}, "calls": calls, "ticketHash": HASH} | spec
+        made = await self.api.create(TASK, {"metadata": {"namespace": "default", "name": name}, "spec": body})
+        return str(made["metadata"]["uid"])
+
+    async def put(
+        self, body: Any, name: str = "task", headers: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Upload; status and text."""
+        where = f"{self.url}/v1/namespaces/default/tasks/{name}/payload"
+        async with self.http.put(where, data=body, headers=MINE if headers is None else headers) as answer:
+            return answer.status, await answer.text()
+
+    async def get(self, where: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """Download; status and body."""
+        async with self.http.get(self.url + where, headers=MINE if headers is None else headers) as answer:
+            return answer.status, await answer.read()
+
+    def files(self, uid: str) -> list[str]:
+        """What there is of a task on disk."""
+        folder = self.folder / "blobs" / "default" / uid
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+async def _stop(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with World(tmp_path) as made:
+        yield made
+
+
+def package(size: int = 200_000) -> bytes:
+    return pack_calls([b"function"], [(0, b"a" * size)])
+
+
+# Payloads
+
+
+async def test_uploaded_payload_starts_the_task(world: World) -> None:
+    node = world.node()
+    uid = await world.task(package())
+    assert node.calls == []
+    assert await world.put(package()) == (204, "")
+    assert len(node.calls) == 1
+    assert world.files(uid) == ["payload"]
+
+
+async def test_uploading_twice_is_success(world: World) -> None:
+    await world.task(package())
+    assert (await world.put(package()))[0] == 204
+    assert (await world.put(package()))[0] == 204
+
+
+async def test_payload_with_another_digest_is_refused_and_dropped(world: World) -> None:
+    uid = await world.task(package())
+    status, text = await world.put(b"b" * len(package()))
+    assert status == 422
+    assert "SHA-256" in text
+    assert world.files(uid) == []
+    assert (await world.put(package()))[0] == 204
+
+
+async def test_payload_of_another_size_is_refused(world: World) -> None:
+    uid = await world.task(package())
+    status, text = await world.put(package() + b"x")
+    assert status == 400
+    assert str(len(package())) in text
+    assert world.files(uid) == []
+
+
+async def test_streamed_payload_that_is_too_long_is_refused(world: World) -> None:
+    uid = await world.task(package())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield package()
+        yield b"more"
+
+    status, text = await world.put(pieces())
+    assert status == 400
+    assert "larger" in text
+    assert world.files(uid) == []
+
+
+async def test_upload_that_breaks_off_leaves_nothing(world: World) -> None:
+    uid = await world.task(package())
+    host, port = world.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        f"PUT /v1/namespaces/default/tasks/task/payload HTTP/1.1\r\nHost: x\r\nSkyward-Ticket: {TICKET}\r\n"
+    )
+    writer.write(f"{head}Content-Length: {len(package())}\r\n\r\n".encode() + b"half")
+    await writer.drain()
+    await until(lambda: world.files(uid))
+    writer.close()
+    await until(lambda: not world.files(uid))
+
+
+async def test_payload_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async with World(tmp_path, largest=1000) as world:
+        await world.task(package())
+        status, text = await world.put(package())
+        assert status == 413
+        assert "object store" in text
+
+
+async def test_payload_of_a_task_that_carries_its_calls_is_refused(world: World) -> None:
+    await world.task()
+    assert (await world.put(b"x"))[0] == 409
+
+
+async def test_upload_needs_the_ticket(world: World) -> None:
+    uid = await world.task(package())
+    assert (await world.put(package(), headers={}))[0] == 401
+    assert (await world.put(package(), headers=OTHERS))[0] == 403
+    missing = await world.put(package(), name="other")
+    assert missing[0] == 403
+    assert world.files(uid) == []
+
+
+async def test_task_without_a_ticket_hash_is_open_to_nobody(world: World) -> None:
+    await world.task(package(), ticketHash="")
+    assert (await world.put(package(), headers={"Skyward-Ticket": "x"}))[0] == 403
+
+
+async def test_upload_finds_an_object_that_the_store_has_not_seen(world: World) -> None:
+    uid = await world.task(package())
+    world.context.store._shelves[TASK.plural].objects.clear()
+    assert (await world.put(package()))[0] == 204
+    assert world.files(uid) == ["payload"]
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fetc", "%2e%2e", "a%2fb", "..", "%00"])
+async def test_names_in_paths_lead_nowhere(world: World, name: str) -> None:
+    for where in (f"/v1/namespaces/{name}/tasks/x/result", f"/v1/namespaces/default/nodes/{name}/logs"):
+        status, _ = await world.get(where)
+        assert status in (400, 403, 404)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "uid"), [("..", "a"), ("a", ".."), ("a/b", "c"), ("", "x"), ("a", "b/c")]
+)
+def test_blob_folders_stay_inside(tmp_path: Path, namespace: str, uid: str) -> None:
+    with pytest.raises(ValueError, match="namespace and uid"):
+        BlobStore(tmp_path).folder(namespace, uid)
+
+
+# Results
+
+
+async def succeeded(world: World, name: str) -> None:
+    await until(lambda: world.api.status(name).get("phase") == "Succeeded")
+
+
+async def test_result_is_downloaded_from_wherever_it_is(world: World) -> None:
+    node = world.node()
+    for name, body in (("small", b"value"), ("large", b"v" * 300_000)):
+        uid = await world.task(name=name)
+        assert (await world.get(f"/v1/namespaces/default/tasks/{name}/result"))[0] == 409
+        node.finish(body=body)
+        await succeeded(world, name)
+        status, packed = await world.get(f"/v1/namespaces/default/tasks/{name}/result")
+        assert status == 200
+        assert body in packed
+        assert (await world.get(f"/v1/namespaces/default/tasks/{name}/result", OTHERS))[0] == 403
+    assert world.files(uid) == ["results"]
+
+
+async def test_result_of_a_task_without_one_is_not_found(world: World) -> None:
+    await world.task(cancel=True)
+    await until(lambda: world.api.status("task").get("phase") == "Cancelled")
+    assert (await world.get("/v1/namespaces/default/tasks/task/result"))[0] == 404
+
+
+# Output
+
+
+def say(node: FakeNode, text: str | bytes, stream: str = "stdout") -> None:
+    header = {"attempt": node.waiting()[0], "stream": stream, "time": 1.5}
+    body = text.encode() if isinstance(text, str) else text
+    node.fleet.listener.log("default", node.name, header, body)
+
+
+async def test_output_of_a_task_is_kept(world: World) -> None:
+    node = world.node()
+    await world.task()
+    say(node, "one\n")
+    say(node, "two\n", "stderr")
+    node.finish()
+    status, body = await world.get("/v1/namespaces/default/tasks/task/logs")
+    assert status == 200
+    lines = [json.loads(line) for line in body.splitlines()]
+    assert [(line["text"], line["stream"]) for line in lines] == [("one\n", "stdout"), ("two\n", "stderr")]
+    assert {key: lines[0][key] for key in ("task", "index", "node", "rank", "time")} == {
+        "task": "task",
+        "index": 0,
+        "node": "node-0",
+        "rank": 0,
+        "time": 1.5,
+    }
+
+
+async def test_follower_gets_what_was_and_what_comes_and_an_end(world: World) -> None:
+    node = world.node()
+    await world.task()
+    say(node, "before\n")
+    where = f"{world.url}/v1/namespaces/default/tasks/task/logs?follow=1"
+    async with world.http.get(where, headers=MINE) as answer:
+        assert json.loads(await answer.content.readline())["text"] == "before\n"
+        say(node, "after\n")
+        assert json.loads(await answer.content.readline())["text"] == "after\n"
+        node.finish()
+        assert await answer.content.read() == b""
+
+
+async def test_one_stream_brings_the_output_of_all_my_tasks(world: World) -> None:
+    node = FakeNode(world.fleet, "node-0", 0, slots=3)
+    node.up()
+    await world.task(name="a")
+    await world.task(name="b")
+    await world.task(name="foreign", ticketHash=hashlib.sha256(b"else").hexdigest())
+    async with world.http.get(f"{world.url}/v1/logs?follow=1", headers=MINE) as answer:
+        for attempt in reversed(node.waiting()):
+            header = {"attempt": attempt, "stream": "stdout", "time": 1.0}
+            world.fleet.listener.log("default", "node-0", header, b"hello\n")
+        got = [json.loads(await answer.content.readline())["task"] for _ in range(2)]
+        assert got == ["b", "a"]
+    assert (await world.get("/v1/logs"))[1].count(b"hello") == 2
+    assert (await world.get("/v1/logs", OTHERS))[1] == b""
+
+
+async def test_character_that_frames_cut_in_two_is_whole_again(world: World) -> None:
+    node = world.node()
+    await world.task()
+    say(node, "ü".encode()[:1])
+    say(node, "ü".encode()[1:] + b"\n")
+    _, body = await world.get("/v1/namespaces/default/tasks/task/logs")
+    assert "".join(json.loads(line)["text"] for line in body.splitlines()) == "ü\n"
+
+
+async def test_node_log_is_shown_to_the_owner_of_its_pool(world: World) -> None:
+    await world.api.create(NODE, node_object("node-0", 0))
+    path = world.folder / "logs" / "default" / "nodes" / "node-0.log"
+    path.parent.mkdir(parents=True)
+    path.write_text("first\nsecond\n")
+    status, body = await world.get("/v1/namespaces/default/nodes/node-0/logs")
+    assert status == 200
+    assert [json.loads(line)["text"] for line in body.splitlines()] == ["first", "second"]
+    assert (await world.get("/v1/namespaces/default/nodes/node-0/logs", OTHERS))[0] == 403
+
+
+async def test_node_log_is_followed_while_the_node_is_made(world: World) -> None:
+    await world.api.create(NODE, node_object("node-0", 0, "Bootstrapping"))
+    path = world.folder / "logs" / "default" / "nodes" / "node-0.log"
+    path.parent.mkdir(parents=True)
+    path.write_text("first\nsec")
+    where = f"{world.url}/v1/namespaces/default/nodes/node-0/logs?follow=1"
+    async with world.http.get(where, headers=MINE) as answer:
+        assert json.loads(await answer.content.readline())["text"] == "first"
+        with path.open("a") as file:
+            file.write("ond\n")
+        assert json.loads(await answer.content.readline())["text"] == "second"
+        await world.api.patch_status(NODE, "default", "node-0", {"phase": "Ready"})
+        assert await answer.content.read() == b""
+
+
+async def test_gateway_is_healthy(world: World) -> None:
+    status, body = await world.get("/v1/healthz", {})
+    assert (status, json.loads(body)["status"]) == (200, "ok")
+
+
+async def test_slow_follower_loses_lines_and_is_told() -> None:
+    follower = Follower(lambda work: True, limit=3)
+    for number in range(5):
+        follower.offer(f"{number}\n".encode())
+    got = await follower.next()
+    assert got is not None
+    assert got.startswith(b"0\n1\n2\n")
+    assert b"2 lines were lost" in got
+
+
+async def test_endless_output_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
+    logs = LogBook(BlobStore(tmp_path), limit=40_000, flush_seconds=0)
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    for number in range(3000):
+        logs.write(work, attempt, {"stream": "stdout", "time": float(number)}, f"line {number}\n".encode())
+        if number % 10 == 0:
+            await logs.flush()
+    await logs.flush()
+    kept = b"".join(logs.read("default", "uid-1", logs.sizes("default", "uid-1")))
+    assert len(kept) < 45_000
+    texts = [json.loads(line)["text"] for line in kept.splitlines()]
+    assert texts[0] == "line 0\n"
+    assert texts[-1] == "line 2999\n"
+    assert any("dropped" in text for text in texts)
