@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from skyward.contract.names import KINDS
 from skyward.local.binaries import ensure_binaries
 from skyward.local.home import Home
 from skyward.local.servers import Servers
@@ -58,6 +59,9 @@ class ControlPlane:
         """Start it again on the same port, and wait until it is ready."""
         self.servers.start_api_server()
         self.servers.wait_ready()
+        with self.api() as api:  # ready does not mean that each kind's cache is filled
+            for kind in KINDS:
+                api.get(f"/apis/{kind.api_version}/{kind.plural}?limit=1")
 
     def restart_api_server(self) -> None:
         """Stop it, start it, wait."""

@@ -8,12 +8,15 @@ import contextlib
 import http.client
 import json
 import ssl
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 FIELD_MANAGER = "skyward-local"
+_PATIENCE_ATTEMPTS = 25
+_PATIENCE_SECONDS = 0.2
 
 type Object = dict[str, Any]
 
@@ -70,7 +73,7 @@ class Api:
             ApiError: the server refused.
             ApiUnavailable: it did not answer.
         """
-        status, body = self._send("GET", path)
+        status, body = self._patiently("GET", path)
         return None if status == http.HTTPStatus.NOT_FOUND else _object(status, body)
 
     def apply(self, path: str, manifest: Object) -> Object:
@@ -82,7 +85,7 @@ class Api:
         """
         query = f"?fieldManager={FIELD_MANAGER}&force=true"
         data = json.dumps(manifest).encode()  # JSON is YAML
-        return _object(*self._send("PATCH", path + query, data, "application/apply-patch+yaml"))
+        return _object(*self._patiently("PATCH", path + query, data, "application/apply-patch+yaml"))
 
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone is fine.
@@ -91,9 +94,20 @@ class Api:
             ApiError: the server refused.
             ApiUnavailable: it did not answer.
         """
-        status, body = self._send("DELETE", path)
+        status, body = self._patiently("DELETE", path)
         if status != http.HTTPStatus.NOT_FOUND:
             _object(status, body)
+
+    def _patiently(
+        self, method: str, path: str, data: bytes | None = None, kind: str = ""
+    ) -> tuple[int, bytes]:
+        """Try again while the server asks for patience, as it does while its caches fill after a start."""
+        for _ in range(_PATIENCE_ATTEMPTS):
+            status, body = self._send(method, path, data, kind)
+            if status != http.HTTPStatus.TOO_MANY_REQUESTS:
+                break
+            time.sleep(_PATIENCE_SECONDS)
+        return status, body
 
     def _send(self, method: str, path: str, data: bytes | None = None, kind: str = "") -> tuple[int, bytes]:
         headers = {**self._headers, "Content-Type": kind} if kind else self._headers
