@@ -49,6 +49,7 @@ class FakePlane(FakeKube):
     def __init__(self) -> None:
         super().__init__()
         self.answer: Answer | None = None
+        self._history: list[tuple[int, str, str, Object]] = []
         self.node_phases: list[Object] = [
             {"phase": "Launching"},
             {"phase": "Bootstrapping", "bootstrap": {"step": "pip"}},
@@ -62,6 +63,7 @@ class FakePlane(FakeKube):
         """A pool that is deleted stays: its machines cannot be proved absent."""
         self.payloads: dict[str, bytes] = {}
         self.results: dict[str, bytes] = {}
+        self.task_logs: dict[str, list[Object]] = {}
         self.refuse_payload = 0
         self.python: str | None = None
         self._loop = asyncio.new_event_loop()
@@ -149,6 +151,7 @@ class FakePlane(FakeKube):
     # -- the operator -------------------------------------------------------------------------------------
 
     def _tell(self, collection: str, type_: str, obj: Object) -> None:
+        self._history.append((int(obj["metadata"]["resourceVersion"]), collection, type_, obj))
         for path, queue in list(self._watchers):
             where, _, selector = path.partition("?")
             if where == collection and _selected(selector, obj):
@@ -297,6 +300,9 @@ class FakePlane(FakeKube):
             assert sha256(body).hexdigest() == task["spec"]["calls"]["blob"]["digest"]
             self.payloads[name] = body
             return web.Response(status=204)
+        if what == "logs":
+            lines = [json.dumps(line) for line in self.task_logs.get(name, [])]
+            return web.Response(text="\n".join(lines))
         return web.Response(body=self.results[name])
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -317,9 +323,9 @@ class FakePlane(FakeKube):
         await response.prepare(request)
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
         since = int(request.query.get("resourceVersion", "0"))
-        for obj in self._within(request.path):
-            if int(obj["metadata"]["resourceVersion"]) > since and _selected(selector, obj):
-                queue.put_nowait({"type": "ADDED", "object": obj})
+        for version, where, type_, obj in self._history:
+            if version > since and where == request.path and _selected(selector, obj):
+                queue.put_nowait({"type": type_, "object": obj})
         entry = (f"{request.path}?{selector}", queue)
         self._watchers.append(entry)
         try:

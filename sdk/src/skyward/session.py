@@ -209,6 +209,9 @@ def open_api(console: Console, *, start: bool = True) -> Api:
     api = Api(connection, _renewal(connection))
     try:
         api.check_schema()
+    except BaseException:
+        api.close()
+        raise
     finally:
         console.done(CONTROL_PLANE)
     return api
@@ -217,7 +220,11 @@ def open_api(console: Console, *, start: bool = True) -> Api:
 def _connected(console: Console, namespace: str | None) -> Session:
     api = open_api(console)
     session = Session(api, namespace or api.connection.namespace, console)
-    session.start()
+    try:
+        session.start()
+    except BaseException:
+        session.close()
+        raise
     return session
 
 

@@ -20,21 +20,28 @@ def down(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the proof.")] = 300.0,
 ) -> None:
     """Delete a pool and wait until its last machine is gone."""
-    console = open_console()
-    api = connected()
-    place = namespace or api.connection.namespace
-    existed = api.delete(POOL, place, pool)
-    deadline = time.monotonic() + timeout
-    subject = Subject("pool", pool)
-    while left := _left(api, place, pool):
-        if time.monotonic() > deadline:
-            console.clear(f"⚠ not confirmed gone after {timeout:.0f} s: {', '.join(left)}")
-            raise typer.Exit(UNCONFIRMED)
-        console.update(subject, f"deleting: {', '.join(left)}")
-        time.sleep(_LOOK_SECONDS)
-    console.clear()
+    with connected() as api:
+        place = namespace or api.connection.namespace
+        existed = api.delete(POOL, place, pool)
+        left = _wait_gone(api, place, pool, timeout)
+    if left:
+        print(f"⚠ not confirmed gone after {timeout:.0f} s: {', '.join(left)}")
+        raise typer.Exit(UNCONFIRMED)
     known = "" if existed else f" (there was no pool {pool} in namespace {place})"
     print(f"✔ nothing left running of pool {pool}{known}")
+
+
+def _wait_gone(api: Api, namespace: str, pool: str, seconds: float) -> list[str]:
+    """Look until nothing is left or the time is over; what is left then."""
+    console, subject = open_console(), Subject("pool", pool)
+    deadline = time.monotonic() + seconds
+    try:
+        while (left := _left(api, namespace, pool)) and time.monotonic() < deadline:
+            console.update(subject, f"deleting: {', '.join(left)}")
+            time.sleep(_LOOK_SECONDS)
+        return left
+    finally:
+        console.close()
 
 
 def _left(api: Api, namespace: str, pool: str) -> list[str]:

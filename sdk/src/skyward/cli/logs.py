@@ -22,9 +22,11 @@ def logs(
     namespace: NamespaceOption = None,
 ) -> None:
     """Print the output of a task, or the installation log of a node."""
-    api = connected()
-    place = namespace or api.connection.namespace
-    query = {"follow": "1"} if follow else {}
+    with connected() as api:
+        _print_of(api, namespace or api.connection.namespace, name, {"follow": "1"} if follow else {})
+
+
+def _print_of(api: Api, place: str, name: str, query: dict[str, str]) -> None:
     if (task := api.get(TASK, place, name)) is not None:
         _print(api, name, task, f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
     elif (node := api.get(NODE, place, name)) is not None:

@@ -31,16 +31,17 @@ def show(
     kind: Kind, namespace: str | None, columns: Mapping[str, str], *, as_json: bool, selector: str = ""
 ) -> None:
     """Print the objects of a kind; `columns` are titles and paths into the object."""
-    api = connected()
     selectors = {"labelSelector": selector} if selector else {}
-    items, _ = api.list(kind, namespace or api.connection.namespace, **selectors)
+    with connected() as api:
+        place = namespace or api.connection.namespace
+        items, _ = api.list(kind, place, **selectors)
     items.sort(key=lambda item: (item["metadata"].get("creationTimestamp", ""), item["metadata"]["name"]))
     if as_json:
         json_module.dump(items, sys.stdout, indent=2)
         print()
         return
     if not items:
-        print(f"no {kind.plural} in namespace {namespace or api.connection.namespace}")
+        print(f"no {kind.plural} in namespace {place}")
         return
     _print(items, columns)
 

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -115,11 +115,18 @@ class Api:
         return self._unless_missing("DELETE", path(kind, namespace, name)) is not None
 
     def watch_lines(
-        self, kind: Kind, namespace: str, query: Mapping[str, str], silence: float, cutter: Cutter
+        self,
+        kind: Kind,
+        namespace: str,
+        query: Mapping[str, str],
+        silence: float,
+        cutter: Cutter,
+        on_open: Callable[[], None],
     ) -> Iterator[bytes]:
         """The lines of one watch request. Raises Unreachable after `silence` seconds without one.
 
-        Ends early when `cutter` is used, from whichever thread.
+        `on_open` is called when the server has accepted it. Ends early when `cutter` is used, from whichever
+        thread.
         """
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
@@ -133,6 +140,7 @@ class Api:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise _refusal(response)
+                on_open()
                 with cutter.around(response):
                     yield from _lines(response.iter_raw())
         except (httpx.TransportError, httpx.StreamError) as error:
@@ -164,7 +172,8 @@ class Api:
             connection = self._renew()
             if connection is None or connection.server == self.connection.server:
                 return
-            self.connection, self._client = connection, _client(connection)
+            old, self.connection, self._client = self._client, connection, _client(connection)
+            old.close()
 
     def check_schema(self) -> None:
         """Raise SchemaMismatch unless the server serves the kinds of this version."""
@@ -210,6 +219,12 @@ class Api:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _unless_missing(self, method: str, url: str, body: Any = None) -> dict[str, Any] | None:
         try:

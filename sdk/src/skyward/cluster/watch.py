@@ -76,7 +76,6 @@ class Watch:
             try:
                 if self._version is None:
                     self._list()
-                self._on_trouble(None)
                 self._follow()
                 failures = 0
             except (SkywardError, RuntimeError) as error:  # RuntimeError: the client was closed or replaced
@@ -129,12 +128,17 @@ class Watch:
     def _follow(self) -> None:
         query = {"resourceVersion": self._version or "", "timeoutSeconds": "290", **self._selectors}
         began = time.monotonic()
-        for line in self._api.watch_lines(self._kind, self._namespace, query, self._silence, self._cutter):
+        for line in self._api.watch_lines(
+            self._kind, self._namespace, query, self._silence, self._cutter, self._opened
+        ):
             if self._stopped.is_set():
                 return
             self._take(json.loads(line))
         if time.monotonic() - began < _PAUSES[0]:  # a server that ends watches at once must not be hammered
             self._stopped.wait(_PAUSES[1])
+
+    def _opened(self) -> None:
+        self._on_trouble(None)
 
     def _take(self, event: dict[str, Any]) -> None:
         item = event["object"]
