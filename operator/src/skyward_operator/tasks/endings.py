@@ -132,6 +132,7 @@ class Endings:
     def _settle(self, live: LiveTask, outcome: Outcome, body: bytes, attempt: Attempt | None) -> None:
         """A call has its outcome. Its attempt is acknowledged when that is durable."""
         live.seconds += outcome.duration
+        live.ended = max(live.ended or 0.0, outcome.started + outcome.duration)
         (live.succeeded if outcome.ok else live.failed).add(outcome.index)
         if outcome.error is not None:
             if attempt is not None:

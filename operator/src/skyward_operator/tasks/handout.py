@@ -74,7 +74,7 @@ class Handout:
                 if self._floor.sender.send(room, live, attempt):
                     live.numbers[attempt.index] = attempt.number
                     live.attempts += 1
-                    live.last_node = attempt.node
+                    live.nodes.add(attempt.node)
                     live.started = live.started or attempt.sent
                     return True
             except PayloadInvalid as error:

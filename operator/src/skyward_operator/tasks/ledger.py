@@ -95,7 +95,8 @@ class LiveTask:
     """The packed outcome of a task with one small outcome."""
     values: dict[int, Any] = field(default_factory=dict)
     started: float | None = None
-    last_node: str = ""
+    nodes: set[str] = field(default_factory=set)
+    """Where attempts were sent."""
     submitted: bool = False
     waiting: tuple[TaskPhase, TaskReason, str] = (TaskPhase.QUEUED, TaskReason.QUEUED, "")
     ending: End | None = None
@@ -105,6 +106,8 @@ class LiveTask:
     completing: bool = False
     unacknowledged: dict[tuple[str, str], None] = field(default_factory=dict)
     """Node and attempt of results that are not durable yet, in order."""
+    ended: float | None = None
+    """When the last call ended, by the clock of its node."""
     seconds: float = 0.0
     """Sum of the durations of ended calls."""
     timers: list[asyncio.TimerHandle] = field(default_factory=list)

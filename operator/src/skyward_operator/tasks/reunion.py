@@ -78,9 +78,10 @@ class Reunion:
 
     def _adopt(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
         live.flights[attempt.index] = attempt
-        live.numbers[attempt.index] = max(attempt.number, live.numbers.get(attempt.index, 0))
-        live.attempts += 1
-        live.last_node = attempt.node
+        if attempt.number > live.numbers.get(attempt.index, 0):
+            live.numbers[attempt.index] = attempt.number
+            live.attempts += 1
+        live.nodes.add(attempt.node)
         live.started = live.started or attempt.sent
         room.scheduler.adopt(live.work.uid, attempt.index, attempt.node)
 

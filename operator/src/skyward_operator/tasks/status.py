@@ -67,7 +67,8 @@ def final_status(
     elif end.phase is TaskPhase.FAILED:
         status["error"] = {"kind": "System", "reason": str(end.reason), "message": clip(end.message)}
     status["cost"] = {"total": "0"}
-    status["display"]["duration"] = duration(now.timestamp() - live.started if live.started else 0.0)
+    if live.started:
+        status["display"]["duration"] = duration((live.ended or now.timestamp()) - live.started)
     return status
 
 
@@ -198,10 +199,9 @@ def _attempts(live: LiveTask) -> dict[str, Any]:
 def _nodes(live: LiveTask) -> str:
     if len(live.members) > 1:
         return f"{len(live.members)} nodes"
-    names = {attempt.node for attempt in live.flights.values()}
-    if live.last_node:
-        names.add(live.last_node)
-    return names.pop() if len(names) == 1 else f"{len(names)} nodes" if names else ""
+    return (
+        next(iter(live.nodes)) if len(live.nodes) == 1 else f"{len(live.nodes)} nodes" if live.nodes else ""
+    )
 
 
 def _error(failure: Failure) -> dict[str, Any]:
