@@ -85,6 +85,8 @@ class Session:
         self._resume = resume
         self._tries = 0
         self._link: AgentLink | None = None
+        self._early: list[Callable[[], None]] | None = []
+        """What the agent said before the fleet knew of this link: results follow right behind a welcome."""
         self._task: asyncio.Task[None] | None = None
         now = clock.now()
         self.view = SessionView(Stage.CONNECTING, started=now, progress=now, admitted=resume)
@@ -162,6 +164,7 @@ class Session:
         """One connection, from its beginning until it is lost."""
         target = Target(self._subject.address, self._host_key or "", self._subject.client_key)
         connection = await connect(target)
+        self._early = []
         try:
             self._progress(stage=Stage.CONNECTED)
             link = await self._reach_agent(connection)
@@ -226,7 +229,7 @@ class Session:
                 self._tries = 0
                 return facts["socket"]
 
-    # what it hears
+    # what it hears; the fleet learns of the node first, and of what its agent says after that
 
     def step(self, name: str) -> None:
         """A step of the bootstrap begins."""
@@ -240,19 +243,25 @@ class Session:
 
     def started(self, header: Mapping[str, Any]) -> None:
         """A STARTED frame."""
-        self._fleet.listener.started(*self.key, header)
+        self._tell(lambda: self._fleet.listener.started(*self.key, header))
 
     def log(self, header: Mapping[str, Any], body: bytes) -> None:
         """A LOG frame."""
-        self._fleet.listener.log(*self.key, header, body)
+        self._tell(lambda: self._fleet.listener.log(*self.key, header, body))
 
     def result(self, header: Mapping[str, Any], body: bytes) -> None:
         """A whole result, or a refusal."""
-        self._fleet.listener.result(*self.key, header, body)
+        self._tell(lambda: self._fleet.listener.result(*self.key, header, body))
 
     def heard(self) -> None:
         """The agent gave a sign of life."""
         self.view = replace(self.view, heard=self._clock.now())
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        if self._early is None:
+            tell()
+        else:
+            self._early.append(tell)
 
     # what it says
 
@@ -290,6 +299,9 @@ class Session:
             held=agent.held,
         )
         self._fleet.up(self.key, node, link)
+        early, self._early = self._early or [], None
+        for tell in early:
+            tell()
 
     def _broken(self, trouble: str) -> None:
         """The connection failed or was lost."""

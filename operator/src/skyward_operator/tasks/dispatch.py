@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.reasons import NodePhase, TaskPhase, TaskReason
+from skyward.wire.envelopes import parse_attempt
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.admission import Admission
 from skyward_operator.tasks.completion import Completion
@@ -156,8 +157,7 @@ class Dispatcher:
             else:
                 self._endings.ended(live, attempt, header, body)
             self._handout.hand_out(self._floor.room_of(live))
-        elif not header.get("refused") and (live is None or (node, name) not in live.unacknowledged):
-            # Ended and written already, or of no interest any more: the agent may forget it.
+        elif not header.get("refused") and _is_settled(live, name, node):
             self._floor.sender.acknowledge(namespace, node, [name])
 
     # Between
@@ -180,3 +180,11 @@ class Dispatcher:
 
     def _refresh(self, live: LiveTask) -> None:
         self._admission.explain(self._floor.room_of(live), live)
+
+
+def _is_settled(live: LiveTask | None, name: str, node: str) -> bool:
+    """Whether an agent may forget a result that nobody waits for: its call has an outcome that is safe."""
+    if live is None:
+        return True
+    _, index, _ = parse_attempt(name)
+    return live.has_ended(index) and (node, name) not in live.unacknowledged
