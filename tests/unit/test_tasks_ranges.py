@@ -44,4 +44,6 @@ def test_text_when_too_long_is_cut_at_a_range() -> None:
     text = IndexSet(range(0, 100, 2)).text(20)
     assert len(text) <= 20
     assert text.endswith(",…")
-    assert list(decode(text)) == [0, 2, 4, 6, 8, 10, 12][: len(list(decode(text)))]
+    kept = list(decode(text))
+    assert kept == list(range(0, 100, 2))[: len(kept)]
+    assert len(kept) > 5
