@@ -62,7 +62,7 @@ def task_words(task: Mapping[str, Any]) -> str:
     elif phase == "Running" and status.get("node"):
         parts.append(f"on {status['node']}")
     if phase in ("Queued", "Recovering", "Suspended") and status.get("message"):
-        parts.append(str(status["message"]))
+        parts.append(_without_remedy(str(status["message"]), status.get("reason")))
     return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
 
 
@@ -88,6 +88,10 @@ def stalled_error(pool: Mapping[str, Any]) -> PoolStalled | None:
 def condition(conditions: Iterable[Mapping[str, Any]], type_: str) -> Mapping[str, Any]:
     """The condition of that type; empty if there is none."""
     return next((each for each in conditions if each.get("type") == type_), {})
+
+
+def _without_remedy(message: str, reason: str | None) -> str:
+    return message.replace(next_step(reason), "").strip().rstrip(".") if next_step(reason) else message
 
 
 def _is_well(reason: str | None) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, Unpack, overload
 
 from skyward import lifecycle
 from skyward.contract.names import POOL
-from skyward.errors import EnvironmentMismatch, PoolNotReady
+from skyward.errors import EnvironmentMismatch, PoolNotReady, SkywardError
 from skyward.functions import (
     Function,
     PendingFunction,
@@ -160,7 +160,12 @@ class Pool:
     # -- with ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._open()
+        try:
+            self._open()
+        except SkywardError as error:
+            raise error.with_traceback(
+                None
+            ) from error.__cause__  # our own frames explain nothing to the user
         activate(self)
         return self
 
@@ -248,9 +253,11 @@ class Pool:
     def _wait(self, handle: TaskHandle) -> list[Any]:
         try:
             return handle.values()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             handle.cancel()
-            raise
+            raise error.with_traceback(None) from None
+        except Exception as error:
+            raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
 
     def _run_all(self, members: Sequence[PendingFunction[Any]]) -> list[Any]:
         """One Task if all members run under the same conditions, else one for each set of conditions."""

@@ -33,6 +33,7 @@ class PoolView:
         self._subject = Subject("pool", name)
         self._changed = threading.Condition()
         self._expects_deletion = False
+        self._failures_told: dict[str, str] = {}
         self._watches = [
             self._watch(POOL, self._on_pool, self._on_pool_gone, fieldSelector=f"metadata.name={name}"),
             self._watch(NODE, self._on_node, self._on_node_gone, labelSelector=f"{LABEL_POOL}={name}"),
@@ -143,9 +144,14 @@ class PoolView:
                 self._console.done(subject, "ready" if self._console.elapsed(subject) else "")
             case NodePhase.FAILED:
                 self._console.done(subject)
-                self._console.tell(subject, f"✘ {node_words(node)}")
+                self._tell_failure(node["metadata"]["name"], subject, f"✘ {node_words(node)}")
             case _:
                 self._console.update(subject, node_words(node))
+
+    def _tell_failure(self, node: str, subject: Subject, words: str) -> None:
+        if self._failures_told.get(node) != words:
+            self._failures_told[node] = words
+            self._console.tell(subject, words)
 
     def _on_node_gone(self, node: dict[str, Any]) -> None:
         with self._changed:
