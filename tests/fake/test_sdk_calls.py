@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.fake.kube_server import eventually
 from tests.fake.sdk_plane import TASKS, FakePlane
 
 import skyward as sky
@@ -245,7 +246,7 @@ def test_a_future_that_is_cancelled_stops_the_remote_work(plane: FakePlane, pool
     assert future.cancel()
     assert future.cancelled()
     assert plane.only(TASKS)["spec"]["cancel"] is True
-    assert plane.only(TASKS)["status"]["phase"] == "Cancelled"
+    plane.on_loop(eventually(lambda: plane.only(TASKS)["status"]["phase"] == "Cancelled"))
 
 
 def test_a_task_that_somebody_cancels_or_deletes_says_so(plane: FakePlane, pool: Pool) -> None:

@@ -7,13 +7,13 @@ checked before anybody says so. A pool that was there before (`Compute(name=...)
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from skyward import lifecycle
+from skyward.calls import RankTarget, as_finished, as_tuple, call_of, check_python, common_call, in_order
 from skyward.contract.names import POOL
-from skyward.errors import EnvironmentMismatch, PoolNotReady, SkywardError
+from skyward.errors import PoolNotReady, SkywardError
 from skyward.functions import (
     Function,
     PendingFunction,
@@ -24,15 +24,12 @@ from skyward.functions import (
     function,
 )
 from skyward.gather import StreamingGroup
-from skyward.image import client_python
 from skyward.manifest import Call
 from skyward.poolview import PoolView
 from skyward.session import Session
 from skyward.spec import Nodes, Options, Spec, SpecFields
 from skyward.tasks import TaskFuture, TaskHandle
 from skyward.validation import instance, reject_unknown
-
-type RankTarget = Literal["head"] | int | None
 
 
 def Compute(  # noqa: N802 - reads as the thing that it returns
@@ -111,19 +108,19 @@ class Pool:
 
     def run[T](self, pending: PendingFunction[T], *, target: RankTarget = None) -> T:
         """Run on one node (any, "head", or the node of a rank) and return the result: `pending >> pool`."""
-        handle = self._submit([pending], _call(pending, target), 1)
+        handle = self._submit([pending], call_of(pending, target), 1)
         result: T = self._wait(handle)[0]
         return result
 
     def run_async[T](self, pending: PendingFunction[T], *, target: RankTarget = None) -> TaskFuture[T]:
         """Start on one node and return a future, which can also be awaited: `pending > pool`."""
-        handle = self._submit([pending], _call(pending, target), 1)
+        handle = self._submit([pending], call_of(pending, target), 1)
         future: TaskFuture[T] = handle.future(lambda values: values[0], self._entered()[0].executor)
         return future
 
     def broadcast[T](self, pending: PendingFunction[T]) -> list[T]:
         """Run on every node and return one result per node, in the order of their index: `pending @ pool`."""
-        return self._wait(self._submit([pending], _call(pending, None, "All"), None))
+        return self._wait(self._submit([pending], call_of(pending, None, "All"), None))
 
     def run_parallel[*Ts](self, group: PendingFunctionGroup[*Ts]) -> tuple[*Ts]:
         """Run all calls of a group in parallel and return their results: `(a() & b()) >> pool`."""
@@ -132,18 +129,18 @@ class Pool:
 
     def run_parallel_async[*Ts](self, group: PendingFunctionGroup[*Ts]) -> TaskFuture[tuple[*Ts]]:
         """Start all calls of a group and return one future: `(a() & b()) > pool`."""
-        call = _common_call(group.members)
+        call = common_call(group.members)
         if call is None:
             raise ValueError(
                 "calls of one group that is sent with > share timeout and retry; use group.with_timeout(...)"
             )
         handle = self._submit(group.members, call, len(group.members))
-        return handle.future(_as_tuple, self._entered()[0].executor)
+        return handle.future(as_tuple, self._entered()[0].executor)
 
     def stream[T](self, group: StreamingGroup[T]) -> Iterator[T]:
         """Hand out results while other calls of the group still run: `gather(..., stream=True) >> pool`."""
         futures = [self.run_async(member) for member in group.members]
-        return _in_order(futures) if group.ordered else _as_finished(futures)
+        return in_order(futures) if group.ordered else as_finished(futures)
 
     @overload
     def map[T, R](self, fn: Function[[T], R], items: Iterable[T]) -> list[R]: ...
@@ -155,7 +152,7 @@ class Pool:
         members: list[PendingFunction[Any]] = [described(item) for item in items]
         if not members:
             return []
-        return self._wait(self._submit(members, _call(members[0]), len(members)))
+        return self._wait(self._submit(members, call_of(members[0]), len(members)))
 
     # -- with ---------------------------------------------------------------------------------------------
 
@@ -163,9 +160,7 @@ class Pool:
         try:
             self._open()
         except SkywardError as error:
-            raise error.with_traceback(
-                None
-            ) from error.__cause__  # our own frames explain nothing to the user
+            raise error.with_traceback(None) from error.__cause__  # our frames explain nothing
         activate(self)
         return self
 
@@ -235,7 +230,7 @@ class Pool:
 
     def _submit(self, members: Sequence[PendingFunction[Any]], call: Call, count: int | None) -> TaskHandle:
         session, view = self._entered()
-        _check_python(view)
+        check_python(view)
         handle = session.submit(self._name, members, self._with_defaults(call), count)
         handle.when_finished(lambda: self._tally.add(handle.calls))
         return handle
@@ -263,7 +258,7 @@ class Pool:
         """One Task if all members run under the same conditions, else one for each set of conditions."""
         parts: dict[Call, list[int]] = {}
         for position, member in enumerate(members):
-            parts.setdefault(_call(member), []).append(position)
+            parts.setdefault(call_of(member), []).append(position)
         handles = [
             (positions, self._submit([members[position] for position in positions], call, len(positions)))
             for call, positions in parts.items()
@@ -273,54 +268,3 @@ class Pool:
             for position, value in zip(positions, self._wait(handle), strict=True):
                 results[position] = value
         return results
-
-
-def _call(pending: PendingFunction[Any], target: RankTarget = None, mode: str = "Any") -> Call:
-    rank: int | None = None
-    match target:
-        case None:
-            pass
-        case "head":
-            mode = "Head"
-        case bool():
-            raise TypeError(f"target is 'head' or the rank of a node, got {target!r}")
-        case int() if target >= 0:
-            mode, rank = "Rank", target
-        case _:
-            raise ValueError(f"target is 'head' or the rank of a node (0, 1, …), got {target!r}")
-    return Call(mode, rank, pending.timeout, pending.queue_timeout, pending.retry)
-
-
-def _common_call(members: Sequence[PendingFunction[Any]]) -> Call | None:
-    calls = {_call(member) for member in members}
-    return calls.pop() if len(calls) == 1 else None
-
-
-def _check_python(view: PoolView) -> None:
-    spec = (view.pool or {}).get("spec", {})
-    wanted = spec.get("image", {}).get("python")
-    if wanted and wanted != client_python():
-        raise EnvironmentMismatch(
-            f"this program runs Python {client_python()} and pool {view.name} runs {wanted}: "
-            "pickled calls only work between equal minor versions",
-            remedy=f"give the pool sky.Image(python={client_python()!r}), or run this program with "
-            f"Python {wanted}",
-        )
-
-
-def _as_tuple(values: list[Any]) -> Any:
-    return tuple(values)
-
-
-def _in_order[T](futures: Sequence[TaskFuture[T]]) -> Iterator[T]:
-    for future in futures:
-        yield future.result()
-
-
-def _as_finished[T](futures: Sequence[TaskFuture[T]]) -> Iterator[T]:
-    waiting = set(futures)
-    while waiting:
-        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in finished:
-            waiting.discard(future)
-            yield future.result()
