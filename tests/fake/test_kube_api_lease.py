@@ -95,6 +95,34 @@ async def test_of_two_candidates_one_leads(kube: FakeKube, api: Api) -> None:
         task.cancel()
 
 
+async def test_a_predecessor_that_is_known_to_have_ended_is_not_waited_for(kube: FakeKube, api: Api) -> None:
+    clock = ManualClock()
+    killed = Leadership(api, Settings(Path("/nowhere"), holder="local-1"), clock)
+    await killed.acquire()
+    assert holder(kube) == "local-1"
+
+    settings = Settings(Path("/nowhere"), holder="local-3", predecessors=("local-1", "local-2"))
+    await asyncio.wait_for(Leadership(api, settings, clock).acquire(), 5)
+
+    assert holder(kube) == "local-3"
+    assert not await killed._renew()
+
+
+async def test_only_the_very_name_of_a_predecessor_is_not_waited_for(kube: FakeKube, api: Api) -> None:
+    clock = ManualClock()
+    leader = Leadership(api, Settings(Path("/nowhere"), holder="local-10"), clock)
+    await leader.acquire()
+    looks = kube.count("GET")
+
+    other = Leadership(api, Settings(Path("/nowhere"), predecessors=("local-1",)), clock)
+    waiting = asyncio.create_task(other.acquire())
+    await eventually(lambda: kube.count("GET") > looks)
+
+    assert leader.is_leader
+    assert not other.is_leader
+    waiting.cancel()
+
+
 async def test_a_leader_that_renews_keeps_the_lease(kube: FakeKube, api: Api) -> None:
     clock = ManualClock()
     leader = candidate(api, clock)

@@ -11,6 +11,7 @@ import pytest
 from skyward.local.errors import HomeNotWritable
 from skyward.local.home import Home, write_private
 from skyward.local.kubeconfig import write_kubeconfig
+from skyward.local.operator import succession
 from skyward.local.pki import ensure_pki
 from skyward.local.processes import rotate, tail
 from skyward.local.tokens import ensure_tokens, read_tokens
@@ -146,3 +147,26 @@ def test_log_that_is_too_large_is_moved_aside_under_its_writer(tmp_path: Path) -
     assert file.read_bytes() == b"after\n"
     assert (tmp_path / "etcd.log.1").read_bytes() == b"x" * 100
     assert tail(file) == "after"
+
+
+def test_each_operator_has_a_name_of_its_own_and_hears_only_of_those_that_ended(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: set[str] = set()
+    monkeypatch.setattr(
+        "skyward.local.operator.find_by_argument", lambda argument: [argument] if argument in running else []
+    )
+    (first,) = succession(home)
+    running.add(first)
+    (second,) = succession(home)  # the first one may still act
+    running.clear()
+    third, predecessors = succession(home)
+    assert len({first, second, third}) == 3
+    names = ",".join(each.removeprefix("--holder=") for each in (first, second))
+    assert predecessors == f"--predecessors={names}"
+    assert stat.S_IMODE(home.operator_holders.stat().st_mode) == 0o600
+
+
+def test_damaged_names_of_operators_are_forgotten(home: Home) -> None:
+    home.operator_holders.write_bytes(b"\xff\xfe")
+    assert len(succession(home)) == 1

@@ -36,6 +36,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             "--lease-retry, --lease-deadline and --lease-duration must grow in this order "
             f"(given: {times.retry:g}, {times.deadline:g}, {times.duration:g})"
         )
+    if given.holder in given.predecessors:
+        parser.error("--predecessors names the --holder itself")
     return Settings(
         data_dir=given.data_dir,
         kubeconfig=given.kubeconfig,
@@ -43,11 +45,14 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         namespaces=given.namespace,
         gateway_listen=given.gateway_listen,
         health_listen=given.health_listen,
+        largest_payload=given.largest_payload,
         advertise_gateway_url=given.advertise_gateway_url,
         log_format=given.log_format,
         log_level=given.log_level,
         providers=given.providers,
         identity=given.identity,
+        holder=given.holder,
+        predecessors=given.predecessors,
         lease_name=given.lease_name,
         lease_namespace=given.lease_namespace,
         lease_times=times,
@@ -64,6 +69,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "run", help="run the operator", description=_RUN, formatter_class=argparse.RawTextHelpFormatter
     )
     flags = _Flags(run, environment)
+    defaults = Settings(Path())
     flags.add("data-dir", _data_dir, None, "folder for blobs, logs and the local provider's machines", "DIR")
     flags.add("kubeconfig", _file, "", "kubeconfig file (default: the pod's service account,\n"
               "$KUBECONFIG, ~/.kube/config)", "FILE")  # fmt: skip
@@ -74,11 +80,15 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.add("health-listen", _address, "127.0.0.1:0", "where /livez, /readyz and /metrics are", "HOST:PORT")
     flags.add("advertise-gateway-url", _url, "", "how clients reach the gateway (default: as it listens)",
               "URL")  # fmt: skip
+    flags.add("largest-payload", _bytes, f"{defaults.largest_payload}", "bytes that one task's calls may take",
+              "BYTES")  # fmt: skip
     flags.add("log-format", _one_of(LOG_FORMATS), "plain", "plain or json", "FORMAT")
     flags.add("log-level", _one_of(LOG_LEVELS), "info", "debug, info, warning or error", "LEVEL")
     flags.add("providers", _names, "", "providers to enable, by comma (default: all installed)", "NAMES")
     flags.add("identity", _text, "", "name in the lease (default: the host's name)", "NAME")
-    defaults = Settings(Path())
+    flags.add("holder", _text, "", "the lease's holder, word for word: never given to two processes", "NAME")
+    flags.add("predecessors", _names, "", "holders whose processes are known to have ended, by comma:\n"
+              "they are not waited for", "NAMES")  # fmt: skip
     flags.add("lease-name", _required, defaults.lease_name, "name of the Lease that elects", "NAME")
     flags.add("lease-namespace", _required, defaults.lease_namespace, "namespace of that Lease", "NAME")
     times = LeaseTimes()
@@ -180,6 +190,12 @@ def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
         return value.lower()
 
     return check
+
+
+def _bytes(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError("must be a whole number of bytes, at least 1")
+    return int(value)
 
 
 def _seconds(value: str) -> float:

@@ -51,6 +51,8 @@ class Settings:
     """Where Skyward's objects are looked after; empty is everywhere."""
     gateway_listen: Address = Address("127.0.0.1", 0)
     health_listen: Address = Address("127.0.0.1", 0)
+    largest_payload: int = 16 * 1024**3
+    """Bytes that the calls of one task may take at the gateway."""
     advertise_gateway_url: str | None = None
     """What clients reach the gateway by; None: what it listens on."""
     log_format: str = "plain"
@@ -59,6 +61,11 @@ class Settings:
     """The providers that are enabled; empty is every installed one."""
     identity: str | None = None
     """What the lease shows as its holder, before a unique part; None is the host's name."""
+    holder: str | None = None
+    """The whole of what the lease shows as its holder, where whoever starts the operator chose it: given to
+    one process only, ever. None makes one of `identity`."""
+    predecessors: tuple[str, ...] = ()
+    """Holders whose processes are known to have ended: their lease need not be waited for."""
     lease_name: str = LEASE_NAME
     lease_namespace: str = SYSTEM_NAMESPACE
     lease_times: LeaseTimes = LeaseTimes()

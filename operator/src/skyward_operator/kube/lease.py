@@ -6,6 +6,9 @@ goes on while the process is frozen. A candidate takes over only after it saw th
 `duration` seconds by its own clock (never by comparing the two machines' wall clocks). As deadline <
 duration, the old holder has stopped by then, whether it knows it or not: `check()` runs ahead of
 every write, so a process that wakes up late is stopped by its first act, before any timer of it runs.
+
+There is one way past the wait: whoever starts the processes may name `predecessors`, holders that it has
+seen end. A holder's identity is of one process only, so nothing that still runs can answer to it.
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ class Leadership:
         self._metrics = metrics
         self._times = times
         self._key = (settings.lease_namespace, settings.lease_name)
-        self.identity: Final = f"{settings.identity or socket.gethostname()}_{uuid.uuid4()}"
+        self.identity: Final = (
+            settings.holder or f"{settings.identity or socket.gethostname()}_{uuid.uuid4()}"
+        )
+        self._predecessors = settings.predecessors
         self._gateway: str | None = None
         self._renewed = float("-inf")
         self._lease: dict[str, Any] | None = None
@@ -181,7 +187,7 @@ class Leadership:
         version = self._version()
         if version != self._seen[0]:
             self._seen = (version, now)
-        if not self._holder():
+        if not self._holder() or self._holder() in self._predecessors:
             return True
         duration = float(self._spec().get("leaseDurationSeconds") or self._times.duration)
         return now - self._seen[1] >= duration

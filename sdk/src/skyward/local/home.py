@@ -61,6 +61,11 @@ class Home:
         return self.root / "operator.kubeconfig"
 
     @property
+    def operator_holders(self) -> Path:
+        """The names under which the latest operator processes hold the lease, the newest last."""
+        return self.root / "operator.holders"
+
+    @property
     def start_lock(self) -> Path:
         """Held by whoever starts or stops the control plane."""
         return self.root / "start.lock"

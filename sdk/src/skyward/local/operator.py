@@ -1,14 +1,18 @@
 """The operator as a child process of the embedded control plane: its command, and when it is ready."""
 
 import json
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skyward.local.home import Home
+from skyward.local.home import Home, write_private
+from skyward.local.processes import find_by_argument
 
 ENDPOINTS_FILE = "endpoints.json"
 """Written by the operator into its data folder when it is ready."""
+_HOLDERS_KEPT = 8
+"""Longer than a lease lasts, at the pace at which a process that keeps ending is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,27 @@ def operator_command(home: Home) -> list[str]:
         *("--kubeconfig", str(home.operator_kubeconfig)),
         *("--data-dir", str(home.operator)),
     ]
+
+
+def succession(home: Home) -> list[str]:
+    """Flags for the next operator process: a name for it alone, and those of earlier ones that have ended.
+
+    An operator that is killed cannot give its lease back, and the next one would wait until it expires. A
+    name is kept before its process starts, so that it is known whoever started it; it counts as ended once
+    no process has it among its arguments. Several are kept, because one may end before it holds the lease.
+    """
+    known = _read_holders(home)
+    holder = f"local-{secrets.token_hex(8)}"
+    write_private(home.operator_holders, "\n".join([*known, holder][-_HOLDERS_KEPT:]).encode())
+    ended = [name for name in known if not find_by_argument(f"--holder={name}")]
+    return [f"--holder={holder}", *([f"--predecessors={','.join(ended)}"] if ended else [])]
+
+
+def _read_holders(home: Home) -> list[str]:
+    try:
+        return home.operator_holders.read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def read_endpoints(home: Home) -> OperatorEndpoints | None:

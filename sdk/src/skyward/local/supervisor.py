@@ -20,7 +20,7 @@ from skyward.local.api import Object
 from skyward.local.bootstrap import bootstrap
 from skyward.local.errors import LocalError, StartFailed
 from skyward.local.home import COMPONENTS, Home
-from skyward.local.operator import forget_endpoints, leftovers, read_endpoints
+from skyward.local.operator import forget_endpoints, leftovers, read_endpoints, succession
 from skyward.local.processes import Child, Identity, Spec, find_by_argument, rotate, stop_all, tail
 from skyward.local.servers import PORT_TAKEN, Ports, Servers
 from skyward.local.status import ComponentState, State, Status, read_status, write_status
@@ -170,7 +170,8 @@ class Supervisor:
 
     def _begin_operator(self) -> Child:
         forget_endpoints(self._home)
-        return Child(Spec("operator", self._operator_command, self._home.log("operator")))
+        command = [*self._operator_command, *succession(self._home)]
+        return Child(Spec("operator", command, self._home.log("operator")))
 
     def _operator_serves(self) -> bool:
         endpoints = read_endpoints(self._home)
