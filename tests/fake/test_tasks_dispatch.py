@@ -770,6 +770,55 @@ async def test_restart_collects_what_ended_meanwhile(world: World) -> None:
     assert len(node.calls) == 1
 
 
+async def test_restart_takes_a_result_that_comes_before_its_node(world: World) -> None:
+    await world.pool()
+    await world.api.create(NODE, node_object("node-0", 0))
+    node = world.node(slots=2)
+    uid = await world.task(count=3)
+    await world.restart(node)
+    first = node.finish(body=b"result 0")
+    node.up()
+    assert node.acknowledged in ([], [first])
+    await drive(node)
+    outcomes = world.outcomes(await world.ends(), uid)
+    assert {i: bytes(o.body) for i, o in outcomes.items()} == {i: f"result {i}".encode() for i in range(3)}
+    assert len({header["attempt"] for header, _ in node.calls}) == 3
+    node.down()
+    node.up()
+    await until(lambda: len(set(node.acknowledged)) == 3)
+
+
+async def test_value_of_an_attempt_that_was_given_up_counts(world: World) -> None:
+    await world.pool(nodes=2)
+    one, two = world.node(0), world.node(1)
+    uid = await world.task()
+    attempt = one.waiting()[0]
+    held = dict(one.held)
+    one.die("HeartbeatLost")
+    assert two.waiting() == [f"{uid}.0.2"]
+    one.held = held
+    one.finish(attempt, body=b"early")
+    assert two.cancelled == [f"{uid}.0.2"]
+    two.finish(error=STOPPED)
+    assert bytes(world.outcomes(await world.ends())[0].body) == b"early"
+    assert f"{uid}.0.2" in two.acknowledged
+
+
+async def test_value_of_a_waiting_call_is_not_computed_again(world: World) -> None:
+    await world.pool(nodes=2)
+    one = world.node(0)
+    await world.task(count=2)
+    attempt = one.waiting()[0]
+    held = dict(one.held)
+    one.die("HeartbeatLost")
+    one.held = held
+    one.finish(attempt, body=b"result 0")
+    two = world.node(1)
+    assert [header["index"] for header, _ in two.calls] == [1]
+    two.finish(body=b"result 1")
+    assert (await world.ends())["phase"] == "Succeeded"
+
+
 async def test_restart_dispatches_nothing_before_all_ready_nodes_answered(world: World) -> None:
     await world.pool(nodes=2)
     for rank in range(2):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.reasons import NodePhase, TaskPhase, TaskReason
-from skyward.wire.envelopes import parse_attempt
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.admission import Admission
 from skyward_operator.tasks.completion import Completion
@@ -151,14 +150,19 @@ class Dispatcher:
         """A RESULT or REFUSED frame."""
         name = str(header["attempt"])
         live, attempt = self._floor.find(name, node)
-        if live is not None and attempt is not None:
-            if header.get("refused"):
+        if live is None:
+            # Its task has ended and says so, or does not exist: the agent may forget it.
+            if not header.get("refused"):
+                self._floor.sender.acknowledge(namespace, node, [name])
+            return
+        if header.get("refused"):
+            if attempt is not None:
                 self._endings.refused(live, attempt, header)
-            else:
-                self._endings.ended(live, attempt, header, body)
-            self._handout.hand_out(self._floor.room_of(live))
-        elif not header.get("refused") and _is_settled(live, name, node):
-            self._floor.sender.acknowledge(namespace, node, [name])
+        elif attempt is not None:
+            self._endings.ended(live, attempt, header, body)
+        elif (node, name) not in live.unacknowledged:
+            self._endings.unexpected(live, name, node, header, body)
+        self._handout.hand_out(self._floor.room_of(live))
 
     # Between
 
@@ -180,11 +184,3 @@ class Dispatcher:
 
     def _refresh(self, live: LiveTask) -> None:
         self._admission.explain(self._floor.room_of(live), live)
-
-
-def _is_settled(live: LiveTask | None, name: str, node: str) -> bool:
-    """Whether an agent may forget a result that nobody waits for: its call has an outcome that is safe."""
-    if live is None:
-        return True
-    _, index, _ = parse_attempt(name)
-    return live.has_ended(index) and (node, name) not in live.unacknowledged

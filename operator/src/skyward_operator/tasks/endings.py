@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
-from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason
+from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason, parse_attempt
 from skyward.wire.outcomes import Outcome, pack_outcomes
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import End, Retried
@@ -50,6 +50,12 @@ class Endings:
     def ended(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
         """A RESULT of the attempt that counts."""
         room = self._floor.room_of(live)
+        if live.has_ended(attempt.index):
+            # Another attempt at the same call was faster.
+            self._floor.disembark(room, live, attempt)
+            self._floor.sender.acknowledge(room.namespace, attempt.node, [attempt.id])
+            self._completion.complete_if_done(live)
+            return
         error = None if header["ok"] else ErrorInfo.from_json(header.get("error") or {})
         if error is not None and not self._is_outcome(room, live, attempt, error):
             self._floor.sender.acknowledge(room.namespace, attempt.node, [attempt.id])
@@ -62,6 +68,27 @@ class Endings:
         duration = float(header.get("duration") or 0.0)
         self._settle(live, _outcome(attempt, error, started, duration), body, attempt)
 
+    def unexpected(
+        self, live: LiveTask, name: str, node: str, header: Mapping[str, Any], body: bytes
+    ) -> None:
+        """A RESULT of an attempt that is not known to be on that node: it had been given up too early. A
+        value is a value, wherever it comes from; a failure counts only if no other attempt can follow."""
+        _, index, number = parse_attempt(name)
+        other = live.flights.get(index)
+        wanted = index < live.total and not live.has_ended(index) and live.ending is None
+        if not wanted or not (header["ok"] or (other is None and not live.submitted)):
+            self._floor.sender.acknowledge(live.work.namespace, node, [name])
+            return
+        if other is not None:
+            self._floor.sender.cancel(live, other)
+        attempt = Attempt(name, index, number, node, self._floor.rank_of(live, node), self._floor.now())
+        live.delayed.discard(index)
+        live.nodes.add(node)
+        if number > live.numbers.get(index, 0):
+            live.numbers[index] = number
+            live.attempts += 1
+        self.ended(live, attempt, header, body)
+
     def lost(self, live: LiveTask, index: int, where: str, cause: str) -> None:
         """The attempt of a call is gone with its node or agent; the scheduler has let go of it already."""
         attempt = live.flights.pop(index, None)
@@ -70,7 +97,7 @@ class Endings:
         self._floor.trace(live, attempt, cause)
         earlier = live.interruptions.get(index, 0)
         live.interruptions[index] = earlier + 1
-        if live.ending is not None:
+        if live.ending is not None or live.has_ended(index):
             self._completion.complete_if_done(live)
             return
         verdict = decide.interrupted(live.work.retry, earlier, where, cause)
@@ -112,7 +139,8 @@ class Endings:
                 self._completion.complete_if_done(live)
             else:
                 # Nobody here asked for it: the node is being released under the call.
-                room.scheduler.release(live.work.uid, attempt.index)
+                if live.flights.get(attempt.index) is attempt:
+                    room.scheduler.release(live.work.uid, attempt.index)
                 self.lost(live, attempt.index, f"node {attempt.node}", "Drained")
             return False
         earlier = live.exceptions.get(attempt.index, 0)
@@ -131,6 +159,9 @@ class Endings:
 
     def _settle(self, live: LiveTask, outcome: Outcome, body: bytes, attempt: Attempt | None) -> None:
         """A call has its outcome. Its attempt is acknowledged when that is durable."""
+        if live.has_ended(outcome.index):
+            self._completion.complete_if_done(live)
+            return
         live.seconds += outcome.duration
         live.ended = max(live.ended or 0.0, outcome.started + outcome.duration)
         (live.succeeded if outcome.ok else live.failed).add(outcome.index)

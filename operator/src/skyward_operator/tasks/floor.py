@@ -84,8 +84,14 @@ class Floor:
 
     def disembark(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
         """The attempt is not on its node any more."""
-        room.scheduler.release(live.work.uid, attempt.index)
-        live.flights.pop(attempt.index, None)
+        if live.flights.get(attempt.index) is attempt:
+            room.scheduler.release(live.work.uid, attempt.index)
+            del live.flights[attempt.index]
+
+    def rank_of(self, live: LiveTask, node: str) -> int:
+        """The rank of a node of the task's pool; 0 where it is not known yet."""
+        known = self.room_of(live).nodes.get(node)
+        return known.node.rank if known is not None else 0
 
     def trace(self, live: LiveTask, attempt: Attempt, cause: str) -> None:
         """Remember an attempt that did not return, for people."""

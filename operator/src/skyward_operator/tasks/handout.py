@@ -35,8 +35,9 @@ class Handout:
             broadcasts: dict[str, list[Attempt]] = {}
             for assignment in assignments:
                 live = self._floor.ledger.get(assignment.uid)
-                if live is None:
+                if live is None or live.has_ended(assignment.index):
                     room.scheduler.release(assignment.uid, assignment.index)
+                    again = True
                     continue
                 attempt = self._board(room, live, assignment.index, assignment.node)
                 if live.work.broadcast and not live.members:

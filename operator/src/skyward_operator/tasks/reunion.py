@@ -73,7 +73,7 @@ class Reunion:
             self._adopt(room, live, Attempt(held, index, number, node.name, node.rank, self._floor.now()))
         elif state == "running":
             self._floor.sender.cancel_stray(node.namespace, node.name, held)
-        elif live is None or live.has_ended(index):
+        elif live is None or (live.has_ended(index) and (node.name, held) not in live.unacknowledged):
             self._floor.sender.acknowledge(node.namespace, node.name, [held])
 
     def _adopt(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
