@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fake.kube_server import eventually
-from tests.fake.sdk_plane import TASKS, FakePlane
+from tests.fake.sdk_plane import POOLS, TASKS, FakePlane
 
 import skyward as sky
 from skyward.contract.task import Task
@@ -230,13 +230,26 @@ def test_arguments_over_the_limit_are_refused_with_a_remedy(
 
 def test_another_python_minor_is_refused_before_anything_is_sent(plane: FakePlane) -> None:
     other = "3.12" if client_python() != "3.12" else "3.13"
-    spec = sky.Spec(provider=sky.Local(), image=sky.Image(python=other))
+    image = sky.Image(python=other)
     with (
-        sky.Compute(spec, options=SILENT) as pool,
         pytest.raises(sky.EnvironmentMismatch, match=other) as error,
+        sky.Compute(provider=sky.Local(), image=image, options=SILENT),
     ):
-        add(1) >> pool
+        pass
     assert f"sky.Image(python='{client_python()}')" in str(error.value)
+    assert not plane.names(POOLS)
+
+
+def test_another_python_minor_of_a_pool_that_exists_is_refused_before_anything_is_sent(
+    plane: FakePlane, pool: Pool
+) -> None:
+    other = "3.12" if client_python() != "3.12" else "3.13"
+    plane.objects[POOLS][pool.name]["spec"]["image"]["python"] = other
+    with (
+        sky.Compute(name=pool.name, options=SILENT) as same,
+        pytest.raises(sky.EnvironmentMismatch, match=other),
+    ):
+        add(1) >> same
     assert _creates(plane) == 0
 
 

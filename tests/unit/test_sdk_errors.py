@@ -98,7 +98,15 @@ def test_an_exception_of_an_unknown_class_keeps_its_words() -> None:
     info = ErrorInfo("DatabaseError", "no such table", "psycopg", "Traceback …", "User")
     error = exception_of(_ended("Failed"), Outcome(0, False, b"", info, "n0", 0))
     assert type(error) is sky.RemoteError
-    assert str(error) == "psycopg.DatabaseError: no such table"
+    assert str(error).startswith("psycopg.DatabaseError: no such table\n  → ")
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(), SystemExit("bye"), KeyboardInterrupt()])
+def test_what_ends_a_process_there_does_not_end_this_one(leaving: BaseException) -> None:
+    error = exception_of(_ended("Failed"), _failed(leaving))
+    assert type(error) is sky.RemoteError
+    assert str(error).startswith(type(leaving).__name__)
+    assert "sys.exit()" in str(error)
 
 
 def test_a_system_failure_is_an_error_of_ours() -> None:

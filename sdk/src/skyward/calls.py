@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any, Literal
 
-from skyward.errors import EnvironmentMismatch
+from skyward import image
 from skyward.functions import PendingFunction
-from skyward.image import client_python
 from skyward.manifest import Call
 from skyward.poolview import PoolView
 from skyward.tasks import TaskFuture
@@ -40,14 +39,8 @@ def common_call(members: Sequence[PendingFunction[Any]]) -> Call | None:
 def check_python(view: PoolView) -> None:
     """Raise EnvironmentMismatch unless the pool runs this program's Python minor."""
     spec = (view.pool or {}).get("spec", {})
-    wanted = spec.get("image", {}).get("python")
-    if wanted and wanted != client_python():
-        raise EnvironmentMismatch(
-            f"this program runs Python {client_python()} and pool {view.name} runs {wanted}: "
-            "pickled calls only work between equal minor versions",
-            remedy=f"give the pool sky.Image(python={client_python()!r}), or run this program with "
-            f"Python {wanted}",
-        )
+    if wanted := spec.get("image", {}).get("python"):
+        image.check_python(wanted, f"pool {view.name}")
 
 
 def as_tuple(values: list[Any]) -> Any:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from skyward.errors import EnvironmentMismatch
 from skyward.validation import instance, mapping, strict, text, texts
 
 
@@ -56,6 +57,17 @@ class Image:
     def python_minor(self) -> str:
         """The Python minor version of the nodes, such as "3.13"."""
         return client_python() if self.python == "auto" else self.python
+
+
+def check_python(wanted: str, where: str) -> None:
+    """Raise EnvironmentMismatch unless `wanted` is the Python minor that runs this program."""
+    if wanted != client_python():
+        raise EnvironmentMismatch(
+            f"this program runs Python {client_python()} and {where} runs {wanted}: "
+            "pickled calls only work between equal minor versions",
+            remedy=f"give the pool sky.Image(python={client_python()!r}), or run this program with "
+            f"Python {wanted}",
+        )
 
 
 def client_python() -> str:

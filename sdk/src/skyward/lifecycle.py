@@ -20,6 +20,7 @@ from skyward.console import open_console
 from skyward.console.board import count, elapsed
 from skyward.contract.names import LABEL_POOL, NODE, POOL
 from skyward.errors import PoolError, PoolNotFound, SkywardError
+from skyward.image import check_python
 from skyward.manifest import object_name, pool_object
 from skyward.poolview import PoolView
 from skyward.session import Session
@@ -67,6 +68,8 @@ def open_pool(
     Whatever goes wrong, a pool that was created is deleted again before the error is raised.
     """
     tally.began = time.monotonic()
+    for spec in specs:
+        check_python(spec.image.python_minor, f"pool {name}")  # before it costs a machine
     session = sessions.acquire(open_console(options.console), options.namespace)
     view = PoolView(session, name)
     try:
@@ -141,8 +144,8 @@ def _create(session: Session, name: str, specs: Sequence[Spec], options: Options
                 f"a pool named {name} exists already",
                 remedy=f"use it with sky.Compute(name={name!r}) alone, choose another name, or delete it: "
                 f"skyward down {name}",
-            ) from error
-        raise PoolError(f"pool {name} was refused: {error.message}", remedy=error.remedy) from error
+            ) from None
+        raise PoolError(f"pool {name} was refused: {error.message}", remedy=error.remedy) from None
 
 
 def _not_found(session: Session, name: str) -> PoolNotFound:

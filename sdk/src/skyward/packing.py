@@ -4,6 +4,7 @@ Functions are pickled anew for each operator expression, because what they refer
 the last one (a global in a notebook); the digest of the bytes is what the node caches by.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,17 +16,30 @@ from skyward.wire.package import pack_calls
 
 PACKAGE_LIMIT = 16 * 2**30
 """Bytes of one Task's calls; more belongs into a volume or an object store."""
+LIMIT_VARIABLE = "SKYWARD_LARGEST_PAYLOAD"
+"""Sets another limit, here and (as the operator's setting of the same name) in the gateway."""
 
 
-def pack(members: Sequence[PendingFunction[Any]], limit: int = PACKAGE_LIMIT) -> bytes:
+def package_limit() -> int:
+    """How many bytes the calls of one Task may take. Raises ValueError for a setting that is no number."""
+    given = os.environ.get(LIMIT_VARIABLE)
+    if not given:
+        return PACKAGE_LIMIT
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(f"{LIMIT_VARIABLE}={given!r} must be a whole number of bytes, at least 1")
+    return int(given)
+
+
+def pack(members: Sequence[PendingFunction[Any]], limit: int | None = None) -> bytes:
     """The package of `members`. Raises NotPicklable (naming the part) or ArgumentTooLarge."""
+    limit = package_limit() if limit is None else limit
     functions: list[bytes] = []
     index_of: dict[int, int] = {}
     for member in members:
         if id(member.function) not in index_of:
             index_of[id(member.function)] = len(functions)
             functions.append(_function(member.function, member.name))
-    return pack_calls(functions, _calls(members, index_of, limit - sum(map(len, functions))))
+    return pack_calls(functions, _calls(members, index_of, limit, sum(map(len, functions))))
 
 
 def _function(function: Callable[..., Any], name: str) -> bytes:
@@ -35,17 +49,17 @@ def _function(function: Callable[..., Any], name: str) -> bytes:
         raise NotPicklable(
             f"{name}() cannot be sent to a node: {error}",
             remedy="create that object inside the function, or pass what it is made from as an argument",
-        ) from error
+        ) from None
 
 
 def _calls(
-    members: Sequence[PendingFunction[Any]], index_of: dict[int, int], room: int
+    members: Sequence[PendingFunction[Any]], index_of: dict[int, int], limit: int, taken: int
 ) -> Iterator[tuple[int, bytes]]:
     for position, member in enumerate(members):
         arguments = _arguments(member, position if len(members) > 1 else None)
-        room -= len(arguments)
-        if room < 0:
-            raise too_large(member.name, len(arguments))
+        taken += len(arguments)
+        if taken > limit:
+            raise too_large(member.name, taken, limit)
         yield index_of[id(member.function)], arguments
 
 
@@ -58,9 +72,9 @@ def _arguments(member: PendingFunction[Any], position: int | None) -> bytes:
             f"an argument of {which} cannot be sent to a node: {_named(member, error)}",
             remedy="pass plain data (arrays, numbers, text, paths) and open files, locks and connections "
             "inside the function",
-        ) from error
+        ) from None
     except MemoryError as error:
-        raise too_large(member.name, None) from error
+        raise too_large(member.name, None, package_limit()) from error
 
 
 def _named(member: PendingFunction[Any], error: WireNotPicklable) -> str:
@@ -75,11 +89,12 @@ def _named(member: PendingFunction[Any], error: WireNotPicklable) -> str:
     return str(error)
 
 
-def too_large(name: str, size: int | None) -> ArgumentTooLarge:
+def too_large(name: str, size: int | None, limit: int) -> ArgumentTooLarge:
     """The error for arguments over the limit."""
     amount = f"{size:,} bytes" if size is not None else "more than the memory"
     return ArgumentTooLarge(
-        f"argument too large: the arguments of {name}() take {amount}; "
-        f"one task may take {PACKAGE_LIMIT:,} bytes",
-        remedy="put the data into a volume or object store and pass its place, or send it in several calls",
+        f"argument too large: the function and arguments of {name}() take {amount}; "
+        f"one task may take {limit:,} bytes",
+        remedy="put the data into a volume or object store and pass its place, send it in several calls, "
+        f"or raise {LIMIT_VARIABLE} here and for the operator",
     )

@@ -231,7 +231,10 @@ class Pool:
     def _submit(self, members: Sequence[PendingFunction[Any]], call: Call, count: int | None) -> TaskHandle:
         session, view = self._entered()
         check_python(view)
-        handle = session.submit(self._name, members, self._with_defaults(call), count)
+        try:
+            handle = session.submit(self._name, members, self._with_defaults(call), count)
+        except SkywardError as error:
+            raise error.with_traceback(None) from error.__cause__
         handle.when_finished(lambda: self._tally.add(handle.calls))
         return handle
 

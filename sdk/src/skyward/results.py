@@ -79,14 +79,17 @@ def exception_of(task: Mapping[str, Any], outcome: Outcome) -> BaseException:
     """What to raise for a call that failed."""
     info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")
     where = f"node {outcome.rank}"
+    name = _name(task)
     if info.kind == "System" or info.reason in _KINDS:
-        failure = _system_error(info.reason, f"{info.message} (on {where})", _name(task), outcome.node)
-        if info.traceback:
+        failure = _system_error(info.reason, f"{info.message} (on {where})", name, outcome.node)
+        if "Traceback" in info.traceback:  # without a frame it only says the message again
             failure.__cause__ = RemoteTraceback(_with_source(info.traceback))
         return failure
-    error = _rebuilt(outcome, info, _name(task))
+    error = _rebuilt(outcome, info, name)
+    if not isinstance(error, Exception):
+        error = _leaving(error, name, outcome.node)
     _last_cause(error).__cause__ = RemoteTraceback(_with_source(info.traceback or info.message))
-    error.add_note(f"on {where} ({outcome.node}), task {_name(task)}{_attempt(outcome)}")
+    error.add_note(f"on {where} ({outcome.node}), task {name}{_attempt(outcome)}")
     return error
 
 
@@ -114,7 +117,24 @@ def _rebuilt(outcome: Outcome, info: ErrorInfo, task: str) -> BaseException:
         except PickleError:
             pass  # its class is not known here; the words are
     kind = f"{info.module}.{info.type}" if info.module not in ("", "builtins", "__main__") else info.type
-    return errors.RemoteError(f"{kind}: {info.message}", task=task, node=outcome.node)
+    return errors.RemoteError(
+        f"{kind}: {info.message}",
+        task=task,
+        node=outcome.node,
+        remedy="the class of this exception is not known here: catch sky.RemoteError, or install the package "
+        "that defines it",
+    )
+
+
+def _leaving(error: BaseException, task: str, node: str) -> errors.RemoteError:
+    """What means the end of the process there must not end this one, least of all without a word."""
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return errors.RemoteError(
+        f"{words} was raised by the function: it left its process, and returned nothing",
+        task=task,
+        node=node,
+        remedy="return a value, or raise an Exception, where the function calls sys.exit()",
+    )
 
 
 def _value(task: Mapping[str, Any], outcome: Outcome) -> Any:

@@ -26,7 +26,7 @@ from skyward.contract.reasons import NodePhase
 from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
 from skyward_operator.gateway.logs import Follower
 from skyward_operator.gateway.streams import Lines, send_node_log, send_task_output
-from skyward_operator.gateway.uploads import LARGEST_PAYLOAD, Uploads
+from skyward_operator.gateway.uploads import Uploads
 from skyward_operator.tasks.work import is_final
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Server:
     """The handlers."""
 
     def __init__(
-        self, context: Context, backend: GatewayBackend, *, largest_payload: int = LARGEST_PAYLOAD
+        self, context: Context, backend: GatewayBackend, *, largest_payload: int | None = None
     ) -> None:
         self._context = context
         self._backend = backend
         self._access = Access(context)
-        self._uploads = Uploads(backend.blobs, largest_payload)
+        self._uploads = Uploads(backend.blobs, largest_payload or context.settings.largest_payload)
 
     def app(self) -> web.Application:
         """The application, ready to be served."""

@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
     from skyward_operator.gateway.blobs import BlobStore
 
-LARGEST_PAYLOAD: Final = 16 * 1024**3
 _PIECE: Final = 1 << 20
 
 
 class Uploads:
     """Takes payloads in."""
 
-    def __init__(self, blobs: BlobStore, largest: int = LARGEST_PAYLOAD) -> None:
+    def __init__(self, blobs: BlobStore, largest: int) -> None:
         self._blobs = blobs
         self._largest = largest
 
@@ -47,7 +46,8 @@ class Uploads:
                 max_size=self._largest,
                 actual_size=size,
                 text=f"the payload has {size} bytes and at most {self._largest} are taken; "
-                "put large data on a volume or into an object store and pass its place",
+                "put large data on a volume or into an object store and pass its place, or raise the operator's "
+                "--largest-payload",
             )
         if request.content_length not in (None, size):
             raise web.HTTPBadRequest(

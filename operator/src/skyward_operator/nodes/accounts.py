@@ -49,7 +49,7 @@ class Accounts:
         """The adapter for a candidate. Raises NoAccount."""
         if candidate.provider not in self._registry:
             known = ", ".join(self._registry.names)
-            text = f"provider {candidate.provider!r} is not enabled; the operator has {known}"
+            text = f"the operator has no adapter for provider {candidate.provider!r}; it has: {known}"
             raise NoAccount(Refusal(NodeReason.PROVIDER_UNKNOWN, text, permanent=True))
         return self._registry.provider(candidate.provider, await self._credentials(namespace, candidate))
 

@@ -46,7 +46,8 @@ class Registry:
         if account not in self._open:
             entry = self._entries.get(name)
             if entry is None:
-                raise Rejected(f"provider {name!r} is not enabled here; there is {', '.join(self.names)}")
+                known = ", ".join(self.names)
+                raise Rejected(f"the operator has no adapter for provider {name!r}; it has: {known}")
             self._open[account] = entry.load()(Setup(self._data_dir, dict(credentials or {})))
         return self._open[account]
 

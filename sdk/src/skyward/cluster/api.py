@@ -300,6 +300,9 @@ def _refusal(response: httpx.Response) -> Exception:
         case httpx.codes.FORBIDDEN:
             remedy = "ask for a role that may do this: kubectl auth can-i --list shows what you may"
             return ApiError(f"not allowed: {message}", status=403, reason=reason, remedy=remedy)
+        case httpx.codes.UNPROCESSABLE_ENTITY:
+            remedy = "correct the field that is named; kubectl explain skp.spec says what each one takes"
+            return ApiError(message, status=422, reason=reason, remedy=remedy)
     return ApiError(message or f"HTTP {response.status_code}", status=response.status_code, reason=reason)
 
 

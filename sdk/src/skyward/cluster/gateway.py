@@ -44,7 +44,7 @@ class Gateway:
                 f"the arguments take {len(payload):,} bytes, which the operator refuses: {_words(response)}",
                 task=task,
                 remedy="put the data into a volume or object store and pass its place, "
-                "or raise the operator's limit",
+                "or raise the operator's limit (SKYWARD_LARGEST_PAYLOAD)",
             )
         if not response.is_success:
             raise PayloadError(

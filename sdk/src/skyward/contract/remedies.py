@@ -58,7 +58,8 @@ NEXT_STEP: dict[str, str] = {
         "Put valid credentials into the Secret that credentialsRef names; the operator notices the change."
     ),
     "ProviderUnknown": (
-        "Correct the provider of the candidate; the operator's log lists those it has enabled."
+        "Choose a provider that is named, or install the adapter where the operator runs (a package with an "
+        "entry point in skyward.providers) and start it again; skyward-operator --providers may also hide one."
     ),
     "ProviderUnavailable": (
         "The provider's API does not answer; the operator keeps trying. Add a candidate at another provider."
@@ -94,9 +95,13 @@ NEXT_STEP: dict[str, str] = {
         "The machine shows another host key than the one pinned; delete the node unless you know why."
     ),
     "BootstrapTimeout": "Raise spec.timeouts.bootstrapSeconds, or install fewer packages.",
-    "BootstrapFailed": "Read status.failures.log of the pool, correct spec.image, and apply it again.",
+    "BootstrapFailed": (
+        "Correct the image (spec.image; sky.Image in Python) as the log says; it is in the pool's "
+        "status.failures.log."
+    ),
     "PackageNotFound": (
-        "Correct the package in spec.image.pip or spec.image.apt, or add its index to spec.image.indexes."
+        "Correct the package in spec.image.pip or .apt (Image(pip=[...]) in Python), or add the index that "
+        "has it to spec.image.indexes."
     ),
     "PythonNotFound": "Choose a released Python version in spec.image.python, such as 3.13.",
     # running nodes
@@ -152,14 +157,19 @@ NEXT_STEP: dict[str, str] = {
         "less data."
     ),
     "NodeLost": (
-        "The node was lost more often than spec.retry.onInterruption allows; raise it or use market: "
-        "on-demand."
+        "The node was lost more often than spec.retry.onInterruption allows (with_retry in Python); raise it "
+        "or use market: on-demand."
     ),
     "Indeterminate": (
         "The call may or may not have run to its end; check its effects, then send it again if wanted."
     ),
-    "QueueTimeout": "Raise spec.timeouts.queueSeconds, or give the pool more nodes.",
-    "RunTimeout": "Raise spec.timeouts.runSeconds, or make the call shorter; it was stopped on the node.",
+    "QueueTimeout": (
+        "Raise spec.timeouts.queueSeconds (with_queue_timeout in Python), or give the pool more nodes."
+    ),
+    "RunTimeout": (
+        "Raise spec.timeouts.runSeconds (with_timeout in Python), or make the call shorter; it was stopped on "
+        "the node."
+    ),
     "RankNotFound": "Choose a spec.target.rank below the number of nodes of the pool.",
     "InternalError": "This is a fault of the operator: its log has the details; please report it.",
 }

@@ -150,7 +150,8 @@ def _installers(work: Path) -> Iterator[Sequence[str]]:
     """Ways to install a wheel: uv, pip, or a pip of our own (an environment made by uv has none)."""
     if uv := os.environ.get("UV") or shutil.which("uv"):
         yield (uv, "pip", "install", "--quiet", "--python", sys.executable)
-    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    # one more try is enough: whoever has no registry wants to hear so soon
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1")
     if importlib.util.find_spec("pip"):
         yield (sys.executable, *pip)
     else:

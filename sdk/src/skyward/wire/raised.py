@@ -3,6 +3,8 @@
 `pickle` keeps an exception's type, arguments and notes, but neither its cause nor its traceback. The cause
 chain is packed beside it here; the traceback travels as text, with the file names that the function's code
 was pickled with (the caller's own), and without the worker's frames, which explain nothing to anybody.
+An exception whose `__init__` does not take its own `args` (a common slip, and fatal to plain pickle) is
+rebuilt without calling it.
 """
 
 import traceback
@@ -18,6 +20,20 @@ from skyward.wire.errors import PickleError
 _CHAIN_LIMIT = 16
 _PACKAGE = Path(__file__).resolve().parent.parent
 _HIDDEN = (str(_PACKAGE / "agent"), str(_PACKAGE / "wire"))
+
+
+class Bare:
+    """An exception in parts: what it is made of, for one that pickle cannot make again."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.kind, self.args, self.state = type(error), error.args, dict(vars(error))
+
+    def rebuild(self) -> BaseException:
+        """The exception, without a call of its `__init__`."""
+        error = self.kind.__new__(self.kind)
+        error.args = self.args
+        vars(error).update(self.state)
+        return error
 
 
 def dumps_error(
@@ -42,6 +58,7 @@ def dumps_error(
 def loads_error(body: BytesLike) -> BaseException:
     """The exception with its causes. Raises `NotDeserializable` where its class is unknown here."""
     chain = loads(body)
+    chain["errors"] = [each.rebuild() if isinstance(each, Bare) else each for each in chain["errors"]]
     for link, (cause, context, suppress) in zip(chain["errors"], chain["links"], strict=True):
         if cause is not None:
             link.__cause__ = chain["errors"][cause]
@@ -75,9 +92,21 @@ def trim(error: BaseException) -> None:
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HIDDEN):
+    """The frames from the first to the last that is not ours (ours come last where a call is interrupted)."""
+    while trace is not None and _is_ours(trace):
         trace = trace.tb_next
+    last, link = trace, trace
+    while link is not None:
+        if not _is_ours(link):
+            last = link
+        link = link.tb_next
+    if last is not None:
+        last.tb_next = None
     return trace
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code.co_filename.startswith(_HIDDEN)
 
 
 def _message(error: BaseException) -> str:
@@ -88,14 +117,27 @@ def _message(error: BaseException) -> str:
 
 
 def _round_trips(error: BaseException) -> bytes:
-    try:
-        errors, links = _chain(error)
-        body = dumps({"errors": [errors[0], *map(_stand_in, errors[1:])], "links": links})
-        copy = loads_error(body)
-    except Exception:
+    errors, links = _chain(error)
+    first = _travels(error)
+    if first is None:
         return b""
-    same = type(copy).__qualname__ == type(error).__qualname__ and _message(copy) == _message(error)
-    return body if same else b""
+    try:
+        return dumps({"errors": [first, *map(_stand_in, errors[1:])], "links": links})
+    except PickleError:
+        return b""
+
+
+def _travels(error: BaseException) -> BaseException | Bare | None:
+    """The exception or its parts, whichever comes out of a pickle as it was; None for neither."""
+    for form in (error, Bare(error)):
+        try:
+            copy = loads(dumps(form))
+            copy = copy.rebuild() if isinstance(copy, Bare) else copy
+        except Exception:  # an __init__ or __reduce__ of the user's own may do anything
+            continue
+        if type(copy).__qualname__ == type(error).__qualname__ and _message(copy) == _message(error):
+            return form
+    return None
 
 
 def _chain(error: BaseException) -> tuple[list[BaseException], list[tuple[Any, ...]]]:
@@ -114,13 +156,9 @@ def _chain(error: BaseException) -> tuple[list[BaseException], list[tuple[Any, .
     return errors, links
 
 
-def _stand_in(error: BaseException) -> BaseException:
+def _stand_in(error: BaseException) -> BaseException | Bare:
     """A cause that cannot be pickled must not cost the exception itself its type."""
-    try:
-        loads(dumps(error))
-    except PickleError:
-        return RuntimeError(f"{type(error).__qualname__}: {_message(error)}")
-    return error
+    return _travels(error) or RuntimeError(f"{type(error).__qualname__}: {_message(error)}")
 
 
 def _cut(text: str) -> str:
