@@ -133,9 +133,12 @@ async def test_terminate_leaves_no_process_not_even_one_that_hides(server: str) 
         async with place.connection(machine) as connection:
             hide = "setsid {} sleep 4711 </dev/null >/dev/null 2>&1 &"
             await connection.run(hide.format("env -i") + " " + hide.format(""))
-            processes = [process.pid for process in find(machine.id, vm_pid(place.root, machine.id))]
-            sleeping = [pid for pid in processes if psutil.Process(pid).name() == "sleep"]
-            assert len(sleeping) == 2
+
+            async def both_sleep() -> list[int]:
+                found = [process.pid for process in find(machine.id, vm_pid(place.root, machine.id))]
+                return found if [_name(pid) for pid in found].count("sleep") == 2 else []
+
+            processes = await until(both_sleep)
         while not await place.provider.terminate(machine.id, machine.token):
             pass
         assert not any(alive(pid) for pid in [*processes])
@@ -238,3 +241,10 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return ""
