@@ -80,7 +80,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.add("health-listen", _address, "127.0.0.1:0", "where /livez, /readyz and /metrics are", "HOST:PORT")
     flags.add("advertise-gateway-url", _url, "", "how clients reach the gateway (default: as it listens)",
               "URL")  # fmt: skip
-    flags.add("largest-payload", _bytes, f"{defaults.largest_payload}", "bytes that one task's calls may take",
+    flags.add("largest-payload", _bytes, f"{defaults.largest_payload}", "bytes that a task's calls may take",
               "BYTES")  # fmt: skip
     flags.add("log-format", _one_of(LOG_FORMATS), "plain", "plain or json", "FORMAT")
     flags.add("log-level", _one_of(LOG_LEVELS), "info", "debug, info, warning or error", "LEVEL")

@@ -46,8 +46,8 @@ class Uploads:
                 max_size=self._largest,
                 actual_size=size,
                 text=f"the payload has {size} bytes and at most {self._largest} are taken; "
-                "put large data on a volume or into an object store and pass its place, or raise the operator's "
-                "--largest-payload",
+                "put large data on a volume or into an object store and pass its place, or raise "
+                "--largest-payload of the operator",
             )
         if request.content_length not in (None, size):
             raise web.HTTPBadRequest(

@@ -59,7 +59,7 @@ NEXT_STEP: dict[str, str] = {
     ),
     "ProviderUnknown": (
         "Choose a provider that is named, or install the adapter where the operator runs (a package with an "
-        "entry point in skyward.providers) and start it again; skyward-operator --providers may also hide one."
+        "entry point in skyward.providers) and start it again; its --providers may also hide one."
     ),
     "ProviderUnavailable": (
         "The provider's API does not answer; the operator keeps trying. Add a candidate at another provider."
@@ -167,8 +167,8 @@ NEXT_STEP: dict[str, str] = {
         "Raise spec.timeouts.queueSeconds (with_queue_timeout in Python), or give the pool more nodes."
     ),
     "RunTimeout": (
-        "Raise spec.timeouts.runSeconds (with_timeout in Python), or make the call shorter; it was stopped on "
-        "the node."
+        "Raise spec.timeouts.runSeconds (with_timeout in Python), or make the call shorter; it was "
+        "stopped on the node."
     ),
     "RankNotFound": "Choose a spec.target.rank below the number of nodes of the pool.",
     "InternalError": "This is a fault of the operator: its log has the details; please report it.",

@@ -129,15 +129,16 @@ def _round_trips(error: BaseException) -> bytes:
 
 def _travels(error: BaseException) -> BaseException | Bare | None:
     """The exception or its parts, whichever comes out of a pickle as it was; None for neither."""
-    for form in (error, Bare(error)):
-        try:
-            copy = loads(dumps(form))
-            copy = copy.rebuild() if isinstance(copy, Bare) else copy
-        except Exception:  # an __init__ or __reduce__ of the user's own may do anything
-            continue
-        if type(copy).__qualname__ == type(error).__qualname__ and _message(copy) == _message(error):
-            return form
-    return None
+    return next((form for form in (error, Bare(error)) if _comes_out_as(error, form)), None)
+
+
+def _comes_out_as(error: BaseException, form: BaseException | Bare) -> bool:
+    try:
+        copy = loads(dumps(form))
+        copy = copy.rebuild() if isinstance(copy, Bare) else copy
+    except Exception:  # an __init__ or __reduce__ of the user's own may do anything
+        return False
+    return type(copy).__qualname__ == type(error).__qualname__ and _message(copy) == _message(error)
 
 
 def _chain(error: BaseException) -> tuple[list[BaseException], list[tuple[Any, ...]]]:
