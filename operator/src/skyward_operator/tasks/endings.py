@@ -163,6 +163,7 @@ class Endings:
             self._completion.complete_if_done(live)
             return
         live.seconds += outcome.duration
+        live.timed += 1
         live.ended = max(live.ended or 0.0, outcome.started + outcome.duration)
         (live.succeeded if outcome.ok else live.failed).add(outcome.index)
         if outcome.error is not None:

@@ -109,7 +109,9 @@ class LiveTask:
     ended: float | None = None
     """When the last call ended, by the clock of its node."""
     seconds: float = 0.0
-    """Sum of the durations of ended calls."""
+    """Sum of the durations of the calls that ended while this process watched."""
+    timed: int = 0
+    """How many those are."""
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,8 +132,8 @@ class LiveTask:
 
     @property
     def mean_seconds(self) -> float | None:
-        """Mean duration of the calls that ended."""
-        return self.seconds / self.ended_calls if self.ended_calls and self.seconds else None
+        """Mean duration of a call, as far as it is known."""
+        return self.seconds / self.timed if self.timed else None
 
     def has_ended(self, index: int) -> bool:
         """Whether the call has its outcome."""

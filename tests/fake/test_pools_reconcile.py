@@ -1,0 +1,119 @@
+"""Pools over a fake API server: from the object to nodes, and to the end of both."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.fake.cluster_fakes import FakeApi, fake_context, pool_object, until
+
+from skyward.contract.names import NODE, POOL, POOL_FINALIZER, TASK, ssh_secret_name
+from skyward_operator.kube.kinds import SECRET
+from skyward_operator.pools import build
+from skyward_operator.pools.observation import Demand
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[FakeApi]:
+    async with fake_context(tmp_path) as (context, made):
+        pools = asyncio.create_task(build(context, lambda namespace, pool: Demand()).run())
+        yield made
+        pools.cancel()
+        await asyncio.gather(pools, return_exceptions=True)
+
+
+def nodes(api: FakeApi) -> list[dict[str, Any]]:
+    found = [obj for (plural, _, _), obj in api.objects.items() if plural == NODE.plural]
+    return sorted(found, key=lambda obj: obj["spec"]["rank"])
+
+
+def pool(api: FakeApi) -> dict[str, Any]:
+    return api.objects[POOL.plural, "default", "pool"]
+
+
+def says(api: FakeApi, phase: str) -> bool:
+    return bool((pool(api).get("status") or {}).get("phase") == phase)
+
+
+async def ready(api: FakeApi, count: int) -> None:
+    """Have the nodes of a pool become ready, as their part of the operator would."""
+    await until(lambda: len(nodes(api)) == count)
+    for node in nodes(api):
+        await api.patch_status(
+            NODE,
+            "default",
+            node["metadata"]["name"],
+            {"phase": "Ready", "readyTime": "2026-01-01T00:00:00Z"},
+        )
+
+
+async def test_pool_gets_its_nodes_and_says_when_they_are_ready(api: FakeApi) -> None:
+    await api.create(POOL, pool_object(nodes=2))
+    await ready(api, 2)
+    await until(lambda: says(api, "Ready"))
+    assert [node["spec"]["rank"] for node in nodes(api)] == [0, 1]
+    assert pool(api)["metadata"]["finalizers"] == [POOL_FINALIZER]
+    assert pool(api)["status"]["display"]["nodes"] == "2/2"
+    writes = len(api.status_writes)
+    await api.patch(POOL, "default", "pool", {"metadata": {"labels": {"a": "b"}}})
+    await api.create(
+        TASK, {"metadata": {"namespace": "default", "name": "t"}, "spec": {"poolRef": {"name": "pool"}}}
+    )
+    await asyncio.sleep(0)
+    assert len(api.status_writes) == writes
+
+
+async def test_pool_shrinks_and_grows(api: FakeApi) -> None:
+    await api.create(POOL, pool_object(nodes=3))
+    await ready(api, 3)
+    first = [node["metadata"]["name"] for node in nodes(api)]
+    await api.patch(POOL, "default", "pool", {"spec": {"nodes": {"desired": 1}}})
+    await until(lambda: [node["metadata"]["name"] for node in nodes(api)] == first[:1])
+    await api.patch(POOL, "default", "pool", {"spec": {"nodes": {"desired": 2}}})
+    await until(lambda: len(nodes(api)) == 2)
+    assert nodes(api)[1]["spec"]["incarnation"] == 1
+    assert nodes(api)[1]["metadata"]["name"] != first[1]
+
+
+async def test_package_that_does_not_exist_releases_the_node_and_stalls_the_pool(api: FakeApi) -> None:
+    await api.create(POOL, pool_object(nodes=1))
+    await until(lambda: len(nodes(api)) == 1)
+    failure = {
+        "phase": "Failed",
+        "reason": "PackageNotFound",
+        "message": "pip: numpyy was not found in the package registry",
+        "bootstrap": {"log": "the last lines"},
+    }
+    await api.patch_status(NODE, "default", nodes(api)[0]["metadata"]["name"], failure)
+    await until(lambda: says(api, "Stalled") and not nodes(api))
+    status = pool(api)["status"]
+    assert "numpyy was not found" in status["message"]
+    assert "spec.image.pip" in status["message"]
+    assert status["failures"]["log"] == "the last lines"
+    await api.patch(POOL, "default", "pool", {"spec": {"image": {"python": "3.13", "pip": ["numpy"]}}})
+    await until(lambda: len(nodes(api)) == 1)
+    await until(lambda: says(api, "Provisioning"))
+    assert pool(api)["status"].get("failures") is None
+
+
+async def test_deleted_pool_goes_after_its_tasks_nodes_and_keys(api: FakeApi) -> None:
+    await api.create(POOL, pool_object(nodes=2))
+    await ready(api, 2)
+    uid = pool(api)["metadata"]["uid"]
+    secret = ssh_secret_name("pool", uid)
+    api.objects[SECRET.plural, "default", secret] = {
+        "metadata": {"name": secret, "namespace": "default", "uid": "s"}
+    }
+    body = {"poolRef": {"name": "pool"}}
+    await api.create(TASK, {"metadata": {"namespace": "default", "name": "t"}, "spec": body})
+    await api.delete(POOL, "default", "pool")
+    await until(lambda: not nodes(api) and says(api, "Deleting"))
+    assert (SECRET.plural, "default", secret) in api.objects
+    await api.patch_status(TASK, "default", "t", {"phase": "Cancelled"})
+    await until(lambda: (POOL.plural, "default", "pool") not in api.objects)
+    assert (SECRET.plural, "default", secret) not in api.objects
