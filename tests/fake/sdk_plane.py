@@ -133,6 +133,7 @@ class FakePlane(FakeKube):
         line["time"] = time.time()
 
         def send() -> None:
+            line["kept"] = len(self._log_lines) + 1.0
             self._log_lines.append(line)
             for queue in self._log_queues:
                 queue.put_nowait(line)
@@ -310,7 +311,9 @@ class FakePlane(FakeKube):
         await response.prepare(request)
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
         for line in self._log_lines:
-            queue.put_nowait(line)
+            if line["kept"] > float(request.query["since"]):
+                queue.put_nowait(line)
+        queue.put_nowait({"kept": float(len(self._log_lines))})
         self._log_queues.append(queue)
         while (entry := await queue.get()) is not None:
             await response.write(json.dumps(entry).encode() + b"\n")

@@ -314,6 +314,47 @@ async def test_one_stream_brings_the_output_of_all_my_tasks(world: World) -> Non
     assert (await world.get("/v1/logs", OTHERS))[1] == b""
 
 
+async def test_a_reader_who_comes_back_gets_what_was_kept_meanwhile_and_nothing_twice(world: World) -> None:
+    node = FakeNode(world.fleet, "node-0", 0, slots=2)
+    node.up()
+    await world.task(name="a")
+    await world.task(name="b")
+    say(node, "first\n")
+    where = f"{world.url}/v1/logs?follow=1&since="
+    async with world.http.get(f"{where}0", headers=MINE) as answer:
+        first, mark = [json.loads(await answer.content.readline()) for _ in range(2)]
+        say(node, "second\n")
+        second = json.loads(await answer.content.readline())
+    assert (first["text"], mark, second["text"]) == ("first\n", {"kept": first["kept"]}, "second\n")
+    say(node, "missed\n")
+    node.finish()
+    await until(lambda: world.api.status("a").get("phase") == "Succeeded")
+    say(node, "missed by the other\n")
+    async with world.http.get(f"{where}{second['kept']}", headers=MINE) as answer:
+        replayed = [json.loads(await answer.content.readline()) for _ in range(3)]
+        say(node, "what comes\n")
+        assert json.loads(await answer.content.readline())["text"] == "what comes\n"
+    assert [line.get("text") for line in replayed] == ["missed\n", "missed by the other\n", None]
+    async with world.http.get(f"{where}soon", headers=MINE) as answer:
+        assert answer.status == 400
+
+
+async def test_what_was_kept_is_found_in_a_long_output(tmp_path: Path) -> None:
+    clock = iter(range(1, 20_000))
+    logs = LogBook(BlobStore(tmp_path), flush_seconds=0, now=lambda: float(next(clock)))
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    kept = {}
+    for number in range(10_000):
+        logs.write(work, attempt, {"time": 0.0}, f"line {number}\n".encode())
+        kept[number] = logs.newest
+    await logs.flush()
+    lines = logs.read_kept("default", "uid-1", kept[7000], kept[7003]).splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["line 7001\n", "line 7002\n", "line 7003\n"]
+    assert logs.read_kept("default", "uid-1", kept[9999], logs.newest + 1) == b""
+    assert len(logs.read_kept("default", "uid-1", 0.0, logs.newest).splitlines()) == 10_000
+
+
 async def test_character_that_frames_cut_in_two_is_whole_again(world: World) -> None:
     node = world.node()
     await world.task()

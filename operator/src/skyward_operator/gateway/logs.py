@@ -5,6 +5,9 @@ gap is marked. A reader who is too slow loses lines and is told how many: it nev
 
     <root>/<namespace>/<uid>/head            the first part
     <root>/<namespace>/<uid>/tail.0, tail.1  the latest parts, in turn
+
+Each record says when it was `kept`: no two alike, and growing. A reader who comes back names the latest one
+that it has, and gets what was kept after that.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import codecs
 import json
 import logging
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_LIMIT: Final = 64 * 1024 * 1024
 _FOLLOWED_LINES: Final = 10_000
 _PIECE: Final = 1 << 16
+_CLOCK_SLACK: Final = 60.0
+"""How far apart the clocks of the disk and of this process may be."""
 _TAILS: Final = ("tail.0", "tail.1")
 _Decoder: Final = codecs.getincrementaldecoder("utf-8")
 
@@ -123,8 +129,17 @@ class _TaskLog:
 class LogBook:
     """All output of all tasks."""
 
-    def __init__(self, blobs: BlobStore, limit: int = DEFAULT_LIMIT, flush_seconds: float = 0.1) -> None:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        limit: int = DEFAULT_LIMIT,
+        flush_seconds: float = 0.1,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.blobs = blobs
+        self.newest = now()
+        """When the latest record was kept: all that come are newer."""
+        self._now = now
         self._limit = limit
         self._flush_seconds = flush_seconds
         self._open: dict[str, _TaskLog] = {}
@@ -140,7 +155,9 @@ class LogBook:
             folder = self.blobs.folder(work.namespace, work.uid)
             log = self._open[work.uid] = _TaskLog(folder, self._limit)
         stream = str(header.get("stream", "stdout"))
+        self.newest = max(round(self._now(), 6), round(self.newest + 1e-6, 6))
         record = {
+            "kept": self.newest,
             "namespace": work.namespace,
             "task": work.name,
             "index": attempt.index,
@@ -196,6 +213,18 @@ class LogBook:
         for tail in sorted((folder / name for name in _TAILS), key=_changed):
             yield from _pieces(tail, sizes[tail.name])
 
+    def read_kept(self, namespace: str, uid: str, after: float, until: float) -> bytes:
+        """The records that were kept in between, `until` included; blocks on the disk. Flush first."""
+        folder = self.blobs.folder(namespace, uid)
+        files = [folder / "head", *sorted((folder / name for name in _TAILS), key=_changed)]
+        return b"".join(
+            line
+            for file in files
+            if _changed(file) > max(0.0, (after - _CLOCK_SLACK) * 1e9)
+            for line in _lines_after(file, after)
+            if after < _kept(line) <= until
+        )
+
     def remove(self, namespace: str, uid: str) -> None:
         """Drop the output of a task."""
         self.blobs.remove(namespace, uid)
@@ -241,6 +270,32 @@ def _size(path: Path) -> int:
 
 def _changed(path: Path) -> float:
     return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _lines_after(path: Path, after: float) -> Iterator[bytes]:
+    """Whole lines of a file, from a little before the first one that was kept after that time."""
+    with path.open("rb") as file:
+        low, high = 0, path.stat().st_size
+        while high - low > _PIECE:
+            middle = (low + high) // 2
+            file.seek(middle)
+            file.readline()
+            if _kept(file.readline()) <= after:
+                low = middle
+            else:
+                high = middle
+        file.seek(low)
+        if low:
+            file.readline()
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _kept(line: bytes) -> float:
+    """When a record was kept; one that is cut off, or not there, comes last."""
+    try:
+        return float(json.loads(line).get("kept", 0.0))
+    except ValueError:
+        return float("inf")
 
 
 def _pieces(path: Path, size: int) -> Iterator[bytes]:

@@ -4,7 +4,8 @@
     GET /v1/namespaces/{ns}/tasks/{name}/result    the outcomes of an ended task
     GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends
     GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made; ?follow=1
-    GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1
+    GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1,
+                                                   and ?since=TIME for what was kept after that, first
     GET /v1/healthz
 
 Every request but the last carries `Skyward-Ticket`. Errors are plain sentences.
@@ -25,7 +26,7 @@ from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.reasons import NodePhase
 from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
 from skyward_operator.gateway.logs import Follower
-from skyward_operator.gateway.streams import Lines, send_node_log, send_task_output
+from skyward_operator.gateway.streams import Lines, send_kept, send_node_log, send_task_output
 from skyward_operator.gateway.uploads import Uploads
 from skyward_operator.tasks.work import is_final
 
@@ -117,21 +118,25 @@ class Server:
     async def get_logs(self, request: web.Request) -> web.StreamResponse:
         """The output of all tasks that carry the caller's ticket: what comes, or what is kept."""
         given = ticket_hash(request)
-        lines, logs = Lines(request), self._backend.logs
+        lines, logs, since = Lines(request), self._backend.logs, _since(request)
+
+        def mine() -> list[tuple[str, str]]:
+            tasks = (task["metadata"] for task in self._context.store.list(TASK) if matches(task, given))
+            return [(metadata["namespace"], metadata["uid"]) for metadata in tasks]
+
+        await lines.begin()
         if _follows(request):
             follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
             logs.follow(follower)
             try:
-                await lines.begin()
+                if since is not None:
+                    await send_kept(lines, logs, mine, since)
                 await lines.follow(follower)
             finally:
                 logs.unfollow(follower)
         else:
-            await lines.begin()
-            for task in self._context.store.list(TASK):
-                if matches(task, given):
-                    metadata = task["metadata"]
-                    await send_task_output(lines, logs, metadata["namespace"], metadata["uid"], None)
+            for namespace, uid in mine():
+                await send_task_output(lines, logs, namespace, uid, None)
         return await lines.end()
 
     async def get_node_logs(self, request: web.Request) -> web.StreamResponse:
@@ -162,6 +167,13 @@ class Server:
 
 def _follows(request: web.Request) -> bool:
     return request.query.get("follow", "") in ("1", "true")
+
+
+def _since(request: web.Request) -> float | None:
+    try:
+        return float(request.query["since"]) if "since" in request.query else None
+    except ValueError:
+        raise web.HTTPBadRequest(text="since must be a number of seconds, as in the records' kept") from None
 
 
 @web.middleware

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from skyward_operator.gateway.logs import Follower, LogBook
@@ -84,6 +84,21 @@ async def send_task_output(
         await lines.follow(follower)
     finally:
         logs.unfollow(follower)
+
+
+async def send_kept(
+    lines: Lines, logs: LogBook, tasks: Callable[[], Sequence[tuple[str, str]]], since: float
+) -> None:
+    """What was kept of some tasks since then, and a record that says up to when.
+
+    Call it right after the follower of what comes was let in: it gets all that is newer than this moment.
+    """
+    until = logs.newest
+    await logs.flush()
+    for namespace, uid in tasks():
+        if kept := await asyncio.to_thread(logs.read_kept, namespace, uid, since, until):
+            await lines.write(kept)
+    await lines.write(json.dumps({"kept": until}).encode() + b"\n")
 
 
 async def send_node_log(lines: Lines, path: Path, node: str, goes_on: Callable[[], bool]) -> None:

@@ -14,11 +14,16 @@ from skyward.errors import SkywardError
 
 SILENCE_SECONDS = 60.0
 """The gateway sends an empty line every 15 s when nothing is printed."""
-_PAUSES = (0.1, 0.3, 1.0, 3.0)
+_PAUSES = (0.1, *[0.3] * 30, 1.0, 3.0)
+"""Quick while an operator starts again, slow where the gateway cannot be reached at all."""
 
 
 class LogFollower:
-    """Hands each new piece of output to `on_line`, once."""
+    """Hands each piece of output to `on_line`, once, whatever breaks in between.
+
+    The gateway numbers what it keeps by time. Each connection begins with what was kept after `_since`, ends
+    that part with a record without text, and goes on with what comes.
+    """
 
     def __init__(self, gateway: Gateway, on_line: Callable[[dict[str, Any]], None]) -> None:
         self._gateway = gateway
@@ -27,7 +32,9 @@ class LogFollower:
         self._cutter = Cutter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._newest: dict[tuple[Any, ...], float] = {}
+        self._since = 0.0
+        self._ahead: set[float] = set()
+        """What a replay has brought so far: it is not in order, so it may have to begin again."""
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -44,23 +51,28 @@ class LogFollower:
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
-            seen = dict(self._newest)
+            query, replayed = {"follow": "1", "since": repr(self._since)}, False
             try:
-                for line in self._gateway.stream("/v1/logs", {"follow": "1"}, SILENCE_SECONDS, self._cutter):
+                for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS, self._cutter):
                     failures = 0
-                    self._take(line, seen)
+                    replayed = self._take(line, replayed)
             except (SkywardError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile
                 failures += 1
             self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
-    def _take(self, line: dict[str, Any], seen: dict[tuple[Any, ...], float]) -> None:
-        """Pass on what an earlier connection has not brought: a new one may begin with what was there."""
+    def _take(self, line: dict[str, Any], replayed: bool) -> bool:
+        """Pass a line on, unless an earlier connection brought it. True once the replay is over."""
+        kept = line.get("kept")
         if not line.get("text"):
-            return
-        source = (line.get("task"), line.get("index"), line.get("node"), line.get("stream"))
-        time = float(line.get("time") or 0.0)
-        if time and time <= seen.get(source, 0.0):
-            return
-        self._newest[source] = max(time, self._newest.get(source, 0.0))
+            self._since = float(kept or self._since)
+            self._ahead.clear()
+            return True
+        if kept is not None and not replayed:
+            if kept in self._ahead:
+                return False
+            self._ahead.add(kept)
+        elif kept is not None:
+            self._since = kept
         if not self._stopped.is_set():
             self._on_line(line)
+        return replayed
