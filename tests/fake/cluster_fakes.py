@@ -174,6 +174,7 @@ class FakeNode:
     cancelled: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
     refuse: Callable[[Object], str | None] = lambda header: None
+    draining: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -192,6 +193,7 @@ class FakeNode:
             f"10.0.0.{self.rank}",
             self.boot_id,
             dict(self.held),
+            self.draining,
         )
         self.fleet.up(self.key, ready, self)
 

@@ -834,6 +834,24 @@ async def test_restart_dispatches_nothing_before_all_ready_nodes_answered(world:
     assert len(one.calls) + len(two.calls) == 1
 
 
+async def test_restart_collects_from_a_node_on_its_way_down_and_sends_it_nothing(world: World) -> None:
+    await world.pool(nodes=2)
+    one, two = world.node(0), FakeNode(world.fleet, "node-1", 1)
+    await world.task(count=2)
+    await world.api.create(NODE, node_object("node-0", 0, "Draining"))
+    await world.api.create(NODE, node_object("node-1", 1))
+    await world.restart(one, two)
+    two.up()
+    assert two.calls == []  # what the other one holds is not known yet
+    one.draining = True
+    one.up()
+    assert len(two.calls) == 1
+    one.finish(body=b"first")
+    two.finish(body=b"second")
+    assert (await world.ends())["phase"] == "Succeeded"
+    assert (len(one.calls), len(two.calls)) == (1, 1)
+
+
 async def test_restart_goes_on_when_an_awaited_node_is_lost(world: World) -> None:
     await world.pool(nodes=2)
     for rank in range(2):

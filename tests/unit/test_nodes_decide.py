@@ -320,6 +320,29 @@ def test_a_deleted_ready_node_drains_then_terminates_then_goes() -> None:
     assert kinds(step({**READY, "phase": "Gone"}, Observation(), deleted=True)) == [RemoveFinalizer]
 
 
+def test_a_draining_node_is_met_again_after_a_restart_for_what_its_agent_holds() -> None:
+    changed = {"type": "Ready", "status": "False", "lastTransitionTime": timestamp(NOW)}
+    status = {**READY, "phase": "Draining", "conditions": [changed]}
+    later = 3600.0  # the operator was down for long: the time to collect counts from its start
+    begins = step(status, Observation(), later=later, deleted=True)
+    assert kinds(begins) == [StartSession]
+    assert begins[0] == StartSession(resume=True)
+    fresh = replace(view(Stage.CONNECTING), started=NOW + timedelta(seconds=later))
+    assert kinds(step(status, Observation(session=fresh), later=later + 1, deleted=True)) == []
+    linked = replace(fresh, stage=Stage.LINKED, agent=AGENT, admitted=True)
+    assert kinds(step(status, Observation(session=linked), later=later + 1, deleted=True)) == [Drain]
+    unreachable = step(status, Observation(session=fresh), later=later + DRAIN_GRACE + 6, deleted=True)
+    assert kinds(unreachable) == [Write, Lose, CloseSession]
+    dead = Observation(session=fresh, machine=ABSENT)
+    assert kinds(step(status, dead, later=later + 1, deleted=True)) == [Write, Lose, CloseSession]
+
+
+def test_a_ready_node_that_was_deleted_while_nobody_watched_drains_as_well() -> None:
+    begins = step(READY, Observation(), deleted=True)
+    assert kinds(begins) == [Write]
+    assert written(begins).phase is NodePhase.DRAINING
+
+
 def test_the_finalizer_never_goes_while_a_machine_may_exist() -> None:
     for phase in NodePhase:
         if phase is NodePhase.GONE:

@@ -174,6 +174,7 @@ class Actor:
             partial(self.changed, key),
             host_key=node.status.host_key,
             resume=resume,
+            retiring=node.status.phase == NodePhase.DRAINING,
         )
         self.fleet.keep(key, session)
         session.own(self.context.supervisor.spawn(f"session {namespace}/{name}", session.run()))

@@ -32,8 +32,7 @@ from skyward_operator.nodes.actions import (
     Write,
 )
 from skyward_operator.nodes.observation import Absent, Stage
-from skyward_operator.nodes.wind_down import end, poll, release
-from skyward_operator.providers.contract import MachineState
+from skyward_operator.nodes.wind_down import end, gone, poll, release
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -235,11 +234,6 @@ def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]
 
 
 # Small judgements
-
-
-def gone(machine: Machine | Absent | None) -> bool:
-    """Whether the provider says that the machine is no more."""
-    return isinstance(machine, Absent) or (machine is not None and machine.state is MachineState.GONE)
 
 
 def gone_message(machine: Machine | Absent | None) -> str:

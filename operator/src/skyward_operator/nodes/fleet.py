@@ -31,6 +31,8 @@ class ReadyNode:
     address: str
     boot_id: str
     held: Mapping[str, str] = field(default_factory=dict)
+    draining: bool = False
+    """It takes no further calls; what its agent holds is collected."""
 
 
 class NodeListener(Protocol):

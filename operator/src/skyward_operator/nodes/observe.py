@@ -137,10 +137,10 @@ def wants_offers(node: ComputeNode) -> bool:
 
 def wants_machine(node: ComputeNode, session: SessionView | None) -> bool:
     """Whether the next decision depends on what the provider says about the machine."""
-    if node.metadata.is_deleted:
+    if node.metadata.is_deleted and node.status.phase != NodePhase.DRAINING:
         return False
     match node.status.phase:
-        case NodePhase.CONNECTING | NodePhase.BOOTSTRAPPING | NodePhase.READY:
+        case NodePhase.CONNECTING | NodePhase.BOOTSTRAPPING | NodePhase.READY | NodePhase.DRAINING:
             troubled = session is not None and session.stage is Stage.CONNECTING and bool(session.trouble)
             return node.status.address is None or troubled
         case _:

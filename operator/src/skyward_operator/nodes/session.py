@@ -72,6 +72,7 @@ class Session:
         *,
         host_key: str | None,
         resume: bool,
+        retiring: bool = False,
     ) -> None:
         self._subject = subject
         self._plan = plan
@@ -83,6 +84,8 @@ class Session:
         self._pinned = asyncio.Event()
         self._bootstrapped = resume
         self._resume = resume
+        self._retiring = retiring
+        """The node is on its way down already: it is met for what its agent holds."""
         self._tries = 0
         self._link: AgentLink | None = None
         self._early: list[Callable[[], None]] | None = []
@@ -297,6 +300,7 @@ class Session:
             address=subject.address.host,
             boot_id=agent.boot_id,
             held=agent.held,
+            draining=self._retiring,
         )
         self._fleet.up(self.key, node, link)
         early, self._early = self._early or [], None

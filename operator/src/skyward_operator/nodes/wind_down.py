@@ -14,10 +14,12 @@ from skyward_operator.nodes.actions import (
     Drain,
     Lose,
     RemoveFinalizer,
+    StartSession,
     Terminate,
     Write,
 )
-from skyward_operator.nodes.observation import Stage
+from skyward_operator.nodes.observation import Absent, Stage
+from skyward_operator.providers.contract import MachineState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from skyward.contract.node import ComputeNode
     from skyward_operator.nodes.actions import Action
     from skyward_operator.nodes.observation import Observation
+    from skyward_operator.providers.contract import Machine
 
 DRAIN_GRACE = 10.0
 DRAIN_SLACK = 5.0
@@ -50,19 +53,45 @@ def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     match node.status.phase:
         case NodePhase.TERMINATING | NodePhase.FAILED:
             return release(node, seen, now)
-        case NodePhase.READY if session is not None and session.stage is Stage.LINKED:
+        case NodePhase.READY:
             text = f"running calls have {DRAIN_GRACE:.0f} s to finish"
-            return [Write(NodePhase.DRAINING, NodeReason.DRAINING, text), Drain(DRAIN_GRACE), Again(1)]
-        case NodePhase.DRAINING if session is not None and session.stage is Stage.LINKED:
-            left = DRAIN_GRACE + DRAIN_SLACK - since_change(node, now)
-            if left > 0:
-                return [Again(left)] if session.draining else [Drain(DRAIN_GRACE), Again(left)]
+            linked = session is not None and session.stage is Stage.LINKED
+            drains: list[Action] = [Drain(DRAIN_GRACE)] if linked else []
+            return [Write(NodePhase.DRAINING, NodeReason.DRAINING, text), *drains, Again(1 if linked else 0)]
+        case NodePhase.DRAINING if waiting := drain(node, seen, now):
+            return waiting
     return [
         Write(NodePhase.TERMINATING, NodeReason.TERMINATING),
         Lose(NodeReason.NODE_DELETED),
         CloseSession(),
         Again(0),
     ]
+
+
+def drain(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Let running calls finish and collect results, also what an earlier operator left; empty when done.
+
+    The time counts anew for a session that began later: its agent may hold results that nobody has.
+    """
+    session = seen.session
+    if gone(seen.machine) or node.status.address is None:
+        return []
+    if session is None:
+        return [StartSession(resume=True), Again(1)]
+    if session.stage is Stage.ENDED:
+        return []
+    passed = min(since_change(node, now), (now - session.started).total_seconds())
+    left = DRAIN_GRACE + DRAIN_SLACK - passed
+    if left <= 0:
+        return []
+    if session.stage is not Stage.LINKED:
+        return [Again(min(1.0, left))]
+    return [Again(left)] if session.draining else [Drain(DRAIN_GRACE), Again(left)]
+
+
+def gone(machine: Machine | Absent | None) -> bool:
+    """Whether the provider says that the machine is no more."""
+    return isinstance(machine, Absent) or (machine is not None and machine.state is MachineState.GONE)
 
 
 def holds_machine(node: ComputeNode) -> bool:

@@ -36,6 +36,8 @@ class Reunion:
         self._floor.room_of_node[node.namespace, node.name] = room
         room.join(node)
         room.scheduler.add_node(node.name, node.rank, node.slots)
+        if node.draining:
+            room.scheduler.pause_node(node.name)
         restarted = before is not None and before.node.boot_id != node.boot_id
         for uid, index in room.scheduler.in_flight(node.name):
             self._check(room, uid, index, node, restarted)

@@ -61,7 +61,7 @@ class Watch:
         for pool in store.list(POOL):
             self._dispatcher.pool_changed(key_of(pool), read_pool(pool))
         for node in store.list(NODE):
-            if (node.get("status") or {}).get("phase") == NodePhase.READY:
+            if (node.get("status") or {}).get("phase") in (NodePhase.READY, NodePhase.DRAINING):
                 pool_key = node["metadata"]["namespace"], node["spec"]["poolRef"]["name"]
                 self._dispatcher.expect(key_of(node), pool_key)
         await self._recover()
