@@ -130,7 +130,8 @@ def _with_remedy(phase: TaskPhase, reason: TaskReason, message: str) -> str:
     remedy = next_step(reason)
     if phase in (TaskPhase.RUNNING, TaskPhase.SUCCEEDED) or not remedy or remedy.startswith("Nothing to do"):
         return message
-    return f"{message.rstrip('.')}. {remedy}"
+    end = "" if message.endswith(("?", "!")) else "."
+    return f"{message.rstrip('.')}{end} {remedy}"
 
 
 def _conditions(
