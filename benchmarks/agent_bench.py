@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.figures import quantile, timed
 from skyward.agent import sockets
 from skyward.wire.codec import dumps, dumps_function, loads
 from skyward.wire.digest import digest
@@ -29,6 +30,7 @@ SINGLE = 1000
 MANY = 2000
 LARGE = 128 * 1000 * 1000
 IN_FLIGHT = 64
+NO_ARGUMENTS = dumps(((), {}))
 
 
 class Link:
@@ -120,29 +122,56 @@ def produce(size: int) -> bytes:
     return os.urandom(1 << 20) * (size >> 20)
 
 
-def one_call(link: Link, pool: ProcessPoolExecutor) -> None:
-    body = dumps(((), {}))
+@contextmanager
+def agent(slots: int) -> Iterator[Link]:
+    """An agent in a process of its own, and the link to it."""
+    folder = Path(tempfile.mkdtemp(prefix="skyward-bench-"))
+    socket = folder / "s"
+    options = ("--home", str(folder), "--socket", str(socket), "--slots", str(slots))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skyward.agent", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield Link(socket)
+    finally:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
 
+
+def calls_per_second(link: Link, count: int) -> float:
+    """No-op calls, with up to 64 of them at the agent."""
+    started = time.perf_counter()
+    link.raw(b"".join(link.call(noop, NO_ARGUMENTS) for _ in range(IN_FLIGHT)))
+    for done in range(count):
+        frame = link.wait(FrameKind.RESULT)
+        more = link.call(noop, NO_ARGUMENTS) if done + IN_FLIGHT < count else b""
+        link.raw(link.ack(frame) + more)
+    return count / (time.perf_counter() - started)
+
+
+def one_call(link: Link, pool: ProcessPoolExecutor) -> None:
     def through_agent() -> None:
-        link.raw(link.call(noop, body))
+        link.raw(link.call(noop, NO_ARGUMENTS))
         link.raw(link.ack(link.wait(FrameKind.RESULT)))
 
     ours, theirs = _times(through_agent), _times(lambda: pool.submit(noop).result())
-    for name, quantile in (("p50", 50), ("p99", 99)):
-        _row(f"one call {name}", ours[quantile] * 1e6, theirs[quantile] * 1e6, "µs", less=True)
+    for name, percent in (("p50", 50), ("p99", 99)):
+        _row(
+            f"one call {name}",
+            quantile(ours, percent) * 1e6,
+            quantile(theirs, percent) * 1e6,
+            "µs",
+            less=True,
+        )
 
 
 def many_calls(link: Link, pool: ProcessPoolExecutor) -> None:
-    body = dumps(((), {}))
-    started = time.perf_counter()
-    link.raw(b"".join(link.call(noop, body) for _ in range(IN_FLIGHT)))
-    acknowledged = 0
-    for done in range(MANY):
-        frame = link.wait(FrameKind.RESULT)
-        more = link.call(noop, body) if done + IN_FLIGHT < MANY else b""
-        link.raw(link.ack(frame) + more)
-        acknowledged += 1
-    ours = acknowledged / (time.perf_counter() - started)
+    ours = calls_per_second(link, MANY)
     started = time.perf_counter()
     for future in [pool.submit(noop) for _ in range(MANY)]:
         future.result()
@@ -174,12 +203,11 @@ def large_result(link: Link, pool: ProcessPoolExecutor) -> None:
 def _times(action: Callable[[], object]) -> list[float]:
     for _ in range(100):
         action()
-    times = []
+    taken: list[float] = []
     for _ in range(SINGLE):
-        started = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - started)
-    return [0.0, *statistics.quantiles(times, n=100)]
+        with timed(taken):
+            action()
+    return taken
 
 
 def _rate(action: Callable[[], object]) -> float:
@@ -199,32 +227,12 @@ def _row(name: str, ours: float, theirs: float, unit: str, *, less: bool = False
 
 def main() -> None:
     """Start an agent with two slots, measure, stop it."""
-    folder = Path(tempfile.mkdtemp(prefix="skyward-bench-"))
-    command = [
-        sys.executable,
-        "-m",
-        "skyward.agent",
-        "--home",
-        str(folder),
-        "--socket",
-        str(folder / "s"),
-        "--slots",
-    ]
-    agent = subprocess.Popen([*command, "2"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        assert agent.stdout is not None
-        agent.stdout.readline()
-        link = Link(folder / "s")
+    with agent(slots=2) as link, ProcessPoolExecutor(2) as pool:
         print(
             f"{'':20}{'agent':>12}{'executor':>12} {'':6}{'ratio':>8}   (ratio above 1: the agent is faster)"
         )
-        with ProcessPoolExecutor(2) as pool:
-            for measure in (one_call, many_calls, large_argument, large_result):
-                measure(link, pool)
-    finally:
-        agent.terminate()
-        agent.wait(10)
-        shutil.rmtree(folder, ignore_errors=True)
+        for measure in (one_call, many_calls, large_argument, large_result):
+            measure(link, pool)
 
 
 if __name__ == "__main__":

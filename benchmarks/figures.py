@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """A sample of durations in seconds."""
-
-    samples: Sequence[float]
-
-    @property
-    def p50(self) -> float:
-        """Median, in milliseconds."""
-        return statistics.median(self.samples) * 1000
-
-    @property
-    def p99(self) -> float:
-        """99th percentile, in milliseconds."""
-        ordered = sorted(self.samples)
-        return ordered[min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))] * 1000
+@contextmanager
+def timed(samples: list[float]) -> Iterator[None]:
+    """Add the seconds that the block takes to `samples`."""
+    begin = time.perf_counter()
+    yield
+    samples.append(time.perf_counter() - begin)
 
 
-def row(what: str, measured: str, limit: str = "", ratio: str = "") -> None:
-    """Print one line of the table."""
-    print(f"{what:<44} {measured:>22} {limit:>22} {ratio:>8}", flush=True)
+def quantile(samples: Sequence[float], percent: int) -> float:
+    """A percentile of the samples."""
+    return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
 
 
-def header() -> None:
+def head() -> None:
     """Print the head of the table."""
-    row("what", "measured", "limit in this run", "ratio")
-    print("-" * 99, flush=True)
+    _row("what", "measured", "limit in this run", "ratio")
+    print("-" * 100, flush=True)
 
 
-def times(measured: float, limit: float) -> str:
-    """`measured / limit` as text, e.g. `1.84x`."""
-    return f"{measured / limit:.2f}x"
+def slower(what: str, seconds: float, limit: float, name: str) -> None:
+    """A row of durations: how many times as long as its limit."""
+    unit, scale = ("s", 1) if limit > 0.5 else ("ms", 1000)
+    limit_text = f"{limit * scale:,.2f} {unit}  {name}"
+    _row(what, f"{seconds * scale:,.2f} {unit}", limit_text, f"{seconds / limit:.2f}x")
+
+
+def rarer(what: str, rate: float, limit: float, name: str) -> None:
+    """A row of rates: how many times as many its limit does in the same time."""
+    _row(what, f"{rate:,.0f} /s", f"{limit:,.0f} /s  {name}", f"{limit / rate:.2f}x")
+
+
+def _row(what: str, measured: str, limit: str, ratio: str) -> None:
+    print(f"{what:<40} {measured:>12}   {limit:<36} {ratio:>7}", flush=True)
