@@ -147,7 +147,8 @@ def _from_kubeconfig(path: str) -> Connection:
     def headers() -> dict[str, str]:
         if configuration.refresh_api_key_hook is not None:
             configuration.refresh_api_key_hook(configuration)
-        authorization = configuration.get_api_key_with_prefix("authorization")
+        # its name was "authorization" up to version 35 of that package
+        authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if not authorization and configuration.username:
             authorization = configuration.get_basic_auth_token()
         return {"Authorization": authorization} if authorization else {}
