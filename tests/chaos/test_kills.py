@@ -1,0 +1,194 @@
+"""Each part is killed while a person's program runs: every result arrives, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from tests.chaos.scene import Plane, Program, eventually
+from tests.cluster.front_door import Person
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def one_plane() -> Iterator[Plane]:
+    """A control plane with an operator, for all tests of this module: each is to leave it whole."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-"))
+    person = Person(folder / "home", folder / "work")
+    person.folder.mkdir()
+    try:
+        subject = Plane(person)
+        subject.up()
+        yield subject
+        down = person.run("skyward", "local", "down", "--force")
+        assert down.returncode == 0, down.stdout + down.stderr
+        assert not subject.machines()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def plane(one_plane: Plane) -> Iterator[Plane]:
+    """The control plane, whole again; nothing may be left in it afterwards."""
+    one_plane.up()
+    yield one_plane
+    assert not one_plane.left()
+
+
+@pytest.fixture
+def run(plane: Plane) -> Iterator[Callable[..., Program]]:
+    """Starts the program; it ends with the test, and so does its pool."""
+    programs: list[Program] = []
+
+    def start(calls: int = 30, seconds: float = 0.1) -> Program:
+        programs.append(Program(plane, calls, seconds))
+        return programs[-1].start()
+
+    yield start
+    for program in programs:
+        program.kill()
+        plane.person.run("skyward", "down", program.pool)
+
+
+def pid_of(processes: list[psutil.Process]) -> int:
+    """The first one."""
+    return min(process.pid for process in processes)
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice in a row"])
+def test_operator(plane: Plane, run: Callable[..., Program], times: int) -> None:
+    """The agents go on and keep results; the next operator adopts and collects: nothing runs twice."""
+    program = run().reaches(8)
+    for _ in range(times):
+        victim = plane.kill("operator")
+        plane.comes_back("operator", victim)
+    program.comes_right(repeated=0)
+    print(f"the longest time in which no call began: {program.gap():.1f} s")
+    shown = [program.output().count(f"printed by call {index}.") for index in range(program.calls)]
+    assert max(shown) == 1
+    # what was on its way at the moment of a kill may be lost: what two nodes printed in a moment
+    assert shown.count(0) <= 4 * times
+
+
+@pytest.mark.parametrize("component", ["kube-apiserver", "etcd"])
+def test_server_of_the_control_plane(plane: Plane, run: Callable[..., Program], component: str) -> None:
+    """Calls that are with the agents go on; the rest waits until the server is back."""
+    program = run().reaches(8)
+    victim = plane.kill(component)
+    plane.comes_back(component, victim)
+    program.comes_right(repeated=0)
+    print(f"the longest time in which no call began: {program.gap():.1f} s")
+
+
+def test_supervisor(plane: Plane, run: Callable[..., Program]) -> None:
+    """What it looked after goes on without it; the next `up` replaces it all, and nothing is lost."""
+    program = run().reaches(8)
+    plane.kill("supervisor")
+    plane.up()
+    program.comes_right(repeated=0)
+    print(f"the longest time in which no call began: {program.gap():.1f} s")
+
+
+def test_agent(plane: Plane, run: Callable[..., Program]) -> None:
+    """It is started again on its node; the call that it ran is repeated."""
+    program = run().reaches(8)
+    os.kill(pid_of(plane.inside("skyward.agent")), signal.SIGKILL)
+    program.comes_right(repeated=1)
+    program.has_interruptions("AgentRestarted")
+    print(f"the longest time in which no call began: {program.gap():.1f} s")
+
+
+def test_worker(plane: Plane, run: Callable[..., Program]) -> None:
+    """It counts as a failure of the call, which the program allows two of."""
+    program = run().reaches(8)
+    os.kill(pid_of(plane.inside("skyward.agent.worker")), signal.SIGKILL)
+    program.comes_right(repeated=1)
+    (trace,) = program.task()["status"]["attempts"]["recent"]
+    assert trace["cause"] == "WorkerDied"
+
+
+def test_whole_machine(plane: Plane, run: Callable[..., Program]) -> None:
+    """Its node is replaced, its calls are repeated elsewhere, and the Task says so."""
+    program = run().reaches(8)
+    before = {node["metadata"]["name"] for node in program.nodes()}
+    for process in next(iter(plane.machines().values())):
+        process.kill()
+    program.comes_right(repeated=1)
+    nodes = program.has_interruptions("MachineLost")
+    assert nodes < before
+    print(f"the longest time in which no call began: {program.gap():.1f} s")
+
+
+def test_client(plane: Plane, run: Callable[..., Program]) -> None:
+    """The pool stays until somebody takes it down, and everybody can see it."""
+    program = run(calls=40).reaches(8)
+    program.send(signal.SIGKILL)
+    program.end()
+    assert program.pool in plane.person.run("skyward", "pools").stdout
+    down = plane.person.run("skyward", "down", program.pool)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert "nothing left running" in down.stdout
+    assert not plane.left()
+
+
+def test_ctrl_c_once(plane: Plane, run: Callable[..., Program]) -> None:
+    """Everything is cancelled, released, and proved gone."""
+    program = run(calls=200).reaches(8)
+    program.send(signal.SIGINT)
+    assert program.end() != 0
+    assert "nothing left running" in program.output()
+    assert not plane.left()
+    assert program.task()["status"]["phase"] == "Cancelled"
+
+
+def test_ctrl_c_twice(plane: Plane, run: Callable[..., Program]) -> None:
+    """The person is told how to finish later; the operator finishes anyway."""
+    program = run(calls=20, seconds=20.0).reaches(2)
+    program.send(signal.SIGINT)
+    program.says("press Ctrl-C again")
+    program.send(signal.SIGINT)
+    assert program.end() != 0
+    assert f"skyward down {program.pool}" in program.output()
+    assert plane.person.run("skyward", "down", program.pool).returncode == 0
+    assert not plane.left()
+
+
+def test_pool_is_deleted_while_it_is_made(plane: Plane, run: Callable[..., Program]) -> None:
+    """Nothing is left of a pool that was never ready, and its program hears of it."""
+    program = run()
+    eventually(program.nodes, "the pool has nodes")
+    plane.person.kubectl("delete", "skp", program.pool, "--wait=false")
+    assert program.end() != 0
+    assert "deleted" in program.output()
+    eventually(lambda: not plane.left(), "nothing is left")
+
+
+def test_task_is_deleted_while_it_runs(plane: Plane, run: Callable[..., Program]) -> None:
+    """The work really stops: its workers are ended, and no further call begins."""
+    program = run(calls=6, seconds=60.0).reaches(2)
+    workers = plane.inside("skyward.agent.worker")
+    busy = {int(line.split()[2]) for line in program.ledger.read_text().splitlines()}
+    assert busy <= {worker.pid for worker in workers}
+    plane.person.kubectl("delete", "task", program.task()["metadata"]["name"], "--wait=false")
+    assert program.end() != 0
+    assert "was deleted" in program.output()
+    eventually(lambda: not any(psutil.pid_exists(pid) for pid in busy), "the workers have ended")
+    assert len(program.lines()) == 2
+
+
+def test_pool_is_scaled_while_a_map_runs(plane: Plane, run: Callable[..., Program]) -> None:
+    """Down to one node and up to two again: calls on the node that leaves finish, and none is lost."""
+    program = run(calls=60, seconds=0.2).reaches(4)
+    plane.person.kubectl("scale", "skp", program.pool, "--replicas=1")
+    eventually(lambda: len(program.nodes()) == 1, "one node is left")
+    plane.person.kubectl("scale", "skp", program.pool, "--replicas=2")
+    eventually(lambda: len(program.nodes()) == 2, "there are two again")
+    program.comes_right(repeated=0)
