@@ -1,14 +1,17 @@
 """`skyward down POOL`: delete a pool and stay until its machines are proved gone."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skyward.cli.table import NamespaceOption, connected
-from skyward.cluster.api import Api
+from skyward.cli.options import NamespaceOption
+from skyward.cli.table import connected
 from skyward.console import Subject, open_console
 from skyward.contract.names import LABEL_POOL, NODE, POOL
+
+if TYPE_CHECKING:
+    from skyward.cluster.api import Api
 
 UNCONFIRMED = 8
 _LOOK_SECONDS = 0.5
@@ -31,7 +34,7 @@ def down(
     print(f"✔ nothing left running of pool {pool}{known}")
 
 
-def _wait_gone(api: Api, namespace: str, pool: str, seconds: float) -> list[str]:
+def _wait_gone(api: "Api", namespace: str, pool: str, seconds: float) -> list[str]:
     """Look until nothing is left or the time is over; what is left then."""
     console, subject = open_console(), Subject("pool", pool)
     deadline = time.monotonic() + seconds
@@ -44,7 +47,7 @@ def _wait_gone(api: Api, namespace: str, pool: str, seconds: float) -> list[str]
         console.close()
 
 
-def _left(api: Api, namespace: str, pool: str) -> list[str]:
+def _left(api: "Api", namespace: str, pool: str) -> list[str]:
     nodes, _ = api.list(NODE, namespace, labelSelector=f"{LABEL_POOL}={pool}")
     names = [f"node {node['metadata']['name']}" for node in nodes]
     if not names and api.get(POOL, namespace, pool) is not None:

@@ -1,17 +1,19 @@
 """`skyward logs TASK|NODE`: what a call printed, or how a node was made; also when the machine is gone."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skyward.cli.table import NamespaceOption, connected
+from skyward.cli.options import NamespaceOption
+from skyward.cli.table import connected
 from skyward.cluster import tickets
-from skyward.cluster.api import Api
-from skyward.cluster.gateway import Gateway
 from skyward.console.lines import LineAssembler, Source
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.errors import GatewayError
+
+if TYPE_CHECKING:
+    from skyward.cluster.api import Api
 
 SILENCE_SECONDS = 60.0
 
@@ -26,7 +28,7 @@ def logs(
         _print_of(api, namespace or api.connection.namespace, name, {"follow": "1"} if follow else {})
 
 
-def _print_of(api: Api, place: str, name: str, query: dict[str, str]) -> None:
+def _print_of(api: "Api", place: str, name: str, query: dict[str, str]) -> None:
     if (task := api.get(TASK, place, name)) is not None:
         _print(api, name, task, f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
     elif (node := api.get(NODE, place, name)) is not None:
@@ -38,7 +40,9 @@ def _print_of(api: Api, place: str, name: str, query: dict[str, str]) -> None:
         raise typer.Exit(1)
 
 
-def _print(api: Api, name: str, owner: dict[str, Any], path: str, query: dict[str, str], rest: str) -> None:
+def _print(api: "Api", name: str, owner: dict[str, Any], path: str, query: dict[str, str], rest: str) -> None:
+    from skyward.cluster.gateway import Gateway
+
     ticket = tickets.find(owner["spec"].get("ticketHash") or "")
     if ticket is None:
         print("this machine has no ticket for its output; its status says:", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`skyward nodes`: the machines of a namespace, one line each."""
 
-from skyward.cli.table import JsonOption, NamespaceOption, show
+from skyward.cli.options import JsonOption, NamespaceOption
+from skyward.cli.table import show
 from skyward.contract.names import LABEL_POOL, NODE
 
 

@@ -1,6 +1,7 @@
 """`skyward pools`: the pools of a namespace, and how they are."""
 
-from skyward.cli.table import JsonOption, NamespaceOption, show
+from skyward.cli.options import JsonOption, NamespaceOption
+from skyward.cli.table import show
 from skyward.contract.names import POOL
 
 

@@ -1,29 +1,28 @@
-"""Lists of objects, as a table for people and as JSON for programs."""
+"""Lists of objects, as a table for people and as JSON for programs.
+
+What talks to the API server and what draws tables takes half a second to import: only a command that needs it
+pays for it, not `--help` and not the completion of a word.
+"""
 
 import json as json_module
 import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console as Terminal
-from rich.table import Table
-from rich.text import Text
-
-from skyward.cluster.api import Api
 from skyward.console import open_console
 from skyward.console.board import elapsed
 from skyward.contract.names import Kind
-from skyward.session import open_api
 
-NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace to look into.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the objects as JSON.")]
+if TYPE_CHECKING:
+    from skyward.cluster.api import Api
 
 
-def connected(*, start: bool = False) -> Api:
+def connected(*, start: bool = False) -> "Api":
     """A connection, with its steps shown if it takes long."""
+    from skyward.session import open_api
+
     return open_api(open_console(), start=start)
 
 
@@ -47,6 +46,10 @@ def show(
 
 
 def _print(items: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
+    from rich.console import Console as Terminal
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         table.add_column(title, no_wrap=True)

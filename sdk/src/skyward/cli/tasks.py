@@ -1,6 +1,7 @@
 """`skyward tasks`: what runs, waits, and has ended."""
 
-from skyward.cli.table import JsonOption, NamespaceOption, show
+from skyward.cli.options import JsonOption, NamespaceOption
+from skyward.cli.table import show
 from skyward.contract.names import LABEL_POOL, TASK
 
 
