@@ -68,18 +68,20 @@ class Outbox:
         if self._transport is not None:
             self.send_encoded(encode(frame))
 
-    def send_encoded(self, data: bytes) -> None:
-        """Send a control frame that has been encoded already."""
-        if self._transport is not None:
-            self._control.append(data)
+    def send_encoded(self, data: bytes, *, soon: bool = False) -> None:
+        """Send a control frame that has been encoded already, `soon` or in this turn."""
+        if self._transport is None:
+            return
+        self._control.append(data)
+        if not soon:
             self._schedule()
+        elif self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_SOON, self._is_soon)
 
     def send_soon(self, frame: Frame) -> None:
         """Send a control frame with the next one, or after a moment: it is not worth a write of its own."""
         if self._transport is not None:
-            self._control.append(encode(frame))
-            if self._soon is None:
-                self._soon = asyncio.get_running_loop().call_later(_SOON, self._is_soon)
+            self.send_encoded(encode(frame), soon=True)
 
     def stream(self, frames: Iterator[Frame]) -> None:
         """Send these frames as the link has room, in turn with other streams."""

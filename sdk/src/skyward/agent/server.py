@@ -146,7 +146,8 @@ class Agent:
         record = self._spool.add(header, body, self._spool.folder / file if file else None)
         self.outbox.finish_logs(attempt.id)
         if file is None:
-            self.outbox.send_encoded(record)
+            # With more calls here nobody waits for this one result: those of a moment share a packet.
+            self.outbox.send_encoded(record, soon=self._slots.queued > 0)
         else:
             self.outbox.stream(self._spool.frames(attempt.id))
         if attempt.args_path is not None:
