@@ -49,8 +49,9 @@ cluster: install system-packages ## a real API server, the real operator, real S
 chaos: install system-packages ## kill each part while work is under way
 	$(PYTEST) tests/chaos --junitxml=reports/chaos.xml
 
-crds: install ## write crds/*.yaml from the models
+crds: install ## write crds/*.yaml and docs/errors.md from the code
 	$(RUN) python -m skyward.contract crds
+	$(RUN) python docs/write_errors.py
 
 build: install ## build both wheels into dist/
 	rm -rf dist

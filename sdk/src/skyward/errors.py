@@ -75,139 +75,210 @@ def _rebuild(
 
 
 class ControlPlaneError(SkywardError):
-    """The API server or the operator cannot be used."""
+    """The API server or the operator cannot be used.
+
+    See `skyward local status`, or whether `kubectl get skp` works.
+    """
 
     default_reason = "ControlPlane"
 
 
 class NoControlPlane(ControlPlaneError):
-    """No control plane was found and none could be started."""
+    """No control plane was found and none could be started.
+
+    Start one with `skyward local up`, or correct `KUBECONFIG`, as the message says.
+    """
 
     default_reason = "NoControlPlane"
 
 
 class SchemaMismatch(ControlPlaneError):
-    """The cluster does not serve the resources of this version."""
+    """The cluster does not serve the resources of this version.
+
+    Install the same version here and in the cluster: its CRDs are in `crds/`.
+    """
 
     default_reason = "SchemaMismatch"
 
 
 class GatewayError(ControlPlaneError):
-    """The operator's gateway refused or could not be reached."""
+    """The operator's gateway refused or could not be reached.
+
+    See whether the operator runs: `skyward local status`, or its pod's log.
+    """
 
     default_reason = "GatewayUnavailable"
 
 
 class PoolError(SkywardError):
-    """The pool cannot serve calls."""
+    """The pool cannot serve calls.
+
+    Do what the message says; `kubectl describe skp NAME` has more.
+    """
 
     default_reason = "Pool"
 
 
 class PoolNotFound(PoolError):
-    """No pool of that name exists in the namespace."""
+    """No pool of that name exists in the namespace.
+
+    Create the pool, or use one of those that the message names.
+    """
 
     default_reason = "PoolNotFound"
 
 
 class PoolNotReady(PoolError):
-    """The pool is not usable: not entered, or not ready in the time given."""
+    """The pool is not usable: not entered, or not ready in the time given.
+
+    Send calls between `with sky.Compute(...) as pool:` and its end.
+    """
 
     default_reason = "PoolNotReady"
 
 
 class PoolStalled(PoolError):
-    """The pool will not become ready before its spec changes."""
+    """The pool will not become ready before its spec changes.
+
+    Correct what the message names, and create the pool again.
+    """
 
     default_reason = "PoolStalled"
 
 
 class BootstrapFailed(PoolStalled):
-    """The image could not be prepared on a node; the line that failed is in the message."""
+    """The image could not be prepared on a node; the line that failed is in the message.
+
+    Correct `sky.Image(...)` as the log in the message says.
+    """
 
     default_reason = "BootstrapFailed"
 
 
 class PoolDeleted(PoolError):
-    """The pool was deleted while somebody waited for it."""
+    """The pool was deleted while somebody waited for it.
+
+    Create the pool again and send the call once more.
+    """
 
     default_reason = "PoolDeleted"
 
 
 class TaskError(SkywardError):
-    """The call has no result."""
+    """The call has no result.
+
+    Do what the message says; `kubectl describe skt NAME` has more.
+    """
 
     default_reason = "TaskFailed"
 
 
 class NotPicklable(TaskError):
-    """The function or an argument cannot be sent; the message names the part."""
+    """The function or an argument cannot be sent; the message names the part.
+
+    Create that part inside the function, or pass what it is made from.
+    """
 
     default_reason = "NotPicklable"
 
 
 class ArgumentTooLarge(TaskError):
-    """The pickled arguments are larger than the limit."""
+    """The pickled arguments are larger than the limit.
+
+    Put the data into a volume or object store and pass its place, or raise the limit,
+    `SKYWARD_LARGEST_PAYLOAD`.
+    """
 
     default_reason = "ArgumentTooLarge"
 
 
 class EnvironmentMismatch(TaskError):
-    """Client and node run different Python minors, or a module is missing on the node."""
+    """Client and node run different Python minors, or a module is missing on the node.
+
+    Give the pool this program's Python (`sky.Image(python=...)`), and the missing package (`pip=[...]`).
+    """
 
     default_reason = "EnvironmentMismatch"
 
 
 class PayloadError(TaskError):
-    """The calls did not reach the operator whole."""
+    """The calls did not reach the operator whole.
+
+    Send the call again; if it happens again, install the same version of skyward here and there.
+    """
 
     default_reason = "PayloadInvalid"
 
 
 class QueueTimeout(TaskError, TimeoutError):
-    """No slot became free in the time given."""
+    """No slot became free in the time given.
+
+    Raise `with_queue_timeout(...)`, or give the pool more nodes.
+    """
 
     default_reason = "QueueTimeout"
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """The call ran longer than its timeout; the remote work was stopped."""
+    """The call ran longer than its timeout; the remote work was stopped.
+
+    Raise `with_timeout(...)`, or make the call shorter.
+    """
 
     default_reason = "RunTimeout"
 
 
 class TaskCancelled(TaskError):
-    """The task was cancelled."""
+    """The task was cancelled.
+
+    Send the call again if its result is still wanted.
+    """
 
     default_reason = "Cancelled"
 
 
 class WorkerDied(TaskError):
-    """The worker process ended during the call."""
+    """The worker process ended during the call.
+
+    The message says how; if memory ran out, take a bigger machine or less data.
+    """
 
     default_reason = "WorkerDied"
 
 
 class NodeLost(TaskError):
-    """The VM was lost during the call and the retries were used up."""
+    """The VM was lost during the call and the retries were used up.
+
+    Raise `with_retry(on_interruption=...)`, or use on-demand machines.
+    """
 
     default_reason = "NodeLost"
 
 
 class Indeterminate(TaskError):
-    """The call may or may not have run; it was not tried again."""
+    """The call may or may not have run; it was not tried again.
+
+    Check what the call may have done, then send it again if wanted; `with_retry(on_interruption=...)`
+    repeats it by itself.
+    """
 
     default_reason = "Indeterminate"
 
 
 class ResultNotPicklable(TaskError):
-    """The function returned something that cannot be sent back."""
+    """The function returned something that cannot be sent back.
+
+    Return plain data: arrays, numbers, text.
+    """
 
     default_reason = "ResultNotPicklable"
 
 
 class RemoteError(TaskError):
-    """The function raised an exception that cannot be rebuilt here; its type is in the message."""
+    """The function raised an exception that cannot be rebuilt here; its type is in the message.
+
+    Catch `sky.RemoteError`, or install here the package that defines the exception.
+    """
 
     default_reason = "UserException"
 

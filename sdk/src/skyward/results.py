@@ -19,7 +19,7 @@ from skyward.wire.errors import PickleError
 from skyward.wire.package import Outcome, PackageError, iter_outcomes
 from skyward.wire.raised import loads_error
 
-_KINDS: dict[str, type[SkywardError]] = {
+ERROR_OF_REASON: dict[str, type[SkywardError]] = {
     TaskReason.QUEUE_TIMEOUT: errors.QueueTimeout,
     TaskReason.RUN_TIMEOUT: errors.TaskTimeout,
     TaskReason.CANCELLED: errors.TaskCancelled,
@@ -35,6 +35,7 @@ _KINDS: dict[str, type[SkywardError]] = {
     TaskReason.POOL_NOT_FOUND: errors.PoolNotFound,
     TaskReason.POOL_STALLED: errors.PoolStalled,
 }
+"""The class for each reason that has one of its own; TaskError for the others."""
 _FRAME = re.compile(r'^( +)File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -80,7 +81,7 @@ def exception_of(task: Mapping[str, Any], outcome: Outcome) -> BaseException:
     info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")
     where = f"node {outcome.rank}"
     name = _name(task)
-    if info.kind == "System" or info.reason in _KINDS:
+    if info.kind == "System" or info.reason in ERROR_OF_REASON:
         failure = _system_error(info.reason, f"{info.message} (on {where})", name, outcome.node)
         if "Traceback" in info.traceback:  # without a frame it only says the message again
             failure.__cause__ = RemoteTraceback(_with_source(info.traceback))
@@ -103,7 +104,7 @@ def task_error(task: Mapping[str, Any]) -> SkywardError:
 
 
 def _system_error(reason: str, message: str, task: str, node: str | None) -> SkywardError:
-    kind = _KINDS.get(reason, TaskError)
+    kind = ERROR_OF_REASON.get(reason, TaskError)
     remedy = next_step(reason)
     if remedy and remedy in message:
         message = message.replace(remedy, "").rstrip()

@@ -18,13 +18,19 @@ from skyward.errors import ControlPlaneError
 
 
 class LocalError(ControlPlaneError):
-    """The embedded control plane cannot be used."""
+    """The embedded control plane cannot be used.
+
+    Do what the message says; `skyward local logs` has more.
+    """
 
     default_reason = "LocalControlPlane"
 
 
 class UnsupportedPlatform(LocalError):
-    """The embedded control plane does not run here."""
+    """The embedded control plane does not run here.
+
+    Use Linux or macOS (on Windows: WSL), or a cluster.
+    """
 
     def __init__(self, platform: str) -> None:
         super().__init__(
@@ -35,7 +41,11 @@ class UnsupportedPlatform(LocalError):
 
 
 class NoBinaries(LocalError):
-    """No way led to etcd and kube-apiserver; every way that was tried is listed."""
+    """No way led to etcd and kube-apiserver; every way that was tried is listed.
+
+    Install Go, or set `KUBEBUILDER_ASSETS`, or allow access to a registry: the message lists what was
+    tried.
+    """
 
     def __init__(self, attempts: Sequence[str], go: str) -> None:
         tried = "\n".join(f"  - {attempt}" for attempt in attempts)
@@ -49,7 +59,10 @@ class NoBinaries(LocalError):
 
 
 class HomeNotWritable(LocalError):
-    """A folder that the control plane needs cannot be written."""
+    """A folder that the control plane needs cannot be written.
+
+    Make the folder writable, or set `SKYWARD_HOME` (or `SKYWARD_CACHE`) to another one.
+    """
 
     def __init__(self, path: Path, cause: OSError, variable: str) -> None:
         super().__init__(
@@ -59,7 +72,10 @@ class HomeNotWritable(LocalError):
 
 
 class StartFailed(LocalError):
-    """A process of the control plane did not come up."""
+    """A process of the control plane did not come up.
+
+    Read the lines shown; `skyward local down` and `up` start afresh and keep the data.
+    """
 
     def __init__(self, what: str, log: Path, tail: str) -> None:
         lines = "".join(f"\n  | {line}" for line in tail.splitlines())
@@ -71,7 +87,10 @@ class StartFailed(LocalError):
 
 
 class NotRunning(LocalError):
-    """There is no running control plane to talk to."""
+    """There is no running control plane to talk to.
+
+    Run `skyward local up`.
+    """
 
     def __init__(self, home: Path) -> None:
         super().__init__(
@@ -80,7 +99,10 @@ class NotRunning(LocalError):
 
 
 class NewerControlPlane(LocalError):
-    """A newer version of skyward owns the running control plane; it is not touched."""
+    """A newer version of skyward owns the running control plane; it is not touched.
+
+    Install that version here, or stop the control plane from there.
+    """
 
     def __init__(self, running: str, mine: str) -> None:
         super().__init__(
@@ -91,7 +113,10 @@ class NewerControlPlane(LocalError):
 
 
 class NodesCostMoney(LocalError):
-    """Machines that are, or may be, paid for would be left without anybody who ends them."""
+    """Machines that are, or may be, paid for would be left without anybody who ends them.
+
+    Delete the pools first; `--force` says what it leaves.
+    """
 
     def __init__(self, lines: Sequence[str]) -> None:
         listed = "\n".join(f"  - {line}" for line in lines)
