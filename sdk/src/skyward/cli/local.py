@@ -1,22 +1,23 @@
-"""`skyward local`: start, look at and stop the embedded control plane."""
+"""`skyward local`: start, look at and stop the embedded control plane.
+
+What a command works with is imported when it runs: other commands need neither processes nor locks.
+"""
 
 import contextlib
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import psutil
 import typer
 
 from skyward.console import Subject, open_console
-from skyward.local import ending, plane
-from skyward.local.errors import NotRunning
 from skyward.local.home import COMPONENTS, Home
-from skyward.local.processes import tail
-from skyward.local.progress import Report
-from skyward.local.status import Component, State, Status, read_status
+
+if TYPE_CHECKING:
+    from skyward.local.progress import Report
+    from skyward.local.status import Component, Status
 
 app = typer.Typer(help="The embedded control plane of this computer.", no_args_is_help=True)
 
@@ -29,6 +30,8 @@ _QUIET_SECONDS = 0.5
 @app.command()
 def up() -> None:
     """Start the control plane, or join the one that runs; prints where it is."""
+    from skyward.local import plane
+
     begun = time.monotonic()
     with _shown() as report:
         endpoint = plane.ensure(report)
@@ -41,6 +44,9 @@ def up() -> None:
 @app.command()
 def status() -> None:
     """Show what runs. The exit status is 0 when it serves, and 3 when it does not."""
+    from skyward.local import plane
+    from skyward.local.status import State, read_status
+
     home = Home.locate()
     known = read_status(home)
     alive = known is not None and known.is_alive
@@ -68,6 +74,8 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", help="Lines of each log to begin with.")] = 20,
 ) -> None:
     """Print the newest lines of the control plane's logs."""
+    from skyward.local.processes import tail
+
     if component is not None and component not in LOGS:
         raise typer.BadParameter(f"{component!r} is none of {', '.join(LOGS)}")
     names = [component] if component else list(LOGS)
@@ -92,6 +100,8 @@ def down(
     ] = False,
 ) -> None:
     """Stop the control plane and keep its data; refuses while machines that cost money exist."""
+    from skyward.local import ending
+
     with _shown() as report:
         ended = ending.down(report, force=force)
     print("✔ control plane stopped; its data are kept" if ended.was_running else "it was not running")
@@ -108,6 +118,9 @@ def kubeconfig(
     path: Annotated[bool, typer.Option("--path", help="Print the name of the file instead.")] = False,
 ) -> None:
     """Print the kubeconfig of the control plane, for kubectl and other tools."""
+    from skyward.local import plane
+    from skyward.local.errors import NotRunning
+
     endpoint = plane.find()
     if endpoint is None:
         raise NotRunning(Home.locate().root)
@@ -115,7 +128,7 @@ def kubeconfig(
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Report]:
+def _shown() -> "Iterator[Report]":
     """Show progress the way every command does: one live line on a terminal, a few lines elsewhere."""
     console = open_console()
     subject = Subject("control plane")
@@ -128,7 +141,9 @@ def _shown() -> Iterator[Report]:
         console.close()
 
 
-def _last_words(known: Status | None) -> str:
+def _last_words(known: "Status | None") -> str:
+    from skyward.local.status import State
+
     if known is None or known.state is State.STOPPED:
         return ""
     return (
@@ -138,7 +153,9 @@ def _last_words(known: Status | None) -> str:
     )
 
 
-def _describe(component: Component) -> str:
+def _describe(component: "Component") -> str:
+    import psutil
+
     process = component.identity.process() if component.identity else None
     text = f"{component.name:<15} {component.state:<11}"
     if process is not None:
