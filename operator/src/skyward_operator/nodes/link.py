@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
 WELCOME_SECONDS = 10.0
+ACK_SECONDS = 0.002
+"""How long acknowledgements are collected: nobody waits for one, and each frame costs the agent a write."""
 
 
 class LinkClosed(ConnectionError):
@@ -69,6 +71,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         self._functions: set[str] = set()
         self._blobs: set[str] = set()
         self._outbox = Outbox(broken=self.close, short=self._blobs.discard)
+        self._acknowledged: list[str] = []
         self._results: dict[str, tuple[Mapping[str, Any], bytearray]] = {}
         self._heard = time.monotonic()
         self.latency: float | None = None
@@ -112,9 +115,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         self._send(FrameKind.CANCEL, {"attempt": attempt, "grace": grace})
 
     def ack(self, attempts: Sequence[str]) -> None:
-        """Say that these results are safe here."""
-        if attempts:
-            self._send(FrameKind.ACK, {"attempts": list(attempts)})
+        """Say that these results are safe here, together with others of the moment."""
+        if attempts and not self._acknowledged:
+            asyncio.get_running_loop().call_later(ACK_SECONDS, self._send_acknowledged)
+        self._acknowledged += attempts
 
     # what the session asks for
 
@@ -140,6 +144,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
 
     def stop(self, grace: float) -> None:
         """Have the agent end: at once where nothing runs, after `grace` seconds at the latest."""
+        self._send_acknowledged()
         self._send(FrameKind.STOP, {"drain": True, "grace": grace})
 
     async def watch(self) -> str:
@@ -251,6 +256,11 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             self._functions.discard(str(digest))
             self._blobs.discard(str(digest))
         self._inbox.result({**header, "ok": False, "refused": True}, b"")
+
+    def _send_acknowledged(self) -> None:
+        attempts, self._acknowledged = self._acknowledged, []
+        if attempts:
+            self._send(FrameKind.ACK, {"attempts": attempts})
 
     def _send(self, kind: FrameKind, header: dict[str, Any], body: bytes = b"") -> None:
         self._outbox.send(encode(Frame(kind, header, body)))
