@@ -223,8 +223,11 @@ def test_arguments_over_the_limit_are_refused_with_a_remedy(
         add(os.urandom(200_000), b"") >> pool
     assert "volume or object store" in str(caught.value)
     assert plane.only(TASKS)["spec"]["cancel"] is True
-    monkeypatch.setattr("skyward.packing.pack.__defaults__", (1000,))
-    with pytest.raises(sky.ArgumentTooLarge, match="argument too large"):
+    monkeypatch.setenv("SKYWARD_LARGEST_PAYLOAD", "1000")
+    with pytest.raises(sky.ArgumentTooLarge, match="one task may take 1,000 bytes"):
+        add(os.urandom(2000), b"") >> pool
+    monkeypatch.setenv("SKYWARD_LARGEST_PAYLOAD", "1 GB")
+    with pytest.raises(ValueError, match="must be a whole number of bytes"):
         add(os.urandom(2000), b"") >> pool
 
 
@@ -320,3 +323,20 @@ def test_remote_output_reaches_the_terminal_by_node(
     out, err = capsys.readouterr()
     assert out == "[node 1] epoch 1\n[node 1] epoch 2\n[node 1] last\n"
     assert "[node 0] careful\n" in err
+
+
+def test_output_that_a_broken_stream_missed_is_shown_before_the_end(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        add(1) >> pool
+        follower = pool._entered()[0]._logs
+        assert follower._current.wait(10)
+        cut = threading.Event()
+        follower._current.clear = cut.set  # type: ignore[method-assign]
+        plane.cut_logs()
+        assert cut.wait(10)
+        del follower._current.clear
+        follower._current.clear()
+        plane.log(plane.names(TASKS)[0], "late\n", rank=1)
+    assert "[node 1] late\n" in capsys.readouterr().out

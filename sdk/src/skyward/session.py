@@ -32,6 +32,8 @@ PATIENCE_SECONDS = 300.0
 """How long a running program waits for a control plane that went away, while it says so."""
 TROUBLE_SECONDS = 5.0
 POOL_GRACE_SECONDS = 3.0
+OUTPUT_SECONDS = 3.0
+"""How long the end of a program waits for output that it missed: the operator was started again just now."""
 CONTROL_PLANE = Subject("control plane")
 
 _lock = threading.Lock()
@@ -138,6 +140,7 @@ class Session:
     def close(self) -> None:
         """Stop watching. Tasks that have not ended go on without anybody who waits."""
         self._watch.stop()
+        self._logs.catch_up(OUTPUT_SECONDS)
         self._logs.stop()
         self.gateway.close()
         self.api.close()

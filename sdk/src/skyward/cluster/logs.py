@@ -14,7 +14,7 @@ from skyward.errors import SkywardError
 
 SILENCE_SECONDS = 60.0
 """The gateway sends an empty line every 15 s when nothing is printed."""
-_PAUSES = (0.1, *[0.3] * 30, 1.0, 3.0)
+_PAUSES = (0.1, *[0.3] * 200, 3.0)
 """Quick while an operator starts again, slow where the gateway cannot be reached at all."""
 
 
@@ -32,6 +32,9 @@ class LogFollower:
         self._cutter = Cutter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._current = threading.Event()
+        """Set while a connection is up and has brought what was kept before it."""
+        self._was_current = False
         self._since = 0.0
         self._ahead: set[float] = set()
         """What a replay has brought so far: it is not in order, so it may have to begin again."""
@@ -42,6 +45,11 @@ class LogFollower:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="skyward-logs", daemon=True)
                 self._thread.start()
+
+    def catch_up(self, seconds: float) -> None:
+        """Wait, but not for long, for what was printed while a connection that had worked was broken."""
+        if self._was_current:
+            self._current.wait(seconds)
 
     def stop(self) -> None:
         """End, without waiting for the thread."""
@@ -58,6 +66,8 @@ class LogFollower:
                     replayed = self._take(line, replayed)
             except (SkywardError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile
                 failures += 1
+            finally:
+                self._current.clear()
             self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
     def _take(self, line: dict[str, Any], replayed: bool) -> bool:
@@ -66,6 +76,8 @@ class LogFollower:
         if not line.get("text"):
             self._since = float(kept or self._since)
             self._ahead.clear()
+            self._was_current = True
+            self._current.set()
             return True
         if kept is not None and not replayed:
             if kept in self._ahead:

@@ -8,7 +8,7 @@ from skyward.local.status import Component, ComponentState
 
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 15.0
-_STABLE_SECONDS = 60.0
+_STABLE_SECONDS = 20.0
 """A process that ran this long has earned a quick restart again."""
 
 
