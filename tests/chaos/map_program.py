@@ -1,11 +1,13 @@
 """What a user runs while parts are killed: a map whose calls leave a line each in a ledger, then a broadcast.
 
-    map_program.py LEDGER POOL [CALLS [SECONDS]]
+    map_program.py LEDGER POOL CALLS SECONDS PADDING
 
+Each argument and each result carries so many bytes of padding: with many, both travel through the gateway.
 The last line of the output is what came back, as JSON.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,20 +15,17 @@ from pathlib import Path
 import skyward as sky
 
 LEDGER, POOL = Path(sys.argv[1]), sys.argv[2]
-CALLS = int(sys.argv[3]) if len(sys.argv) > 3 else 30
-SECONDS = float(sys.argv[4]) if len(sys.argv) > 4 else 0.1
+CALLS, SECONDS, PADDING = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
 
 
 @sky.function
-def square(index: int) -> int:
+def square(index: int, padding: bytes) -> tuple[int, bytes]:
     """Leave a line, take a moment, print."""
-    import os
-
     with LEDGER.open("a") as ledger:
         ledger.write(f"{index} {time.time():.3f} {os.getpid()}\n")
     time.sleep(SECONDS)
     print(f"printed by call {index}.")
-    return index * index
+    return index * index, padding[::-1]
 
 
 @sky.function
@@ -39,7 +38,9 @@ if __name__ == "__main__":
     with sky.Compute(
         provider=sky.Local(), nodes=2, name=POOL, options=sky.Options(shutdown_timeout=60)
     ) as pool:
-        calls = [square(index).with_retry(on_exception=2) for index in range(CALLS)]
-        squares = list(sky.gather(*calls) >> pool)
+        paddings = [os.urandom(PADDING) for _ in range(CALLS)]
+        calls = [square(index, paddings[index]).with_retry(on_exception=2) for index in range(CALLS)]
+        results = list(sky.gather(*calls) >> pool)
         ranks = rank() @ pool
-    print(json.dumps({"squares": squares, "ranks": ranks}))
+    assert [padding[::-1] for _, padding in results] == paddings
+    print(json.dumps({"squares": [number for number, _ in results], "ranks": ranks}))

@@ -150,6 +150,7 @@ class Program:
     plane: Plane
     calls: int = 30
     seconds: float = 0.1
+    padding: int = 0
     pool: str = field(default_factory=lambda: f"chaos-{secrets.token_hex(3)}")
     _process: subprocess.Popen[bytes] | None = None
 
@@ -160,14 +161,8 @@ class Program:
     def start(self) -> Program:
         """Start it in a process of its own."""
         person = self.plane.person
-        words = [
-            sys.executable,
-            str(PROGRAM),
-            str(self.ledger),
-            self.pool,
-            str(self.calls),
-            str(self.seconds),
-        ]
+        numbers = [str(number) for number in (self.calls, self.seconds, self.padding)]
+        words = [sys.executable, str(PROGRAM), str(self.ledger), self.pool, *numbers]
         with self._out.open("wb") as out:
             self._process = subprocess.Popen(
                 words, cwd=person.folder, env=person.environment, stdout=out, stderr=out
@@ -247,6 +242,14 @@ class Program:
         assert max(runs.values()) <= ATTEMPTS
         assert runs.total() - self.calls <= repeated, runs
         assert "nothing left running" in self.output()
+
+    def phases(self) -> list[str]:
+        """Where the pool's nodes are."""
+        return [(node.get("status") or {}).get("phase", "") for node in self.nodes()]
+
+    def is_ready(self) -> bool:
+        """Whether the pool's nodes take calls."""
+        return self.phases() == ["Ready", "Ready"]
 
     def has_interruptions(self, cause: str) -> set[str]:
         """The Task records attempts that ended so, each beside the one that followed; on which nodes."""

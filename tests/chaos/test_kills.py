@@ -48,8 +48,8 @@ def run(plane: Plane) -> Iterator[Callable[..., Program]]:
     """Starts the program; it ends with the test, and so does its pool."""
     programs: list[Program] = []
 
-    def start(calls: int = 30, seconds: float = 0.1) -> Program:
-        programs.append(Program(plane, calls, seconds))
+    def start(calls: int = 30, seconds: float = 0.1, padding: int = 0) -> Program:
+        programs.append(Program(plane, calls, seconds, padding))
         return programs[-1].start()
 
     yield start
@@ -66,7 +66,7 @@ def pid_of(processes: list[psutil.Process]) -> int:
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice in a row"])
 def test_operator(plane: Plane, run: Callable[..., Program], times: int) -> None:
     """The agents go on and keep results; the next operator adopts and collects: nothing runs twice."""
-    program = run().reaches(8)
+    program = run(padding=5000 * (times - 1)).reaches(8)
     for _ in range(times):
         victim = plane.kill("operator")
         plane.comes_back("operator", victim)
@@ -76,6 +76,26 @@ def test_operator(plane: Plane, run: Callable[..., Program], times: int) -> None
     assert max(shown) == 1
     # what was on its way at the moment of a kill may be lost: what two nodes printed in a moment
     assert shown.count(0) <= 4 * times
+
+
+def test_operator_while_a_payload_is_sent(plane: Plane, run: Callable[..., Program]) -> None:
+    """The next operator's gateway is elsewhere: the program finds it and sends the bytes there."""
+    program = run(padding=5000)
+    eventually(program.is_ready, "the pool takes calls")
+    plane.kill("operator")
+    program.comes_right(repeated=0)
+
+
+def test_operator_while_a_node_drains(plane: Plane, run: Callable[..., Program]) -> None:
+    """The next one lets the node finish as well, and collects from it: nothing is repeated."""
+    program = run(calls=6, seconds=3.0).reaches(2)
+    plane.person.kubectl("scale", "skp", program.pool, "--replicas=1")
+    eventually(lambda: "Draining" in program.phases(), "a node drains")
+    plane.kill("operator")
+    assert "Draining" in program.phases()
+    eventually(lambda: len(program.nodes()) == 1, "one node is left")
+    plane.person.kubectl("scale", "skp", program.pool, "--replicas=2")
+    program.comes_right(repeated=0)
 
 
 @pytest.mark.parametrize("component", ["kube-apiserver", "etcd"])
