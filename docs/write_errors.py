@@ -29,8 +29,8 @@ An exception that your function raises arrives as itself, with the traceback fro
 would end a process (`sys.exit()`, `KeyboardInterrupt`) arrives as `RemoteError` and never ends your program.
 """
 FOOT = """
-Wrong fields and values in `sky.Compute(...)` and its parts are `TypeError` and `ValueError`, raised where they
-stand. `future.cancel()` ends in `concurrent.futures.CancelledError`.
+Wrong fields and values in `sky.Compute(...)` and its parts are `TypeError` and `ValueError`, raised where
+they stand. `future.cancel()` ends in `concurrent.futures.CancelledError`.
 """
 
 

@@ -356,8 +356,7 @@ def test_tasks_made_by_hand_end_with_a_reason_and_a_remedy(person: Person) -> No
     file.write_text("---".join(documents))
     person.kubectl("apply", "-f", file)
     try:
-        for name in tasks:
-            person.kubectl("wait", "--for=condition=Failed", f"task/{name}", "--timeout=60s")
+        person.kubectl("wait", "--for=condition=Failed", *(f"task/{name}" for name in tasks), "--timeout=60s")
         items = json.loads(person.kubectl("get", "skt", "-o", "json"))["items"]
     finally:
         person.kubectl("delete", "-f", file)

@@ -54,6 +54,7 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
         (["--data-dir", "/tmp", "--kubeconfig", "/no/such"], "no such file"),
         (["--data-dir", "/tmp", "--namespace", "Team A"], "lower-case letters"),
         (["--data-dir", "/tmp", "--holder", "a", "--predecessors", "b,a"], "the --holder itself"),
+        (["--data-dir", "/tmp", "--largest-payload", "1 GB"], "a whole number of bytes"),
         (["--data-dir", "/tmp", "--lease-retry", "0"], "more than 0"),
         (["--data-dir", "/tmp", "--lease-retry", "soon"], "a number of seconds"),
         (["--data-dir", "/tmp", "--lease-deadline", "20"], "must grow in this order"),
