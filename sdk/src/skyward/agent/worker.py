@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,8 @@ from skyward.agent.runtime import CallContext, running
 from skyward.wire.frames import Decoder, Frame, FrameKind, encode
 
 _RECEIVE = 256 * 1024
+_WORD_SECONDS = 0.5
+"""How long an interrupt waits for the word that says why; a signal of the call's own making has none."""
 
 
 class Worker:
@@ -40,6 +43,7 @@ class Worker:
         self._contexts: dict[str, CallContext] = {}
         self._in_call: dict[str, int] = {}
         self._interrupted: set[str] = set()
+        self._told = False
         self._pid = os.getpid()
 
     def run(self) -> None:
@@ -61,6 +65,7 @@ class Worker:
         """Let running calls see in `sky.current().stopping` that they are being ended."""
         for context in list(self._contexts.values()):
             context.stop(reason)
+        self._told = True
 
     def _receive(self, frame: Frame, start: Callable[[Frame], None]) -> None:
         match frame.kind:
@@ -116,6 +121,11 @@ class Worker:
     def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         if self._in_call:
             self._interrupted.update(self._in_call)
+            # the reason comes by another thread, and must be there before the call asks for it; no lock here:
+            # this runs between any two instructions
+            limit = time.monotonic() + _WORD_SECONDS
+            while not self._told and time.monotonic() < limit:
+                time.sleep(0.001)
             raise KeyboardInterrupt
 
     def _interrupt_thread(self, attempt: str, why: str) -> None:
