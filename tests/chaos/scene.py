@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from tests.cluster.front_door import kubectl_binary
 
 from skyward.contract.names import LABEL_POOL, NODE, POOL, TASK
 from skyward.local.api import Api
@@ -73,7 +74,17 @@ class Plane:
 
     def up(self) -> None:
         """Start it, or mend what is broken."""
+        known = read_status(self.home)
+        if known is not None and known.is_alive and known.all_running:
+            return
         done = self.person.run("skyward", "local", "up")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def kubectl(self, *arguments: str) -> None:
+        """Run kubectl; it must succeed."""
+        environment = self.person.environment | {"KUBECONFIG": str(self.home.kubeconfig)}
+        command = [str(kubectl_binary()), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def process(self, component: str) -> Identity:
@@ -193,11 +204,13 @@ class Program:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the program does not end:\n{self.output()}") from None
 
-    def kill(self) -> None:
+    def clean_up(self) -> None:
         """Leave nothing of it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        if any(pool["metadata"]["name"] == self.pool for pool in self.plane.objects(POOL)):
+            self.plane.person.run("skyward", "down", self.pool)
 
     def output(self) -> str:
         """What it has shown so far."""

@@ -54,8 +54,7 @@ def run(plane: Plane) -> Iterator[Callable[..., Program]]:
 
     yield start
     for program in programs:
-        program.kill()
-        plane.person.run("skyward", "down", program.pool)
+        program.clean_up()
 
 
 def pid_of(processes: list[psutil.Process]) -> int:
@@ -89,12 +88,12 @@ def test_operator_while_a_payload_is_sent(plane: Plane, run: Callable[..., Progr
 def test_operator_while_a_node_drains(plane: Plane, run: Callable[..., Program]) -> None:
     """The next one lets the node finish as well, and collects from it: nothing is repeated."""
     program = run(calls=6, seconds=3.0).reaches(2)
-    plane.person.kubectl("scale", "skp", program.pool, "--replicas=1")
+    plane.kubectl("scale", "skp", program.pool, "--replicas=1")
     eventually(lambda: "Draining" in program.phases(), "a node drains")
     plane.kill("operator")
     assert "Draining" in program.phases()
     eventually(lambda: len(program.nodes()) == 1, "one node is left")
-    plane.person.kubectl("scale", "skp", program.pool, "--replicas=2")
+    plane.kubectl("scale", "skp", program.pool, "--replicas=2")
     program.comes_right(repeated=0)
 
 
@@ -185,7 +184,7 @@ def test_pool_is_deleted_while_it_is_made(plane: Plane, run: Callable[..., Progr
     """Nothing is left of a pool that was never ready, and its program hears of it."""
     program = run()
     eventually(program.nodes, "the pool has nodes")
-    plane.person.kubectl("delete", "skp", program.pool, "--wait=false")
+    plane.kubectl("delete", "skp", program.pool, "--wait=false")
     assert program.end() != 0
     assert "deleted" in program.output()
     eventually(lambda: not plane.left(), "nothing is left")
@@ -197,7 +196,7 @@ def test_task_is_deleted_while_it_runs(plane: Plane, run: Callable[..., Program]
     workers = plane.inside("skyward.agent.worker")
     busy = {int(line.split()[2]) for line in program.ledger.read_text().splitlines()}
     assert busy <= {worker.pid for worker in workers}
-    plane.person.kubectl("delete", "task", program.task()["metadata"]["name"], "--wait=false")
+    plane.kubectl("delete", "task", program.task()["metadata"]["name"], "--wait=false")
     assert program.end() != 0
     assert "was deleted" in program.output()
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in busy), "the workers have ended")
@@ -206,9 +205,9 @@ def test_task_is_deleted_while_it_runs(plane: Plane, run: Callable[..., Program]
 
 def test_pool_is_scaled_while_a_map_runs(plane: Plane, run: Callable[..., Program]) -> None:
     """Down to one node and up to two again: calls on the node that leaves finish, and none is lost."""
-    program = run(calls=60, seconds=0.2).reaches(4)
-    plane.person.kubectl("scale", "skp", program.pool, "--replicas=1")
+    program = run(calls=70, seconds=0.2).reaches(4)
+    plane.kubectl("scale", "skp", program.pool, "--replicas=1")
     eventually(lambda: len(program.nodes()) == 1, "one node is left")
-    plane.person.kubectl("scale", "skp", program.pool, "--replicas=2")
+    plane.kubectl("scale", "skp", program.pool, "--replicas=2")
     eventually(lambda: len(program.nodes()) == 2, "there are two again")
     program.comes_right(repeated=0)
