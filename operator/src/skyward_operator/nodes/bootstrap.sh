@@ -20,7 +20,9 @@ exec 2>&1
 
 inbox=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$HOME/.skyward
-environment=$root/envs/$(cat "$inbox/environment")
+# A machine whose provider keeps environments for several machines says where; their name is their content.
+environments=${SKYWARD_ENVIRONMENTS:-$root/envs}
+environment=$environments/$(cat "$inbox/environment")
 runtime=$root/runtime/$(cat "$inbox/bundle")
 current=start
 started=$SECONDS
@@ -46,7 +48,7 @@ exclusively() {
 }
 
 workdir() {
-    mkdir -p "$root/envs" "$root/runtime" "$root/agent" || fail rejected "cannot make $root: is the disk full?"
+    mkdir -p "$environments" "$root/runtime" "$root/agent" || fail rejected "cannot make $root: is the disk full?"
     exclusively
 }
 
@@ -93,7 +95,18 @@ uv_installed() {
     uv --version
 }
 
+# Another machine of this computer may be making the same environment: then there is nothing to do but wait.
+alone_with_environment() {
+    command -v flock >/dev/null || return 0
+    exec 8>"$environment.lock"
+    until flock -w 5 8; do
+        echo "another machine is making this environment; waiting for it"
+    done
+}
+
 python_environment() {
+    [ ! -e "$environment/.complete" ] || return 0
+    alone_with_environment
     [ ! -e "$environment/.complete" ] || return 0
     uv venv --quiet --clear --python "$(cat "$inbox/python")" "$environment"
 }
@@ -104,6 +117,7 @@ packages() {
     [ ! -e "$inbox/indexes/pyproject.toml" ] || sources+=(-r "$inbox/indexes/pyproject.toml")
     uv pip install --python "$environment/bin/python" "${sources[@]}" || return 1
     touch "$environment/.complete"
+    exec 8>&-
 }
 
 # The variables of the image, for the agent and all it runs. shellVars are commands and run here.
@@ -142,7 +156,7 @@ set -a; . "$root/variables"; set +a
 export PYTHONPATH="$runtime\${PYTHONPATH:+:\$PYTHONPATH}" PATH="$environment/bin:\$PATH" VIRTUAL_ENV="$environment"
 cd "$HOME"
 exec "$environment/bin/python" -m skyward.agent --detach --home "$root/agent" --socket "$socket" \
-    --slots $(cat "$inbox/slots") --executor $(cat "$inbox/executor") $(cat "$inbox/reuse") "\$@" 9>&-
+    --slots $(cat "$inbox/slots") --executor $(cat "$inbox/executor") $(cat "$inbox/reuse") "\$@" 8>&- 9>&-
 SCRIPT
     chmod 700 "$root/start-agent.part" && mv "$root/start-agent.part" "$root/start-agent"
     "$root/start-agent" --replace </dev/null || return 1

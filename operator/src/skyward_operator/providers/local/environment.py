@@ -95,6 +95,7 @@ def environment_inside(folder: Folder, user: str, host: Mapping[str, str]) -> di
         "TMPDIR": str(folder.run_path),
         "XDG_RUNTIME_DIR": str(folder.run_path),
         "HISTFILE": "",
+        "SKYWARD_ENVIRONMENTS": str(folder.environments),
         "UV_CACHE_DIR": host.get("UV_CACHE_DIR", f"{cache}/uv"),
         "UV_PYTHON_INSTALL_DIR": host.get("UV_PYTHON_INSTALL_DIR", f"{data}/uv/python"),
     }

@@ -83,6 +83,8 @@ class Folder:
         self.alive_path = self.path / "alive"
         self.log_path = self.path / "vm.log"
         self.home = self.path / "home"
+        self.environments = root.parent / "environments"
+        """Python environments by content, shared by the machines of this computer as an image cache is."""
         unique = hashlib.sha256(str(self.path.absolute()).encode()).hexdigest()[:12]
         self.run_path = SHORT / f"skyward-{os.getuid()}-{unique}"
         self._guard_path = root / ".tokens" / machine_id
