@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fake.machines import Lab, lab
+from tests.fake.machines import Lab, gone, lab
 
 from skyward.contract.image import Image
 from skyward.contract.pool import Worker
@@ -118,7 +118,11 @@ async def test_values_are_never_arguments() -> None:
         ),
         ({"pip": ["six==99.99"]}, NodeReason.PACKAGE_NOT_FOUND, "pip: there is no version of six==99.99"),
         ({"python": "3.98"}, NodeReason.PYTHON_NOT_FOUND, "python: No interpreter found for Python 3.98"),
-        ({"shellVars": [{"name": "X", "command": "exit 7"}]}, NodeReason.BOOTSTRAP_FAILED, "image.shellVars"),
+        (
+            {"shellVars": [{"name": "X", "command": "echo so; echo much >&2; exit 7"}]},
+            NodeReason.IMAGE_REJECTED,
+            "a command of image.shellVars failed; much; so; the command of X ended with status 7",
+        ),
     ],
 )
 async def test_what_cannot_be_had_fails_for_good_and_says_what(
@@ -150,10 +154,13 @@ async def test_an_installed_apt_package_costs_nothing() -> None:
 
 
 async def test_an_interrupted_environment_is_made_anew() -> None:
-    async with lab() as place, place.connection(await place.machine()) as connection:
-        await bootstrap(connection, made(), Recorder())
-        await out(
-            connection, "cd $SKYWARD_ENVIRONMENTS/*/ && rm .complete && rm -r lib/python*/site-packages/lz4"
-        )
-        await bootstrap(connection, made(), Recorder())
-        await connection.run("$SKYWARD_ENVIRONMENTS/*/bin/python -c 'import lz4.frame'", check=True)
+    async with lab() as place:
+        first = await place.machine()
+        async with place.connection(first) as connection:
+            await bootstrap(connection, made(), Recorder())
+        await gone(place.provider, first.id, first.token)
+        async with place.connection(await place.machine()) as connection:
+            undo = "rm .complete && rm -r lib/python*/site-packages/lz4"
+            await out(connection, f"cd $SKYWARD_ENVIRONMENTS/*/ && {undo}")
+            await bootstrap(connection, made(), Recorder())
+            await connection.run("$SKYWARD_ENVIRONMENTS/*/bin/python -c 'import lz4.frame'", check=True)
