@@ -7,6 +7,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 RUN := $(UV) run --no-sync
 LAYERS := unit fake cluster chaos
 PYTEST := $(RUN) python -m pytest
+# Real processes on a busy machine meet real time-outs: a failure is run once more, and shown as RERUN.
+AGAIN := --reruns 1
 
 .PHONY: help install hello test lint $(LAYERS) crds build bench system-packages clean
 
@@ -41,13 +43,13 @@ unit: install ## pure code: no processes, no network
 	$(PYTEST) tests/unit --junitxml=reports/unit.xml
 
 fake: install system-packages ## one real part at a time, against a fake of what is around it
-	$(PYTEST) tests/fake --junitxml=reports/fake.xml
+	$(PYTEST) tests/fake $(AGAIN) --junitxml=reports/fake.xml
 
 cluster: install system-packages ## a real API server, the real operator, real SSH, the front door
-	$(PYTEST) tests/cluster --junitxml=reports/cluster.xml
+	$(PYTEST) tests/cluster $(AGAIN) --junitxml=reports/cluster.xml
 
 chaos: install system-packages ## kill each part while work is under way
-	$(PYTEST) tests/chaos --junitxml=reports/chaos.xml
+	$(PYTEST) tests/chaos $(AGAIN) --junitxml=reports/chaos.xml
 
 crds: install ## write crds/*.yaml and docs/errors.md from the code
 	$(RUN) python -m skyward.contract crds
