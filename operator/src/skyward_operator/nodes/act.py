@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from skyward.contract.names import FINALIZER, NODE
 from skyward.contract.reasons import NodePhase
 from skyward.wire.bundle import bundle
+from skyward_operator.kube.cascade import others
 from skyward_operator.nodes.actions import (
     Admit,
     Again,
@@ -101,7 +102,7 @@ class Actor:
             case Terminate():
                 await self.machines.terminate(node)
             case RemoveFinalizer():
-                await self._finalizers(node, [each for each in node.metadata.finalizers if each != FINALIZER])
+                await self._finalizers(node, others(node.metadata.finalizers, FINALIZER))
             case Again():
                 pass
             case _:

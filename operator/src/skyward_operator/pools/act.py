@@ -20,6 +20,7 @@ from skyward.contract.names import (
     node_name,
     ssh_secret_name,
 )
+from skyward_operator.kube.cascade import others
 from skyward_operator.kube.errors import AlreadyExists, Conflict, NotFound
 from skyward_operator.kube.kinds import SECRET
 from skyward_operator.pools.decide import AddFinalizer, CreateNode, DeleteNode, ForgetPool
@@ -80,7 +81,7 @@ class Actor:
     async def _forget(self, pool: ComputePool) -> None:
         name, uid = pool.metadata.name, pool.metadata.uid or ""
         await self._api.delete(SECRET, pool.metadata.namespace, ssh_secret_name(name, uid))
-        left = tuple(each for each in pool.metadata.finalizers if each != POOL_FINALIZER)
+        left = tuple(others(pool.metadata.finalizers, POOL_FINALIZER))
         if left != pool.metadata.finalizers:
             await self._set_finalizers(pool, left)
 

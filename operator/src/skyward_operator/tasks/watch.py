@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.reasons import NodePhase, TaskReason
 from skyward.wire.envelopes import ErrorInfo
+from skyward_operator.kube.cascade import let_go
 from skyward_operator.kube.store import key_of, uid_of
 from skyward_operator.tasks.ledger import Failure, Ledger, LiveTask, read_members
 from skyward_operator.tasks.results import Recovered, ResultFile
@@ -80,7 +81,7 @@ class Watch:
             for task in tasks:
                 recovered.add(uid_of(task))
                 if is_final(task):
-                    self._expiry.ended(task)
+                    self._task_ended(task)
                 elif not (work := read_work(task)).managed_elsewhere:
                     live = await self._restore(task, work)
                     if store.get(TASK, *work.key) is not None:
@@ -128,7 +129,7 @@ class Watch:
             return
         live = self._ledger.get(uid_of(new))
         if is_final(new):
-            self._expiry.ended(new)
+            self._task_ended(new)
         elif live is not None:
             metadata = new["metadata"]
             if metadata.get("generation", 1) != live.work.generation or "deletionTimestamp" in metadata:
@@ -142,6 +143,11 @@ class Watch:
             self._dispatcher.add(
                 LiveTask(work, ResultFile(self._files.blobs.results(work.namespace, work.uid)))
             )
+
+    def _task_ended(self, task: Object) -> None:
+        self._expiry.ended(task)
+        if "deletionTimestamp" in task["metadata"]:
+            self._context.supervisor.spawn(f"end of {uid_of(task)}", let_go(self._context.api, TASK, task))
 
     def _task_removed(self, task: Object) -> None:
         self._expiry.forget(task)
