@@ -156,7 +156,10 @@ def test_command_streams_its_output_and_its_status_counts(operator: Operator) ->
     assert "exit status 7" in bad.error["message"]
     assert (bad.error["reason"], bad.error["kind"]) == ("CommandFailed", "User")
     none = operator.run("command.2.1", entry={"argv": ["/no/such/command"]})
-    assert none.error["reason"] == "EntrypointNotFound"
+    assert none.error["reason"] == "CommandNotFound"
+    nowhere = operator.run("command.3.1", entry={"argv": ["true"], "working_directory": "/no/such/folder"})
+    assert nowhere.error["reason"] == "CommandNotFound"
+    assert "'/no/such/folder' is no folder on the node" in nowhere.error["message"]
 
 
 def test_output_precedes_the_result_and_is_not_changed(operator: Operator) -> None:

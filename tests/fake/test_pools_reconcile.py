@@ -117,3 +117,24 @@ async def test_deleted_pool_goes_after_its_tasks_nodes_and_keys(api: FakeApi) ->
     await api.patch_status(TASK, "default", "t", {"phase": "Cancelled"})
     await until(lambda: (POOL.plural, "default", "pool") not in api.objects)
     assert (SECRET.plural, "default", secret) not in api.objects
+
+
+@pytest.mark.parametrize("cascade", ["foregroundDeletion", "orphan"])
+async def test_pool_deleted_with_a_cascade_goes_when_its_nodes_are_gone(api: FakeApi, cascade: str) -> None:
+    await api.create(POOL, pool_object(nodes=1))
+    await ready(api, 1)
+    await api.patch(POOL, "default", "pool", {"metadata": {"finalizers": [POOL_FINALIZER, cascade]}})
+    await api.delete(POOL, "default", "pool")
+    await until(lambda: (POOL.plural, "default", "pool") not in api.objects)
+    assert not nodes(api)
+
+
+async def test_pool_with_a_changed_image_names_the_nodes_that_are_older(api: FakeApi) -> None:
+    await api.create(POOL, pool_object(nodes=1))
+    await ready(api, 1)
+    await until(lambda: says(api, "Ready"))
+    await api.patch(POOL, "default", "pool", {"spec": {"image": {"pip": ["six"]}}})
+    await until(lambda: pool(api)["status"]["reason"] == "NodesOutdated")
+    assert nodes(api)[0]["metadata"]["name"] in pool(api)["status"]["message"]
+    await api.patch(POOL, "default", "pool", {"spec": {"image": {"pip": None}}})
+    await until(lambda: pool(api)["status"]["reason"] == "AllNodesReady")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fake.kube_server import eventually
-from tests.fake.sdk_plane import POOLS, TASKS, FakePlane
+from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane
 
 import skyward as sky
 from skyward.contract.task import Task
@@ -254,6 +254,24 @@ def test_another_python_minor_of_a_pool_that_exists_is_refused_before_anything_i
     ):
         add(1) >> same
     assert _creates(plane) == 0
+
+
+def test_the_python_of_the_nodes_counts_and_not_that_of_a_newer_image(plane: FakePlane, pool: Pool) -> None:
+    other = "3.12" if client_python() != "3.12" else "3.13"
+    for node in plane.objects[NODES].values():
+        node["status"]["agent"] = {"python": f"{other}.4"}
+    with (
+        sky.Compute(name=pool.name, options=SILENT) as same,
+        pytest.raises(sky.EnvironmentMismatch, match=f"kubectl delete skn {pool.name}-"),
+    ):
+        add(1) >> same
+    assert _creates(plane) == 0
+    plane.objects[POOLS][pool.name]["spec"]["image"]["python"] = other
+    for node in plane.objects[NODES].values():
+        node["status"]["agent"] = {"python": f"{client_python()}.1"}
+    with sky.Compute(name=pool.name, options=SILENT) as same:
+        add(1) >> same
+    assert _creates(plane) == 1
 
 
 def test_a_future_that_is_cancelled_stops_the_remote_work(plane: FakePlane, pool: Pool) -> None:

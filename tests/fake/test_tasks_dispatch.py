@@ -941,3 +941,30 @@ async def test_demand_counts_waiting_and_running_calls(world: World) -> None:
     await world.task(count=10)
     demand = world.tasks.demand("default", "pool")
     assert (demand.queued, demand.running) == (8, 2)
+
+
+async def test_ended_task_that_is_deleted_with_a_cascade_goes(world: World) -> None:
+    await world.pool()
+    node = world.node()
+    await world.task()
+    node.finish()
+    await world.ends()
+    await world.api.patch(TASK, "default", "task", {"metadata": {"finalizers": ["foregroundDeletion"]}})
+    await world.api.delete(TASK, "default", "task")
+    await until(lambda: not any(plural == TASK.plural for plural, _, _ in world.api.objects))
+
+
+async def test_python_of_the_nodes_counts_and_not_that_of_a_newer_image(world: World) -> None:
+    await world.pool(image={"python": "3.12"})
+    node = world.node(python="3.13.1")
+    await world.task()
+    assert len(node.calls) == 1
+
+
+async def test_outdated_node_of_another_python_is_to_be_deleted(world: World) -> None:
+    await world.pool(image={"python": "3.13"})
+    world.node(python="3.12.4")
+    await world.task()
+    status = await world.ends()
+    assert status["reason"] == "EnvironmentMismatch"
+    assert "Python 3.12.4, of an earlier image: kubectl delete skn " in status["message"]

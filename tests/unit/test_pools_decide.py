@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from skyward_operator.pools.decide import (
 from skyward_operator.pools.observation import Demand, Memory, NodeView, Observation
 from skyward_operator.pools.scale import wanted_nodes
 from skyward_operator.pools.status import pool_state, pool_status
+from skyward_operator.pools.unsupported import IGNORED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATE = "t1"
@@ -297,3 +299,44 @@ def test_node_object_holds_everything_and_a_stable_name() -> None:
     assert first["metadata"]["name"].startswith("train-1-")
     assert first["spec"]["templateHash"] == template_hash(made)
     assert {"candidates", "image", "worker", "timeouts", "poolRef", "rank"} <= set(first["spec"])
+
+
+def test_nodes_of_an_earlier_image_stay_and_are_named() -> None:
+    phase, reason, message = state(node(0, outdated=True), node(1))
+    assert (phase, reason) == ("Ready", "NodesOutdated")
+    assert message == "2 of 2 nodes ready; 1 of them with an earlier image or worker setting: n0-0"
+    observation = seen(pool(1), node(0, outdated=True))
+    decision = decide(observation, NOW)
+    assert decision.actions == ()
+    assert "kubectl delete skn" in pool_status(observation, decision, NOW)["message"]
+
+
+def test_fields_without_effect_are_said() -> None:
+    def unsupported(**spec: Any) -> dict[str, Any]:
+        observation = seen(pool(1, **spec), node(0))
+        conditions = pool_status(observation, decide(observation, NOW), NOW)["conditions"]
+        return next(each for each in conditions if each["type"] == "Unsupported")
+
+    nothing = unsupported(lifetime={"idleSeconds": 5}, image={"pip": ["six"]})
+    assert (nothing["status"], "message" in nothing) == ("False", False)
+    some = unsupported(
+        budget={"maxTotal": "3"}, lifetime={"maxLifetimeSeconds": 60}, image={"includesDigest": "0" * 64}
+    )
+    assert (some["status"], some["reason"]) == ("True", "FieldsIgnored")
+    assert "on spec.budget, spec.lifetime.maxLifetimeSeconds, spec.image.includesDigest." in some["message"]
+
+
+@pytest.mark.parametrize("path", IGNORED)
+def test_a_field_without_effect_exists(path: str) -> None:
+    attrgetter(path)(pool(1).spec)
+
+
+def test_deleted_pool_says_what_keeps_it() -> None:
+    assert state(node(0), made=pool(deleted=True))[2] == "waiting for 1 node to end"
+    assert state(made=pool(deleted=True), live_tasks=2)[2] == "waiting for 2 tasks to end"
+    assert state(made=pool(deleted=True))[2] == "all is released"
+
+
+def test_a_rejected_image_stalls_at_once() -> None:
+    failed = node(0, "Failed", reason="ImageRejected", message="env: a command of image.shellVars failed")
+    assert decide(seen(pool(1), failed), NOW).stalled

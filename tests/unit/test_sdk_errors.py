@@ -13,7 +13,7 @@ import skyward as sky
 from skyward import errors
 from skyward.contract.reasons import TaskReason, next_step
 from skyward.errors import RemoteTraceback, SkywardError
-from skyward.narration import node_words, pool_words, stalled_error, task_words
+from skyward.narration import ignored_words, node_words, pool_words, stalled_error, task_words
 from skyward.results import exception_of, outcomes_of, task_error, values_of
 from skyward.wire import codec
 from skyward.wire.envelopes import ErrorInfo
@@ -159,6 +159,11 @@ def test_pools_nodes_and_tasks_in_words() -> None:
     assert pool_words(pool, 1.0) == "Provisioning: 1 of 2 nodes ready"
     pool["status"] |= {"reason": "QuotaExceeded", "message": "quota is 0"}
     assert pool_words(pool, 1.0).endswith("; quota is 0")
+    pool["status"]["message"] = "1 of 2 nodes ready; quota is 0"
+    assert pool_words(pool, 1.0) == "Provisioning: 1 of 2 nodes ready; quota is 0"
+    assert ignored_words(pool) == ""
+    pool["status"]["conditions"] = [{"type": "Unsupported", "status": "True", "message": "not spec.budget"}]
+    assert ignored_words(pool) == "not spec.budget"
     node = {
         "status": {"phase": "Bootstrapping", "bootstrap": {"step": "pip", "lastLine": " Installing\n numpy "}}
     }
@@ -167,6 +172,11 @@ def test_pools_nodes_and_tasks_in_words() -> None:
     assert (
         node_words({"status": {"phase": "Launching", "launch": {"offer": offer}}})
         == "Launching: aws eu g5 spot"
+    )
+    offer = {"provider": "local", "region": "local", "instanceType": "local", "market": "on-demand"}
+    assert (
+        node_words({"status": {"phase": "Launching", "launch": {"offer": offer}}})
+        == "Launching: local on-demand"
     )
     assert node_words({}) == "Pending"
     counts = {"total": 24, "succeeded": 3, "failed": 1, "running": 2}

@@ -148,6 +148,12 @@ def test_waiting_task_says_what_for(
     assert next_step(wait.reason)
 
 
+def test_the_counts_of_a_pool_are_said_once() -> None:
+    pool = PoolView("p", message="0 of 1 nodes ready; a node failed: no disk")
+    wait = decide.waiting(work(), pool, Occupancy(0, 0, 0, 1), 0)
+    assert wait.message == "pool p: 0 of 1 nodes ready; a node failed: no disk"
+
+
 def test_end_of_a_map_names_the_first_failure() -> None:
     end = decide.ending(error("UserException"), 41, 3, 100)
     assert end.reason is TaskReason.USER_EXCEPTION

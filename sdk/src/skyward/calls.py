@@ -37,10 +37,18 @@ def common_call(members: Sequence[PendingFunction[Any]]) -> Call | None:
 
 
 def check_python(view: PoolView) -> None:
-    """Raise EnvironmentMismatch unless the pool runs this program's Python minor."""
-    spec = (view.pool or {}).get("spec", {})
-    if wanted := spec.get("image", {}).get("python"):
-        image.check_python(wanted, f"pool {view.name}")
+    """Raise EnvironmentMismatch unless the pool runs this program's Python minor.
+
+    What the ready nodes have counts; the image only says what those that come will have.
+    """
+    wanted = (view.pool or {}).get("spec", {}).get("image", {}).get("python")
+    pythons = view.pythons
+    if not pythons:
+        if wanted:
+            image.check_python(wanted, f"pool {view.name}")
+    elif image.client_python() not in pythons.values():
+        name, python = next(iter(pythons.items()))
+        image.check_python(python, f"node {name}", outdated=name if wanted == image.client_python() else None)
 
 
 def as_tuple(values: list[Any]) -> Any:

@@ -59,14 +59,23 @@ class Image:
         return client_python() if self.python == "auto" else self.python
 
 
-def check_python(wanted: str, where: str) -> None:
-    """Raise EnvironmentMismatch unless `wanted` is the Python minor that runs this program."""
+def check_python(wanted: str, where: str, outdated: str | None = None) -> None:
+    """Raise EnvironmentMismatch unless `wanted` is the Python minor that runs this program.
+
+    `outdated` names a node that has it from an earlier image than its pool's.
+    """
     if wanted != client_python():
+        if outdated:
+            remedy = f"the pool's image is newer than the node: kubectl delete skn {outdated} has it replaced"
+        else:
+            remedy = (
+                f"give the pool sky.Image(python={client_python()!r}), or run this program with "
+                f"Python {wanted}"
+            )
         raise EnvironmentMismatch(
             f"this program runs Python {client_python()} and {where} runs {wanted}: "
             "pickled calls only work between equal minor versions",
-            remedy=f"give the pool sky.Image(python={client_python()!r}), or run this program with "
-            f"Python {wanted}",
+            remedy=remedy,
         )
 
 

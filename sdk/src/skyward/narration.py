@@ -7,7 +7,7 @@ from skyward import errors
 from skyward.contract.reasons import NodePhase, next_step
 from skyward.errors import PoolStalled
 
-_BOOTSTRAP = {"BootstrapFailed", "BootstrapTimeout", "PackageNotFound", "PythonNotFound"}
+_BOOTSTRAP = {"BootstrapFailed", "BootstrapTimeout", "ImageRejected", "PackageNotFound", "PythonNotFound"}
 
 
 def pool_words(pool: Mapping[str, Any], waited: float) -> str:
@@ -19,8 +19,10 @@ def pool_words(pool: Mapping[str, Any], waited: float) -> str:
     nodes = status.get("nodes") or {}
     wanted = status.get("desiredNodes") or pool["spec"]["nodes"]["desired"]
     counts = f"{nodes.get('ready', 0)} of {wanted} nodes ready"
-    message = "" if _is_well(status.get("reason")) else f"; {status.get('message') or status.get('reason')}"
-    return f"{status['phase']}: {counts}{message}"
+    if _is_well(status.get("reason")):
+        return f"{status['phase']}: {counts}"
+    message = str(status.get("message") or status.get("reason"))
+    return f"{status['phase']}: {message if message.startswith(counts) else f'{counts}; {message}'}"
 
 
 def node_words(node: Mapping[str, Any]) -> str:
@@ -40,7 +42,7 @@ def node_words(node: Mapping[str, Any]) -> str:
                 offer.get("instanceType"),
                 offer.get("market"),
             ]
-            where = " ".join(word for word in words if word)
+            where = " ".join(dict.fromkeys(word for word in words if word))
             return f"{phase}: {where}" if where else phase
         case NodePhase.FAILED:
             return f"{phase}: {status.get('message') or status.get('reason') or ''}"
@@ -83,6 +85,12 @@ def stalled_error(pool: Mapping[str, Any]) -> PoolStalled | None:
     kind = errors.BootstrapFailed if {reason, failures.get("reason")} & _BOOTSTRAP else PoolStalled
     name = pool["metadata"]["name"]
     return kind(f"pool {name} cannot become ready: {message}{log}", reason=reason, remedy=remedy or None)
+
+
+def ignored_words(pool: Mapping[str, Any]) -> str:
+    """Which fields of a pool its operator does not act on; empty if there are none."""
+    unsupported = condition((pool.get("status") or {}).get("conditions") or (), "Unsupported")
+    return str(unsupported.get("message", "")) if unsupported.get("status") == "True" else ""
 
 
 def condition(conditions: Iterable[Mapping[str, Any]], type_: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from skyward.console.board import count
 from skyward.contract.names import LABEL_POOL, NODE, POOL, Kind
 from skyward.contract.reasons import NodePhase
 from skyward.errors import PoolDeleted, PoolNotReady
-from skyward.narration import node_words, pool_words, stalled_error
+from skyward.narration import ignored_words, node_words, pool_words, stalled_error
 from skyward.session import Session
 
 _TICK_SECONDS = 1.0
@@ -55,6 +55,19 @@ class PoolView:
         return sum(_phase(node) == NodePhase.READY for node in list(self.nodes.values()))
 
     @property
+    def _has_seen_nodes(self) -> bool:
+        """Whether the watch of the nodes has come as far as that of the pool."""
+        counts = ((self.pool or {}).get("status") or {}).get("nodes") or {}
+        return self.ready_nodes >= int(counts.get("ready", 0))
+
+    @property
+    def pythons(self) -> dict[str, str]:
+        """The Python minor version of each ready node that says it."""
+        ready = {n: node["status"] for n, node in list(self.nodes.items()) if _phase(node) == NodePhase.READY}
+        versions = {name: (status.get("agent") or {}).get("python") for name, status in ready.items()}
+        return {name: ".".join(python.split(".")[:2]) for name, python in versions.items() if python}
+
+    @property
     def is_usable(self) -> bool:
         """Whether enough nodes are ready for the spec as it is."""
         pool = self.pool or {}
@@ -75,13 +88,15 @@ class PoolView:
                 )
             if (error := stalled_error(self.pool)) is not None:
                 raise error
-            return self.is_usable
+            return self.is_usable and self._has_seen_nodes
 
         try:
             self._wait(is_usable)
         finally:
             self._console.done(self._subject)
         self._console.tell(self._subject, f"ready: {self._extent()}")
+        if ignored := ignored_words(self.pool or {}):
+            self._console.tell(self._subject, f"⚠ {ignored}")
 
     def wait_gone(self, seconds: float) -> bool:
         """Wait until the pool and its nodes are gone, which the operator proves. False after `seconds`."""

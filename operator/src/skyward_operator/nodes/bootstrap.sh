@@ -48,7 +48,7 @@ exclusively() {
 }
 
 workdir() {
-    mkdir -p "$environments" "$root/runtime" "$root/agent" || fail rejected "cannot make $root: is the disk full?"
+    mkdir -p "$environments" "$root/runtime" "$root/agent" || fail transient "cannot make $root: is the disk full?"
     exclusively
 }
 

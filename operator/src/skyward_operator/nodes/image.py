@@ -108,8 +108,14 @@ def canonical(name: str) -> str:
 def variables(image: Image) -> str:
     """Shell assignments of the image's variables; those of commands are evaluated on the node."""
     lines = [f"export {each.name}={shlex.quote(each.value)}" for each in image.env]
-    lines += [f"{each.name}=$(\n{each.command}\n) || exit 1\nexport {each.name}" for each in image.shell_vars]
+    lines += [_found_out(each.name, each.command) for each in image.shell_vars]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _found_out(name: str, command: str) -> str:
+    """Assigns what a command prints; one that fails has all it said, and its status, on standard error."""
+    told = f"""{{ echo "${name}"; echo "the command of {name} ended with status $status"; }} >&2"""
+    return f"{name}=$(\n{command}\n) || {{ status=$?; {told}; exit 1; }}\nexport {name}"
 
 
 def archive(entries: Mapping[str, bytes]) -> bytes:

@@ -55,11 +55,13 @@ def judge(step: str, kind: str, message: str, lines: Sequence[str]) -> Failure:
     rejected = kind == "rejected" or (step in REJECTED and REJECTED[step].search(text) is not None)
     if kind != "rejected" and TRANSIENT.search(text):
         rejected = False
-    reason = NodeReason.BOOTSTRAP_FAILED
+    reason = NodeReason.IMAGE_REJECTED if rejected else NodeReason.BOOTSTRAP_FAILED
     because = BECAUSE.search(text)
     if because and "there is no version of" in because[1]:
         reason = NodeReason.PACKAGE_NOT_FOUND
     words = because[1] if because else (message if kind == "rejected" else tail(lines) or message)
+    if step == "env" and rejected:
+        words = "; ".join([message, *(line.strip() for line in lines[-3:] if line.strip())])
     return Failure(reason, bound(f"{label}: {words}"), permanent=rejected, log=log)
 
 

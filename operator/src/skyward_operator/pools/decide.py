@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DETERMINISTIC: Final = frozenset(
     {
+        NodeReason.IMAGE_REJECTED,
         NodeReason.PACKAGE_NOT_FOUND,
         NodeReason.PYTHON_NOT_FOUND,
         NodeReason.CREDENTIALS_NOT_FOUND,

@@ -32,6 +32,8 @@ class NodeView:
     log: str = ""
     template: str = ""
     deleting: bool = False
+    outdated: bool = False
+    """Whether it was made with another image or worker setting than the pool has now."""
     ready_time: datetime | None = None
 
     @property
@@ -116,19 +118,20 @@ class Observation:
         )
 
 
-def view_of(node: ComputeNode) -> NodeView:
+def view_of(node: ComputeNode, pool: ComputePool) -> NodeView:
     """What a pool needs to know of a node."""
-    status = node.status
+    spec, status = node.spec, node.status
     return NodeView(
         name=node.metadata.name,
         uid=node.metadata.uid or "",
-        rank=node.spec.rank,
-        incarnation=node.spec.incarnation,
+        rank=spec.rank,
+        incarnation=spec.incarnation,
         phase=status.phase or NodePhase.PENDING,
         reason=status.reason or "",
         message=status.message or "",
         log=(status.bootstrap.log if status.bootstrap else None) or "",
-        template=node.spec.template_hash,
+        template=spec.template_hash,
         deleting=node.metadata.is_deleted,
+        outdated=(spec.image, spec.worker) != (pool.spec.image, pool.spec.worker),
         ready_time=status.ready_time,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.node import ComputeNode
 from skyward.contract.pool import ComputePool
-from skyward.contract.reasons import PoolPhase
+from skyward.contract.reasons import ConditionType, PoolPhase, PoolReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
@@ -19,7 +19,7 @@ from skyward_operator.pools.observation import Demand, Memory, Observation, view
 from skyward_operator.pools.status import pool_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from skyward_operator.context import Context
     from skyward_operator.kube.store import Key, Object
@@ -96,10 +96,16 @@ class Reconciler:
             POOL, metadata.namespace or "", metadata.name, status, current=before
         )
         if status["phase"] != before.get("phase") or status["reason"] != before.get("reason"):
-            bad = status["phase"] in (PoolPhase.STALLED, PoolPhase.DEGRADED)
+            bad = (
+                status["phase"] in (PoolPhase.STALLED, PoolPhase.DEGRADED)
+                or status["reason"] == PoolReason.NODES_OUTDATED
+            )
             self._context.events.emit(
                 obj, "Warning" if bad else "Normal", status["reason"], status["message"]
             )
+        ignored = _ignored(status)
+        if ignored and ignored != _ignored(before):
+            self._context.events.emit(obj, "Warning", PoolReason.FIELDS_IGNORED, ignored)
 
     def _observe(self, pool: ComputePool) -> Observation:
         metadata, store = pool.metadata, self._context.store
@@ -113,7 +119,7 @@ class Reconciler:
             demand = Demand(workload.queued, workload.running)
         return Observation(
             pool,
-            tuple(view_of(node) for node in nodes if node.spec.pool_ref.uid == metadata.uid),
+            tuple(view_of(node, pool) for node in nodes if node.spec.pool_ref.uid == metadata.uid),
             demand,
             live_tasks,
             template_hash(pool),
@@ -154,6 +160,14 @@ def build(context: Context, demand: Callable[[str, str], Workload]) -> Pools:
 
 def _pool_key(member: Object) -> Key:
     return member["metadata"]["namespace"], member["spec"]["poolRef"]["name"]
+
+
+def _ignored(status: Mapping[str, Any]) -> str:
+    """What a status says of fields without effect; empty if there are none."""
+    for each in status.get("conditions") or ():
+        if each["type"] == ConditionType.UNSUPPORTED:
+            return str(each.get("message") or "")
+    return ""
 
 
 def _is_live(task: Object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.meta import clip, condition
-from skyward.contract.names import pool_selector
+from skyward.contract.names import POOL_FINALIZER, pool_selector
 from skyward.contract.reasons import (
     POOL_CONDITIONS,
     ConditionType,
@@ -15,8 +15,10 @@ from skyward.contract.reasons import (
     next_step,
 )
 from skyward_operator.engine.clock import timestamp
+from skyward_operator.kube.cascade import others
 from skyward_operator.pools.decide import CURABLE
 from skyward_operator.pools.scale import minimum_nodes
+from skyward_operator.pools.unsupported import ignored_fields
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -76,8 +78,7 @@ def pool_state(seen: Observation, decision: Decision) -> State:
     ready = sum(node.ready for node in seen.nodes)
     left = len(seen.nodes)
     if seen.pool.metadata.is_deleted:
-        awaited = f"{left} nodes" if left else f"{seen.live_tasks} tasks"
-        return PoolPhase.DELETING, PoolReason.DELETING, f"waiting for {awaited} to end"
+        return PoolPhase.DELETING, PoolReason.DELETING, _awaited(seen)
     if decision.stalled:
         return PoolPhase.STALLED, _pool_reason(decision.failures.reason), _failure_text(decision)
     if spec.suspend:
@@ -93,8 +94,22 @@ def pool_state(seen: Observation, decision: Decision) -> State:
         text = f"{ready} of {wanted} nodes ready"
         if extra:
             return PoolPhase.READY, PoolReason.SCALING_DOWN, f"{text}, {extra} being released"
+        if outdated := [node.name for node in seen.nodes if node.outdated]:
+            names = ", ".join(outdated[:4]) + (", …" if len(outdated) > 4 else "")
+            text = f"{text}; {len(outdated)} of them with an earlier image or worker setting: {names}"
+            return PoolPhase.READY, PoolReason.NODES_OUTDATED, text
         return PoolPhase.READY, PoolReason.ALL_NODES_READY, text
     return _incomplete(seen, decision, ready)
+
+
+def _awaited(seen: Observation) -> str:
+    """What keeps a deleted pool."""
+    for number, what in ((len(seen.nodes), "node"), (seen.live_tasks, "task")):
+        if number:
+            return f"waiting for {number} {what}{'s' if number > 1 else ''} to end"
+    if foreign := others(seen.pool.metadata.finalizers, POOL_FINALIZER):
+        return f"all is released; kept by finalizers of others: {', '.join(foreign)}"
+    return "all is released"
 
 
 def _incomplete(seen: Observation, decision: Decision, ready: int) -> State:
@@ -169,12 +184,14 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
     pool = seen.pool
     usable = sum(node.ready for node in seen.nodes) >= minimum_nodes(pool.spec)
     bad_credentials = decision.failures.reason in CURABLE
+    ignored = ignored_fields(pool)
     holds = {
         ConditionType.READY: usable and not pool.metadata.is_deleted,
         ConditionType.PROVISIONING: any(node.making for node in seen.nodes),
         ConditionType.CREDENTIALS_VALID: not bad_credentials,
         ConditionType.SUSPENDED: phase is PoolPhase.SUSPENDED and not seen.nodes,
         ConditionType.STALLED: phase is PoolPhase.STALLED,
+        ConditionType.UNSUPPORTED: bool(ignored),
         ConditionType.DELETING: phase is PoolPhase.DELETING,
     }
     made = []
@@ -183,6 +200,8 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
         why = str(reason)
         if type_ is ConditionType.CREDENTIALS_VALID:
             why = decision.failures.reason if bad_credentials else PoolReason.CREDENTIALS_ACCEPTED
+        elif type_ is ConditionType.UNSUPPORTED and ignored:
+            why = PoolReason.FIELDS_IGNORED
         before = condition(pool.status.conditions, type_)
         same = before is not None and before.status == status and before.last_transition_time is not None
         since = before.last_transition_time if same and before else now
@@ -195,5 +214,8 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
         }
         if type_ is ConditionType.READY:
             entry["message"] = clip(message, 1024)
+        elif type_ is ConditionType.UNSUPPORTED and ignored:
+            text = f"this version does not act on {', '.join(ignored)}"
+            entry["message"] = clip(_with_remedy(PoolReason.FIELDS_IGNORED, text), 1024)
         made.append(entry)
     return made

@@ -38,7 +38,8 @@ class Admission:
         """Submit a task's calls, or note what it waits for, or end it."""
         if live.ending is not None or live.submitted:
             return
-        verdict = decide.admission(live.work, room.view, self._floor.payloads.is_present(live.work))
+        present = self._floor.payloads.is_present(live.work)
+        verdict = decide.admission(live.work, room.view, present, room.pythons)
         match verdict:
             case End():
                 self._completion.stop(live, verdict)

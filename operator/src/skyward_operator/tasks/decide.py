@@ -16,12 +16,15 @@ The rules, in one place:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
 from skyward.wire.envelopes import ErrorInfo, FailureReason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skyward_operator.tasks.scheduler import Occupancy
     from skyward_operator.tasks.work import Retry, Work
 
@@ -30,6 +33,7 @@ PAYLOAD_SECONDS: Final = 300.0
 
 _RETRIED_WITH_EXCEPTIONS: Final = frozenset({FailureReason.USER_EXCEPTION, FailureReason.WORKER_DIED})
 _SHORT_CALL_SECONDS: Final = 0.5
+NO_NODES: Final[Mapping[str, str]] = MappingProxyType({})
 _LATENCY_SECONDS: Final = 0.1
 _LEAST_BUFFER, _MOST_BUFFER = 2, 32
 
@@ -88,8 +92,11 @@ class Failed:
     error: ErrorInfo
 
 
-def admission(work: Work, pool: PoolView | None, payload_present: bool) -> Admit | Wait | End:
-    """Whether a task's calls may be handed out now."""
+def admission(
+    work: Work, pool: PoolView | None, payload_present: bool, nodes: Mapping[str, str] = NO_NODES
+) -> Admit | Wait | End:
+    """Whether a task's calls may be handed out now. `nodes`: the Python of each node that answers; what they
+    have counts, whatever the image of the pool says by now."""
     if work.cancel or work.deleting:
         return End(TaskPhase.CANCELLED, TaskReason.CANCELLED, "cancelled before it ran")
     if work.suspend:
@@ -98,8 +105,8 @@ def admission(work: Work, pool: PoolView | None, payload_present: bool) -> Admit
         return Wait(TaskReason.POOL_NOT_FOUND, f"there is no pool {work.pool} in {work.namespace}")
     if pool.deleting:
         return End(TaskPhase.CANCELLED, TaskReason.POOL_DELETED, f"pool {pool.name} is being deleted")
-    if work.python and pool.python and not same_python(work.python, pool.python):
-        return python_mismatch(work.python, pool.python, f"pool {pool.name}")
+    if work.python and (end := _python_everywhere(work.python, pool, nodes)):
+        return end
     if work.target_rank is not None and work.mode == "Rank" and work.target_rank >= pool.ceiling:
         return End(
             TaskPhase.FAILED,
@@ -109,6 +116,29 @@ def admission(work: Work, pool: PoolView | None, payload_present: bool) -> Admit
     if not payload_present:
         return Wait(TaskReason.AWAITING_PAYLOAD, "the payload has not been uploaded yet")
     return Admit()
+
+
+def _python_everywhere(client: str, pool: PoolView, nodes: Mapping[str, str]) -> End | None:
+    """The end of a task that no node could read; without nodes, the image says what they will have."""
+    if any(same_python(client, python) for python in nodes.values()):
+        return None
+    for name, python in nodes.items():
+        return node_mismatch(client, name, python, pool.python)
+    if pool.python and not same_python(client, pool.python):
+        return python_mismatch(client, pool.python, f"pool {pool.name}")
+    return None
+
+
+def node_mismatch(client: str, node: str, python: str, wanted: str | None) -> End:
+    """The end of a task at a node of another Python; `wanted` is what the pool's image says by now."""
+    if wanted and same_python(client, wanted):
+        return End(
+            TaskPhase.FAILED,
+            TaskReason.ENVIRONMENT_MISMATCH,
+            f"the call was pickled by Python {client}, as the pool's image says, and node {node} still has "
+            f"Python {python}, of an earlier image: kubectl delete skn {node} has it replaced",
+        )
+    return python_mismatch(client, python, f"node {node}")
 
 
 def python_mismatch(client: str, node: str, where: str) -> End:
@@ -201,10 +231,10 @@ def waiting(work: Work, pool: PoolView, occupancy: Occupancy, awaited: int) -> W
         return Wait(TaskReason.POOL_STALLED, f"pool {pool.name} is stalled: {pool.message or pool.reason}")
     needed = quorum(pool) if work.broadcast else 1
     if occupancy.nodes < needed:
+        counts = f"{occupancy.nodes} of {wanted} nodes ready"
         why = pool.message or pool.reason or "nodes are being made"
-        return Wait(
-            TaskReason.AWAITING_NODES, f"pool {pool.name}: {occupancy.nodes} of {wanted} nodes ready; {why}"
-        )
+        text = why if why.startswith(counts) else f"{counts}; {why}"
+        return Wait(TaskReason.AWAITING_NODES, f"pool {pool.name}: {text}")
     if work.rank is not None:
         return Wait(TaskReason.QUEUED, f"waiting for a free slot on rank {work.rank}")
     busy = f"{occupancy.busy} of {occupancy.slots} busy"

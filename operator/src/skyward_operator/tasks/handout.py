@@ -69,7 +69,9 @@ class Handout:
         end: End | None = None
         python, node = live.work.python, room.nodes[attempt.node].node
         if python and node.python and not decide.same_python(python, node.python):
-            end = decide.python_mismatch(python, node.python, f"node {node.name}")
+            end = decide.node_mismatch(
+                python, node.name, node.python, room.view.python if room.view else None
+            )
         else:
             try:
                 if self._floor.sender.send(room, live, attempt):

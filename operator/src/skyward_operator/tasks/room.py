@@ -47,6 +47,11 @@ class Room:
         """Whether calls may be handed out."""
         return not self.closed and not self.awaited
 
+    @property
+    def pythons(self) -> dict[str, str]:
+        """The Python of each node that answers."""
+        return {name: known.node.python for name, known in self.nodes.items() if known.node.python}
+
     def layout(self) -> tuple[dict[str, int], list[dict[str, Any]]]:
         """The dense place of each node that answers, and all of them as peers; until the nodes change."""
         if self._layout is None:

@@ -38,7 +38,10 @@ def live_state(live: LiveTask) -> tuple[TaskPhase, TaskReason, str]:
         if live.results.trouble:
             message = live.results.trouble
         elif live.delayed:
-            reason, message = TaskReason.RETRYING, f"{len(live.delayed)} calls are tried again shortly"
+            reason, message = (
+                TaskReason.RETRYING,
+                f"{calls_are(len(live.delayed))} tried again shortly",
+            )
         return phase, reason, message
     retried = sum(attempt.number > 1 for attempt in live.flights.values())
     if retried:
@@ -47,7 +50,8 @@ def live_state(live: LiveTask) -> tuple[TaskPhase, TaskReason, str]:
             TaskReason.RETRYING,
             f"{retried} of {len(live.flights)} attempts are retries",
         )
-    return TaskPhase.RUNNING, TaskReason.RUNNING, f"{len(live.flights)} calls are on nodes"
+    where = "on a node" if len(live.flights) == 1 else "on nodes"
+    return TaskPhase.RUNNING, TaskReason.RUNNING, f"{calls_are(len(live.flights))} {where}"
 
 
 def final_status(
@@ -80,6 +84,11 @@ def values_of(live: LiveTask) -> Any:
     if work.broadcast or (work.function or {}).get("items") is not None:
         return [live.values.get(index) for index in range(live.total)]
     return live.values.get(0)
+
+
+def calls_are(number: int) -> str:
+    """The beginning of a sentence: `1 call is`, `2 calls are`."""
+    return "1 call is" if number == 1 else f"{number} calls are"
 
 
 def duration(seconds: float) -> str:

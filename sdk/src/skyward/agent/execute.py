@@ -29,7 +29,11 @@ from skyward.wire.raised import dumps_error
 
 
 class EntrypointNotFound(LookupError):
-    """The task names a module, function or command that does not exist on the node."""
+    """The task names a module or function that does not exist on the node."""
+
+
+class CommandNotFound(LookupError):
+    """The task names a program or folder that the node does not have, or may not use."""
 
 
 class CommandFailed(Exception):
@@ -89,6 +93,8 @@ class Execution:
         match error:
             case CommandFailed():
                 reason = FailureReason.COMMAND_FAILED
+            case CommandNotFound():
+                reason = FailureReason.COMMAND_NOT_FOUND
             case EntrypointNotFound():
                 reason = FailureReason.ENTRYPOINT_NOT_FOUND
             case NotDeserializable():
@@ -212,7 +218,9 @@ def _command(entry: dict[str, Any], *, captured: bool) -> int:
     try:
         status = run_command(argv, folder, environment, captured=captured)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise EntrypointNotFound(f"the command {argv[0]!r} cannot be started: {error}") from None
+        if folder and not Path(folder).is_dir():
+            raise CommandNotFound(f"the working directory {folder!r} is no folder on the node") from None
+        raise CommandNotFound(f"the command {argv[0]!r} cannot be started: {error}") from None
     except subprocess.SubprocessError as error:
         raise CommandFailed(str(error)) from error
     if status != 0:

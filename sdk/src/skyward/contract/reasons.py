@@ -20,6 +20,7 @@ class ConditionType(StrEnum):
     CREDENTIALS_VALID = "CredentialsValid"
     SUSPENDED = "Suspended"
     STALLED = "Stalled"
+    UNSUPPORTED = "Unsupported"
     DELETING = "Deleting"
     # nodes (and READY)
     LAUNCHED = "Launched"
@@ -39,6 +40,7 @@ POOL_CONDITIONS = (
     ConditionType.CREDENTIALS_VALID,
     ConditionType.SUSPENDED,
     ConditionType.STALLED,
+    ConditionType.UNSUPPORTED,
     ConditionType.DELETING,
 )
 NODE_CONDITIONS = (
@@ -107,6 +109,8 @@ class PoolReason(StrEnum):
     CONNECTING = "Connecting"
     BOOTSTRAPPING = "Bootstrapping"
     ALL_NODES_READY = "AllNodesReady"
+    NODES_OUTDATED = "NodesOutdated"
+    FIELDS_IGNORED = "FieldsIgnored"
     MINIMUM_READY = "MinimumReady"
     NO_NODES_WANTED = "NoNodesWanted"
     SCALING_UP = "ScalingUp"
@@ -135,6 +139,7 @@ class PoolReason(StrEnum):
     CONNECT_TIMEOUT = "ConnectTimeout"
     BOOTSTRAP_TIMEOUT = "BootstrapTimeout"
     BOOTSTRAP_FAILED = "BootstrapFailed"
+    IMAGE_REJECTED = "ImageRejected"
     PACKAGE_NOT_FOUND = "PackageNotFound"
     PYTHON_NOT_FOUND = "PythonNotFound"
     NODES_UNHEALTHY = "NodesUnhealthy"
@@ -167,6 +172,7 @@ class NodeReason(StrEnum):
     BOOTSTRAPPED = "Bootstrapped"
     BOOTSTRAP_TIMEOUT = "BootstrapTimeout"
     BOOTSTRAP_FAILED = "BootstrapFailed"
+    IMAGE_REJECTED = "ImageRejected"
     PACKAGE_NOT_FOUND = "PackageNotFound"
     PYTHON_NOT_FOUND = "PythonNotFound"
     AGENT_STARTING = "AgentStarting"
@@ -204,6 +210,7 @@ class TaskReason(StrEnum):
     SUCCEEDED = "Succeeded"
     USER_EXCEPTION = "UserException"
     COMMAND_FAILED = "CommandFailed"
+    COMMAND_NOT_FOUND = "CommandNotFound"
     NOT_DESERIALIZABLE = "NotDeserializable"
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     RESULT_TOO_LARGE = "ResultTooLarge"

@@ -20,6 +20,11 @@ NEXT_STEP: dict[str, str] = {
     "AgentStarting": "Nothing to do: the agent is starting its workers.",
     "AgentReady": "Nothing to do: the node takes calls.",
     "AllNodesReady": "Nothing to do: every wanted node takes calls.",
+    "NodesOutdated": (
+        "Delete those nodes to have them replaced (kubectl delete skn NAME); until then they stay as "
+        "they are."
+    ),
+    "FieldsIgnored": "Remove those fields, or do without what they ask for: docs/known-gaps.md has more.",
     "MinimumReady": "Nothing to do: the pool takes calls while the other nodes are being made.",
     "NoNodesWanted": "Set spec.nodes.desired above 0, or spec.nodes.max so that queued tasks start nodes.",
     "ScalingUp": "Nothing to do: queued calls have asked for more nodes.",
@@ -99,6 +104,7 @@ NEXT_STEP: dict[str, str] = {
         "Correct the image (spec.image; sky.Image in Python) as the log says; it is in the pool's "
         "status.failures.log."
     ),
+    "ImageRejected": "Correct spec.image as the message says; the pool then starts again by itself.",
     "PackageNotFound": (
         "Correct the package in spec.image.pip or .apt (Image(pip=[...]) in Python), or add the index that "
         "has it to spec.image.indexes."
@@ -134,6 +140,10 @@ NEXT_STEP: dict[str, str] = {
     "PoolDeleted": "Create the pool again and send the task once more.",
     "UserException": "The function raised the error that is shown; correct it and send the task again.",
     "CommandFailed": "The command ended with an error; its log says why.",
+    "CommandNotFound": (
+        "Check spec.command.argv and spec.command.workingDirectory; programs come with spec.image.apt or "
+        "spec.image.pip."
+    ),
     "NotDeserializable": (
         "The node could not load the function or its arguments: install the missing package with "
         "spec.image.pip."
@@ -147,7 +157,7 @@ NEXT_STEP: dict[str, str] = {
     ),
     "EnvironmentMismatch": (
         "Give the pool the Python version of the client (spec.image.python), or run the client with the "
-        "pool's."
+        "pool's; nodes that were ready before keep theirs until they are deleted (kubectl delete skn NAME)."
     ),
     "PayloadInvalid": (
         "The payload does not fit its description; make the task again with the same version of skyward."

@@ -26,6 +26,7 @@ class FailureReason(StrEnum):
 
     USER_EXCEPTION = "UserException"
     COMMAND_FAILED = "CommandFailed"
+    COMMAND_NOT_FOUND = "CommandNotFound"
     NOT_DESERIALIZABLE = "NotDeserializable"
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     WORKER_DIED = "WorkerDied"
