@@ -21,6 +21,7 @@ from tests.fake.kube_server import FakeKube, Object, collection, eventually
 
 from skyward.contract.names import (
     ANNOTATION_GATEWAY,
+    ANNOTATION_TICKET,
     API_VERSION,
     LABEL_POOL,
     LEASE_NAME,
@@ -291,8 +292,12 @@ class FakePlane(FakeKube):
         if request.path == "/v1/logs":
             return await self._logs(request)
         name, what = request.path.split("/")[-2:]
-        task = self.objects[TASKS][name]
-        if task["spec"]["ticketHash"] != ticket:
+        if "/nodes/" in request.path:
+            task = self.objects[POOLS][self.objects[NODES][name]["spec"]["poolRef"]["name"]]
+        else:
+            task = self.objects[TASKS][name]
+        added = (task["metadata"].get("annotations") or {}).get(ANNOTATION_TICKET)
+        if ticket not in (task["spec"].get("ticketHash"), added if request.method == "GET" else None):
             return web.json_response({"message": "not your ticket"}, status=403)
         if what == "payload":
             body = await request.read()

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from tests.fake.cluster_fakes import FakeApi, FakeNode, fake_context, node_object, pool_object, until
 
-from skyward.contract.names import NODE, POOL, TASK
+from skyward.contract.names import ANNOTATION_TICKET, NODE, POOL, TASK
 from skyward.wire.digest import digest
 from skyward.wire.package import pack_calls
 from skyward_operator.gateway.blobs import BlobStore
@@ -373,6 +373,36 @@ async def test_node_log_is_shown_to_the_owner_of_its_pool(world: World) -> None:
     assert status == 200
     assert [json.loads(line)["text"] for line in body.splitlines()] == ["first", "second"]
     assert (await world.get("/v1/namespaces/default/nodes/node-0/logs", OTHERS))[0] == 403
+
+
+async def test_who_added_a_ticket_to_an_object_may_read_it_and_nothing_else(world: World) -> None:
+    node = world.node()
+    await world.task(ticketHash="")
+    say(node, "hello\n")
+    node.finish(body=b"value")
+    await succeeded(world, "task")
+    await world.api.create(NODE, node_object("node-0", 0))
+    await world.task(package(), name="upload", ticketHash="")
+    hashed = hashlib.sha256(OTHERS["Skyward-Ticket"].encode()).hexdigest()
+    reads = ("tasks/task/logs", "tasks/task/result", "nodes/node-0/logs")
+    for added, status in (("ü", 403), (hashed, 200)):
+        body = {"metadata": {"annotations": {ANNOTATION_TICKET: added}}}
+        for kind, name in ((TASK, "task"), (TASK, "upload"), (POOL, "pool")):
+            await world.api.patch(kind, "default", name, body)
+        got = [(await world.get(f"/v1/namespaces/default/{where}", OTHERS))[0] for where in reads]
+        assert got == [status] * 3
+    assert (await world.put(package(), name="upload", headers=OTHERS))[0] == 403
+    assert (await world.get("/v1/logs", OTHERS))[1] == b""
+    assert (await world.get("/v1/namespaces/default/nodes/node-0/logs"))[0] == 200
+
+
+async def test_reader_is_known_before_the_watch_brings_the_annotation(world: World) -> None:
+    await world.task(ticketHash="")
+    stale = world.context.store.get(TASK, "default", "task")
+    await world.api.patch(TASK, "default", "task", {"metadata": {"annotations": {ANNOTATION_TICKET: HASH}}})
+    assert stale is not None
+    world.context.store.put(TASK, stale)
+    assert (await world.get("/v1/namespaces/default/tasks/task/logs"))[0] == 200
 
 
 async def test_node_log_is_followed_while_the_node_is_made(world: World) -> None:

@@ -1,8 +1,9 @@
 """Who may use the gateway for what: the ticket whose hash stands in the object.
 
 The API server decides who may create a Task or a pool; its creator keeps a ticket and puts the hash into the
-spec. The gateway knows no users: it compares hashes, in constant time, and never tells whether an object
-exists to somebody without its ticket.
+spec. It also decides who may update one: whoever may can add the hash of a ticket as an annotation, which
+opens it for reading. The gateway knows no users: it compares hashes, in constant time, and never tells
+whether an object exists to somebody without its ticket.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from skyward.contract.names import ANNOTATION_TICKET
 from skyward_operator.kube.errors import NotFound
 
 if TYPE_CHECKING:
@@ -29,15 +31,29 @@ class Access:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def object_of(self, kind: Kind, request: web.Request) -> dict[str, Any]:
-        """The object that the path names; 403 for a wrong ticket as for an object that is not there."""
-        given = ticket_hash(request)
-        namespace, name = request.match_info["namespace"], request.match_info["name"]
+    async def owned(self, kind: Kind, request: web.Request) -> dict[str, Any]:
+        """The object that the path names, for its creator; 403 for others as for one that is not there."""
+        given, namespace, name = ticket_hash(request), *_place(request)
         obj = self._context.store.get(kind, namespace, name)
         if obj is None:
             # A client may be here before its own create has come back through the watch.
             obj = await self._read(kind, namespace, name)
         if not matches(obj, given):
+            raise refusal(kind.kind, namespace, name)
+        return obj
+
+    async def readable(self, kind: Kind, request: web.Request) -> dict[str, Any]:
+        """The object that the path names, for its creator and for readers; 403 for all others."""
+        given, namespace, name = ticket_hash(request), *_place(request)
+        return await self.read(kind, namespace, name, given)
+
+    async def read(self, kind: Kind, namespace: str, name: str, given: str) -> dict[str, Any]:
+        """One object, if a ticket with this hash lets its bearer read it."""
+        obj = self._context.store.get(kind, namespace, name)
+        if obj is None or not opens(obj, given):
+            # A reader may be here before the annotation has come back through the watch.
+            obj = await self._read(kind, namespace, name)
+        if not opens(obj, given):
             raise refusal(kind.kind, namespace, name)
         return obj
 
@@ -55,9 +71,22 @@ class Access:
 
 
 def matches(obj: dict[str, Any], given: str) -> bool:
-    """Whether a ticket with this hash opens the object."""
-    wanted = obj["spec"].get("ticketHash") or ""
-    return bool(wanted) and hmac.compare_digest(str(wanted), given)
+    """Whether a ticket with this hash is that of the object's creator."""
+    return _is_same(obj["spec"].get("ticketHash"), given)
+
+
+def opens(obj: dict[str, Any], given: str) -> bool:
+    """Whether a ticket with this hash lets its bearer read: the creator's, or one that was added since."""
+    added = (obj["metadata"].get("annotations") or {}).get(ANNOTATION_TICKET)
+    return matches(obj, given) or _is_same(added, given)
+
+
+def _is_same(wanted: str | None, given: str) -> bool:
+    return bool(wanted) and hmac.compare_digest(str(wanted).encode(), given.encode())
+
+
+def _place(request: web.Request) -> tuple[str, str]:
+    return request.match_info["namespace"], request.match_info["name"]
 
 
 def ticket_hash(request: web.Request) -> str:
@@ -78,5 +107,5 @@ def hash_ticket(ticket: str) -> str:
 def refusal(kind: str, namespace: str, name: str) -> web.HTTPForbidden:
     """No entry, without saying whether there is anything."""
     return web.HTTPForbidden(
-        text=f"{kind} {namespace}/{name} does not exist, or {TICKET_HEADER} is not its creator's ticket"
+        text=f"{kind} {namespace}/{name} does not exist, or {TICKET_HEADER} does not open it"
     )

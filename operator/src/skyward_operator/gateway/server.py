@@ -8,7 +8,8 @@
                                                    and ?since=TIME for what was kept after that, first
     GET /v1/healthz
 
-Every request but the last carries `Skyward-Ticket`. Errors are plain sentences.
+Every request but the last carries `Skyward-Ticket`: its creator's, or, to read one object, one whose hash was
+added to it. Errors are plain sentences.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Server:
 
     async def put_payload(self, request: web.Request) -> web.Response:
         """Take in the calls of a task."""
-        task = await self._access.object_of(TASK, request)
+        task = await self._access.owned(TASK, request)
         if is_final(task):
             raise web.HTTPGone(text=f"Task {task['metadata']['name']} has ended: its payload is not needed")
         await self._uploads.take(task, request)
@@ -86,7 +87,7 @@ class Server:
 
     async def get_result(self, request: web.Request) -> web.StreamResponse:
         """The packed outcomes of an ended task."""
-        task = await self._access.object_of(TASK, request)
+        task = await self._access.readable(TASK, request)
         if not is_final(task):
             task = await self._access.newest(TASK, task)
         name, status = task["metadata"]["name"], task.get("status") or {}
@@ -105,7 +106,7 @@ class Server:
 
     async def get_task_logs(self, request: web.Request) -> web.StreamResponse:
         """The output of one task."""
-        task = await self._access.object_of(TASK, request)
+        task = await self._access.readable(TASK, request)
         namespace, uid = task["metadata"]["namespace"], task["metadata"]["uid"]
         follower = None
         if _follows(request) and not is_final(task):
@@ -144,9 +145,9 @@ class Server:
         given, store = ticket_hash(request), self._context.store
         namespace, name = request.match_info["namespace"], request.match_info["name"]
         node = store.get(NODE, namespace, name)
-        pool = store.get(POOL, namespace, node["spec"]["poolRef"]["name"]) if node is not None else None
-        if pool is None or not matches(pool, given):
+        if node is None:
             raise refusal(NODE.kind, namespace, name)
+        await self._access.read(POOL, namespace, node["spec"]["poolRef"]["name"], given)
         path = self._context.settings.data_dir / "logs" / namespace / "nodes" / f"{name}.log"
         follows = _follows(request)
 

@@ -9,7 +9,7 @@ from skyward.cli.options import NamespaceOption
 from skyward.cli.table import connected
 from skyward.cluster import tickets
 from skyward.console.lines import LineAssembler, Source
-from skyward.contract.names import NODE, POOL, TASK
+from skyward.contract.names import NODE, POOL, TASK, Kind
 from skyward.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ def logs(
 
 def _print_of(api: "Api", place: str, name: str, query: dict[str, str]) -> None:
     if (task := api.get(TASK, place, name)) is not None:
-        _print(api, name, task, f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
+        _print(api, name, (TASK, task), f"/v1/namespaces/{place}/tasks/{name}/logs", query, _task_rest(task))
     elif (node := api.get(NODE, place, name)) is not None:
-        owner = api.get(POOL, place, node["spec"]["poolRef"]["name"]) or node
+        pool = api.get(POOL, place, node["spec"]["poolRef"]["name"])
+        owner = (POOL, pool) if pool is not None else (NODE, node)
         _print(api, name, owner, f"/v1/namespaces/{place}/nodes/{name}/logs", query, _node_rest(node))
     else:
         print(f"there is no task and no node {name} in namespace {place}", file=sys.stderr)
@@ -40,12 +41,19 @@ def _print_of(api: "Api", place: str, name: str, query: dict[str, str]) -> None:
         raise typer.Exit(1)
 
 
-def _print(api: "Api", name: str, owner: dict[str, Any], path: str, query: dict[str, str], rest: str) -> None:
+def _print(
+    api: "Api", name: str, owner: tuple[Kind, dict[str, Any]], path: str, query: dict[str, str], rest: str
+) -> None:
+    from skyward.cluster.api import ApiError
     from skyward.cluster.gateway import Gateway
 
-    ticket = tickets.find(owner["spec"].get("ticketHash") or "")
-    if ticket is None:
-        print("this machine has no ticket for its output; its status says:", file=sys.stderr)
+    try:
+        ticket = tickets.to_read(api, *owner)
+    except ApiError as error:
+        kind, obj = owner
+        whose = f"{kind.singular} {obj['metadata']['name']}"
+        print(f"its output is for those who may update {whose}: {error.message}", file=sys.stderr)
+        print("its status says:", file=sys.stderr)
         print(rest)
         return
     gateway = Gateway(api, ticket)
@@ -58,7 +66,8 @@ def _print(api: "Api", name: str, owner: dict[str, Any], path: str, query: dict[
             for line in lines.feed(source, text if "rank" in piece else f"{text.rstrip()}\n"):
                 print(f"{prefix}{line}", flush=True)
         for source in lines.sources():
-            print(f"{source[2]}{lines.rest(source)}")
+            if last := lines.rest(source):
+                print(f"{source[2]}{last}")
     except GatewayError as error:
         print(f"{error}\nits status says:", file=sys.stderr)
         print(rest)

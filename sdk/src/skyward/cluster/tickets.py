@@ -4,12 +4,20 @@ A ticket is the right to use the gateway for the objects that carry its hash: fi
 alone, and old ones are thrown away.
 """
 
+import hashlib
 import os
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
+
+from skyward.contract.names import ANNOTATION_TICKET, Kind
+
+if TYPE_CHECKING:
+    from skyward.cluster.api import Api
 
 KEEP_SECONDS = 14 * 86_400.0
 
@@ -32,6 +40,24 @@ def find(digest: str) -> str | None:
     with suppress(OSError):
         return (_folder() / digest).read_text()
     return None
+
+
+def to_read(api: "Api", kind: Kind, obj: dict[str, Any]) -> str:
+    """A ticket that opens the object for reading: a known one, or a new one, whose hash is added to it.
+
+    Raises ApiError for somebody who may not update the object, and so may not read it either.
+    """
+    metadata = obj["metadata"]
+    added = (metadata.get("annotations") or {}).get(ANNOTATION_TICKET)
+    for known in (obj["spec"].get("ticketHash"), added):
+        if (ticket := find(known or "")) is not None:
+            return ticket
+    ticket = secrets.token_hex(32)
+    digest = hashlib.sha256(ticket.encode()).hexdigest()
+    keep(ticket, digest)
+    body = {"metadata": {"annotations": {ANNOTATION_TICKET: digest}}}
+    api.patch(kind, metadata["namespace"], metadata["name"], body)
+    return ticket
 
 
 def _folder() -> Path:

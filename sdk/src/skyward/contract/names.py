@@ -62,6 +62,8 @@ ANNOTATION_GATEWAY = f"{GROUP}/gateway-url"
 """On the operator's Lease: where clients reach the gateway."""
 ANNOTATION_RENEWED = f"{GROUP}/lease-renewed"
 """On a pool with a lease: RFC 3339 time of its client's last sign of life."""
+ANNOTATION_TICKET = f"{GROUP}/ticket-hash"
+"""On a task or pool: SHA-256 of a reader's ticket, for who may update it may read its output and results."""
 
 LEASE_NAME = "skyward-operator"
 SYSTEM_NAMESPACE = "skyward-system"
