@@ -38,7 +38,32 @@ def test_sources_stay_apart_and_rests_are_handed_out_once() -> None:
     assert (assembler.rest(OTHER), assembler.rest(OTHER)) == ("b", "")
 
 
-def test_a_progress_bar_shows_its_steps() -> None:
-    assembler = LineAssembler()
+class Clock:
+    """A clock that tests turn."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_progress_bar_is_shown_once_a_second_and_at_its_end() -> None:
+    clock = Clock()
+    assembler = LineAssembler(clock)
+    found: list[str] = []
+    for step in range(1, 101):
+        found += assembler.feed(ONE, f"\r{step}%")
+        clock.now += 0.04
+    found += assembler.feed(ONE, "\r\n")
+    assert found == ["1%", "26%", "51%", "76%", "100%"]
+    assert assembler.sources() == []
+
+
+def test_a_state_that_was_shown_is_not_shown_again_at_the_end_of_its_line() -> None:
+    assembler = LineAssembler(Clock())
     assert assembler.feed(ONE, "10%\r20%\r") == ["10%"]
-    assert assembler.feed(ONE, "\n30%\r\n") == ["20%", "30%"]
+    assert assembler.feed(ONE, "\n30%\r\n\n") == ["20%", "30%", ""]
+    assert assembler.feed(ONE, "half\r ") == ["half"]
+    assert assembler.feed(ONE, "\r40%\r50%\r") == []
+    assert (assembler.rest(ONE), assembler.rest(ONE)) == ("50%", "")
