@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 import skyward as sky
 from skyward.cli.commands import register
+from skyward.cluster.api import Api, ApiError
+from skyward.contract.names import ANNOTATION_TICKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +56,10 @@ def test_pools_nodes_and_tasks_are_listed(plane: FakePlane, pool: Pool) -> None:
         fail() >> pool
     assert "team" in _run("pools")
     assert "Ready" in _run("pools")
-    assert len(_run("nodes", "--pool", "team").splitlines()) == 3
-    assert "no computenodes" in _run("nodes", "--pool", "other")
-    line = _run("tasks").splitlines()[1]
+    assert len(_run("nodes", "team").splitlines()) == 3
+    assert "no computenodes" in _run("nodes", "other")
+    assert "no tasks" in _run("tasks", "other")
+    line = _run("tasks", "team").splitlines()[1]
     assert line.startswith("fail-")
     assert "UserException" in line
     assert [each["metadata"]["name"] for each in json.loads(_run("pools", "--json"))] == ["team"]
@@ -72,14 +75,46 @@ def test_output_of_a_task_is_printed_with_the_ticket_of_its_run(plane: FakePlane
     assert _run("logs", name) == "[node 1] half a line\n[node 1] rest\n"
 
 
-def test_without_the_ticket_the_status_speaks(
+def test_who_may_update_an_object_reads_its_output_with_a_ticket_of_their_own(
     plane: FakePlane, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(LookupError):
+        fail() >> pool
+    task, node = plane.names(TASKS)[0], plane.names(NODES)[0]
     monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "another home"))
+    plane.task_logs[task] = [{"rank": 0, "index": 0, "stream": "stdout", "text": "hello"}]
+    plane.task_logs[node] = [{"text": "installed"}]
+    for _ in range(2):
+        assert _run("logs", task) == "[node 0] hello\n"
+        assert _run("logs", node) == "installed\n"
+    assert plane.count("PATCH", f"tasks/{task}") == 1
+    assert len(plane.only(POOLS)["metadata"]["annotations"][ANNOTATION_TICKET]) == 64
+
+
+def test_for_who_may_not_update_an_object_the_status_speaks(
+    plane: FakePlane, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ApiError("not allowed: patch", status=403)
+
+    monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "another home"))
+    monkeypatch.setattr(Api, "patch", refuse)
     plane.change(NODES, plane.names(NODES)[0], phase="Failed", message="pip: no such package")
     output = _run("logs", plane.names(NODES)[0])
-    assert "no ticket" in output
+    monkeypatch.undo()
+    assert "for those who may update computepool team: not allowed" in output
     assert "pip: no such package" in output
+
+
+def test_a_cluster_that_does_not_answer_is_named_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakePlane() as gone:
+        monkeypatch.setenv("KUBECONFIG", str(gone.write_kubeconfig(tmp_path)))
+    monkeypatch.setattr("skyward.cluster.api.PATIENCE_SECONDS", 1.0)
+    result = CliRunner().invoke(APP, ["pools"])
+    assert f"waiting for {gone.server} (context fake)" in result.stderr
+    assert "SKYWARD_CONTROL_PLANE=local" in str(result.exception)
 
 
 def test_an_unknown_name_says_how_to_find_one(plane: FakePlane) -> None:

@@ -1,7 +1,7 @@
 """How a pool begins and ends: created, waited for, deleted, proved absent, and summed up in one line.
 
-Whatever happens in between, the end runs: after an exception, after Ctrl-C, and when the interpreter exits.
-Only a second Ctrl-C stops it, and then the person is told how to finish later.
+Whatever happens in between, the end runs: after an exception, after Ctrl-C or SIGTERM, and when the
+interpreter exits. Only a second Ctrl-C stops it, and then the person is told how to finish later.
 """
 
 import atexit
@@ -25,6 +25,7 @@ from skyward.manifest import object_name, pool_object
 from skyward.poolview import PoolView
 from skyward.session import Session
 from skyward.spec import Options, Spec
+from skyward.termination import Terminated
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -35,6 +36,7 @@ class Tally:
 
     began: float = field(default_factory=time.monotonic)
     calls: int = 0
+    started: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, calls: int) -> None:
@@ -67,7 +69,7 @@ def open_pool(
 
     Whatever goes wrong, a pool that was created is deleted again before the error is raised.
     """
-    tally.began = time.monotonic()
+    tally.began, tally.started = time.monotonic(), False
     for spec in specs:
         check_python(spec.image.python_minor, f"pool {name}")  # before it costs a machine
     session = sessions.acquire(open_console(options.console), options.namespace)
@@ -85,6 +87,7 @@ def open_pool(
     try:
         view.start()
         view.wait_usable(aborted)
+        tally.started = True
     except BaseException as error:
         close_pool(session, view, options, tally, error, owned=bool(specs))
         raise
@@ -107,11 +110,16 @@ def close_pool(
     console = session.console
     try:
         open_handles = session.open_handles(view.name)
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, Terminated)):
+            what, again = (
+                ("interrupted", "press Ctrl-C again")
+                if isinstance(error, KeyboardInterrupt)
+                else ("terminated", "send SIGTERM again")
+            )
             deletion = f", deleting pool {view.name}" if owned else ""
             console.say(
-                f"interrupted: cancelling {count(len(open_handles), 'running task')}{deletion}; "
-                "press Ctrl-C again to leave at once"
+                f"{what}: cancelling {count(len(open_handles), 'running task')}{deletion}; "
+                f"{again} to leave at once"
             )
         if owned:
             view.expect_deletion()
@@ -120,8 +128,9 @@ def close_pool(
         if owned:
             _delete(session, view, options.shutdown_timeout, tally)
         else:
-            console.say(f"✔ {_extent(view, tally)} · pool {view.name} stays, as it was there before")
-    except KeyboardInterrupt:
+            mark = "✔ " if tally.started else ""
+            console.say(f"{mark}{_extent(view, tally)} · pool {view.name} stays, as it was there before")
+    except (KeyboardInterrupt, Terminated):
         console.clear(
             f"left before pool {view.name} was confirmed gone; its deletion goes on in the background. "
             f"Finish and check with: skyward down {view.name}"
@@ -170,7 +179,8 @@ def _delete(session: Session, view: PoolView, seconds: float, tally: Tally) -> N
         )
         return
     if gone:
-        console.clear(f"✔ {_extent(view, tally)} · ${cost} · nothing left running")
+        mark = "✔" if tally.started else "released ·"
+        console.clear(f"{mark} {_extent(view, tally)} · ${cost} · nothing left running")
     else:
         left = ", ".join(sorted(view.nodes)) or view.name
         console.clear(
@@ -186,8 +196,8 @@ def _is_absent(session: Session, name: str) -> bool:
 
 
 def _extent(view: PoolView, tally: Tally) -> str:
-    lasted = elapsed(time.monotonic() - tally.began)
-    return f"{count(tally.calls, 'call')} · {count(view.most_nodes, 'node')} · {lasted}"
+    calls = f"{count(tally.calls, 'call')} · " if tally.started else ""
+    return f"{calls}{count(view.most_nodes, 'node')} · {elapsed(time.monotonic() - tally.began)}"
 
 
 def _cost(view: PoolView) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
-from skyward import lifecycle
+from skyward import lifecycle, termination
 from skyward.calls import RankTarget, as_finished, as_tuple, call_of, check_python, common_call, in_order
 from skyward.contract.names import POOL
 from skyward.errors import PoolNotReady, SkywardError
@@ -29,6 +29,7 @@ from skyward.poolview import PoolView
 from skyward.session import Session
 from skyward.spec import Nodes, Options, Spec, SpecFields
 from skyward.tasks import TaskFuture, TaskHandle
+from skyward.termination import Terminated
 from skyward.validation import instance, reject_unknown
 
 
@@ -157,10 +158,14 @@ class Pool:
     # -- with ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        termination.begin()
         try:
             self._open()
-        except SkywardError as error:
-            raise error.with_traceback(None) from error.__cause__  # our frames explain nothing
+        except BaseException as error:
+            termination.end()
+            if isinstance(error, (SkywardError, KeyboardInterrupt)):  # our frames explain nothing
+                raise error.with_traceback(None) from error.__cause__
+            raise
         activate(self)
         return self
 
@@ -168,17 +173,25 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         deactivate(self)
-        self._close(error)
+        try:
+            self._close(error)
+        except KeyboardInterrupt as again:
+            raise again.with_traceback(None) from None
+        finally:
+            termination.end()
 
     async def __aenter__(self) -> Self:
+        termination.begin()
         opening = asyncio.ensure_future(asyncio.to_thread(self._open))
         try:
             await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            self._aborted.set()
-            await asyncio.wait([opening])
-            if opening.exception() is None:  # it was ready in the very last moment
-                await asyncio.to_thread(self._close, None)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self._aborted.set()
+                await asyncio.wait([opening])
+                if opening.exception() is None:  # it was ready in the very last moment
+                    await asyncio.to_thread(self._close, None)
+            termination.end()
             raise
         activate(self)
         return self
@@ -193,6 +206,8 @@ class Pool:
         except asyncio.CancelledError:  # machines are released first, whatever else is in a hurry
             await asyncio.wait([closing])
             raise
+        finally:
+            termination.end()
 
     def __repr__(self) -> str:
         if self._view is None:
@@ -251,7 +266,7 @@ class Pool:
     def _wait(self, handle: TaskHandle) -> list[Any]:
         try:
             return handle.values()
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, Terminated) as error:
             handle.cancel()
             raise error.with_traceback(None) from None
         except Exception as error:

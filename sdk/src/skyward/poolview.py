@@ -77,7 +77,6 @@ class PoolView:
 
     def wait_usable(self, aborted: threading.Event) -> None:
         """Wait until calls can run. Raises PoolStalled, BootstrapFailed or PoolDeleted if they never will."""
-        self._console.update(self._subject, "waiting for the operator to take it up")
 
         def is_usable() -> bool:
             if aborted.is_set():

@@ -31,6 +31,8 @@ from skyward.tasks import TaskHandle
 PATIENCE_SECONDS = 300.0
 """How long a running program waits for a control plane that went away, while it says so."""
 TROUBLE_SECONDS = 5.0
+SLOW_SECONDS = 0.5
+"""A connection that takes longer is worth a line."""
 POOL_GRACE_SECONDS = 3.0
 OUTPUT_SECONDS = 3.0
 """How long the end of a program waits for output that it missed: the operator was started again just now."""
@@ -210,6 +212,9 @@ def open_api(console: Console, *, start: bool = True) -> Api:
     """A checked connection. Without `start` an embedded control plane that does not run is an error."""
     connection = connect(_reporter(console), start=start)
     api = Api(connection, _renewal(connection))
+    if not connection.is_embedded:  # that one was asked already
+        words = f"waiting for {connection.server} ({connection.title})"
+        console.update(CONTROL_PLANE, words, after=SLOW_SECONDS)
     try:
         api.check_schema()
     except BaseException:

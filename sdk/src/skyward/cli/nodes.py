@@ -1,11 +1,11 @@
 """`skyward nodes`: the machines of a namespace, one line each."""
 
-from skyward.cli.options import JsonOption, NamespaceOption
+from skyward.cli.options import JsonOption, NamespaceOption, PoolArgument
 from skyward.cli.table import show
 from skyward.contract.names import LABEL_POOL, NODE
 
 
-def nodes(pool: str | None = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+def nodes(pool: PoolArgument = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
     """List nodes, of one POOL or of all: phase, address, price."""
     show(
         NODE,

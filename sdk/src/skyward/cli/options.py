@@ -5,4 +5,7 @@ from typing import Annotated
 import typer
 
 NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace to look into.")]
+PoolArgument = Annotated[
+    str | None, typer.Argument(metavar="[POOL]", help="Name of a pool; all pools without it.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the objects as JSON.")]

@@ -1,11 +1,11 @@
 """`skyward tasks`: what runs, waits, and has ended."""
 
-from skyward.cli.options import JsonOption, NamespaceOption
+from skyward.cli.options import JsonOption, NamespaceOption, PoolArgument
 from skyward.cli.table import show
 from skyward.contract.names import LABEL_POOL, TASK
 
 
-def tasks(pool: str | None = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+def tasks(pool: PoolArgument = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
     """List tasks, of one POOL or of all: phase, progress, node, duration."""
     show(
         TASK,

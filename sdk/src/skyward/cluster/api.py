@@ -30,6 +30,7 @@ from skyward.contract.names import (
 from skyward.errors import ControlPlaneError, NoControlPlane, SchemaMismatch
 
 REQUEST_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
 PATIENCE_SECONDS = 4.0
 LEASE = Kind("Lease", "leases", "lease", "", group="coordination.k8s.io", version="v1")
 CRD = Kind(
@@ -157,7 +158,8 @@ class Api:
             response = self._client.request(method, url, params=query, json=body, headers=headers)
         except httpx.TransportError as error:
             raise Unreachable(
-                f"the API server {self.connection.server} does not answer: {_words(error)}"
+                f"the API server {self.connection.server} does not answer: {_words(error)}",
+                remedy=_way_to_server(self.connection),
             ) from error
         if response.is_success:
             answer: dict[str, Any] = response.json()
@@ -272,7 +274,7 @@ def _client(connection: Connection) -> httpx.Client:
     return httpx.Client(
         base_url=connection.server,
         verify=connection.verify,
-        timeout=REQUEST_SECONDS,
+        timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         trust_env=not connection.is_embedded,
     )
@@ -312,6 +314,15 @@ def _is_passing(status: int) -> bool:
 
 def _pause(attempt: int) -> None:
     time.sleep(min(0.1 * 2**attempt, 2.0) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+
+def _way_to_server(connection: Connection) -> str:
+    if connection.is_embedded:
+        return "see what runs: `skyward local status`"
+    return (
+        f"check the cluster ({connection.title}): kubectl cluster-info; to use the control plane of this "
+        "computer instead, set SKYWARD_CONTROL_PLANE=local, or unset KUBECONFIG"
+    )
 
 
 def _words(error: Exception) -> str:
