@@ -27,13 +27,14 @@ def connected(*, start: bool = False) -> "Api":
 
 
 def show(
-    kind: Kind, namespace: str | None, columns: Mapping[str, str], *, as_json: bool, selector: str = ""
+    kind: Kind, namespace: str | None, columns: Mapping[str, str], *, as_json: bool, pool: str | None = None
 ) -> None:
-    """Print the objects of a kind; `columns` are titles and paths into the object."""
-    selectors = {"labelSelector": selector} if selector else {}
+    """Print the objects of a kind, of one pool or all; `columns` are titles and paths into the object."""
     with connected() as api:
         place = namespace or api.connection.namespace
-        items, _ = api.list(kind, place, **selectors)
+        items, _ = api.list(kind, place)
+    if pool is not None:  # only what the SDK makes has a label for it
+        items = [item for item in items if _at(item, "spec.poolRef.name") == pool]
     items.sort(key=lambda item: (item["metadata"].get("creationTimestamp", ""), item["metadata"]["name"]))
     if as_json:
         json_module.dump(items, sys.stdout, indent=2)

@@ -2,7 +2,7 @@
 
 from skyward.cli.options import JsonOption, NamespaceOption, PoolArgument
 from skyward.cli.table import show
-from skyward.contract.names import LABEL_POOL, TASK
+from skyward.contract.names import TASK
 
 
 def tasks(pool: PoolArgument = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
@@ -21,5 +21,5 @@ def tasks(pool: PoolArgument = None, namespace: NamespaceOption = None, json: Js
             "AGE": "metadata.creationTimestamp",
         },
         as_json=json,
-        selector=f"{LABEL_POOL}={pool}" if pool else "",
+        pool=pool,
     )
