@@ -49,8 +49,8 @@ def _wait_until(claim: Callable[[], object]) -> None:
     raise AssertionError("it did not happen within 30 s")
 
 
-def _threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("skyward")}
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("skyward")}
 
 
 def test_a_pool_lives_as_long_as_its_with(plane: FakePlane, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,10 +125,11 @@ def test_a_name_that_is_taken_says_how_to_go_on(plane: FakePlane) -> None:
 
 
 def test_a_refused_pool_shows_the_servers_words(plane: FakePlane) -> None:
+    before = _threads()
     plane.fault(method="POST", path="/computepools", status=422, reason="Invalid")
     with pytest.raises(sky.PoolError, match="was refused: the fake: Invalid"):
         sky.Compute(provider=LOCAL, options=SILENT).__enter__()
-    _wait_until(lambda: not _threads())
+    _wait_until(lambda: _threads() <= before)
 
 
 def test_a_package_that_does_not_exist_raises_with_its_line_and_releases_the_node(plane: FakePlane) -> None:
@@ -197,7 +198,7 @@ def test_two_pools_of_a_program_share_one_watch_of_tasks(plane: FakePlane) -> No
         watches = [path for method, path in plane.requests if "watch=1" in path and "/tasks" in path]
         assert len(watches) == 1
     assert plane.names(POOLS) == []
-    _wait_until(lambda: not _threads() - {"skyward-console"})
+    _wait_until(lambda: all(thread.name == "skyward-console" for thread in _threads()))
 
 
 def test_async_programs_use_async_with(plane: FakePlane) -> None:

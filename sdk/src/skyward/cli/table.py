@@ -23,7 +23,11 @@ def connected(*, start: bool = False) -> "Api":
     """A connection, with its steps shown if it takes long."""
     from skyward.session import open_api
 
-    return open_api(open_console(), start=start)
+    console = open_console()
+    try:
+        return open_api(console, start=start)
+    finally:
+        console.close()
 
 
 def show(
