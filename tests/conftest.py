@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
+from tests.fake.kube_server import eventually
 
 from skyward.contract.names import KINDS
 from skyward.local.binaries import ensure_binaries
@@ -23,7 +25,7 @@ from skyward.local.home import Home
 from skyward.local.servers import Servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from skyward.local.api import Api
     from skyward.local.progress import Step
@@ -50,6 +52,11 @@ class ControlPlane:
     def api(self) -> Api:
         """A new administrator's connection (synchronous)."""
         return self.servers.api()
+
+    def connections(self) -> int:
+        """How many connections this process has to the API server."""
+        ours = psutil.Process().net_connections("tcp")
+        return sum(bool(one.raddr) and self.server.endswith(f":{one.raddr.port}") for one in ours)
 
     def stop_api_server(self) -> None:
         """End the API server; etcd and its data stay."""
@@ -118,6 +125,17 @@ def namespace(control_plane: ControlPlane) -> str:
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         api.apply(f"/api/v1/namespaces/{name}", manifest)
     return name
+
+
+@pytest.fixture
+async def hung_up(control_plane: ControlPlane) -> AsyncIterator[None]:
+    """Ask for it before anything that watches: afterwards its last connections end while their loop runs.
+
+    One that is cancelled during its TLS handshake closes by itself a moment later, if the loop lives on.
+    """
+    before = control_plane.connections()
+    yield
+    await eventually(lambda: control_plane.connections() <= before)
 
 
 @pytest.fixture

@@ -95,7 +95,9 @@ class Rivals:
 
 
 @pytest.fixture
-async def rivals(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> AsyncIterator[Rivals]:
+async def rivals(
+    control_plane: ControlPlane, hung_up: None, namespace: str, tmp_path: Path
+) -> AsyncIterator[Rivals]:
     subject = Rivals(control_plane, namespace, tmp_path)
     credentials = kubeconfig.load(control_plane.kubeconfig)
     async with Connection(credentials) as connection:

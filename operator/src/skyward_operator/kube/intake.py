@@ -13,6 +13,7 @@ ended here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from typing import TYPE_CHECKING, Any, Final
@@ -111,7 +112,8 @@ class Intake:
         finally:
             watchdog.cancel()
             self.pulse.cut()
-            await _end_all(mark)
+            with _kopf_slips_ignored(loop):
+                await _end_all(mark)
             for session in sessions:
                 await session.close()
 
@@ -195,6 +197,23 @@ async def _end_all(mark: object) -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()  # read, so that the loop does not complain
+
+
+@contextlib.contextmanager
+def _kopf_slips_ignored(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """A watch of kopf that is ended while it connects asserts in a callback that it runs in a task."""
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "request_cancel_callback" in context["message"]:
+            return
+        before(loop, context) if before is not None else loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)
 
 
 class _Backoffs:
