@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from skyward.contract import ranges
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -69,15 +71,11 @@ class IndexSet:
     __hash__ = None  # type: ignore[assignment]  # it changes
 
     def __str__(self) -> str:
-        return ",".join(
-            str(first) if first == last else f"{first}-{last}"
-            for first, last in zip(self._starts, self._ends, strict=True)
-        )
+        return ranges.join(self.intervals())
 
     def text(self, limit: int) -> str:
         """The set as a status holds it; cut at a range, with `,…` at its end, where it would be longer."""
-        text = str(self)
-        return text if len(text) <= limit else text[: text.rindex(",", 0, limit - 1)] + ",…"
+        return ranges.join(self.intervals(), limit)
 
     def __repr__(self) -> str:
         return f"IndexSet({str(self)!r})"

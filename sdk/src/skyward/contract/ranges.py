@@ -17,10 +17,15 @@ CUT = "…"
 
 def encode(indexes: Iterable[int], limit: int | None = None) -> str:
     """Text of the indexes, which may come in any order and repeat; at most `limit` characters."""
+    return join(((span[0], span[-1]) for span in _spans_of(sorted(set(indexes)))), limit)
+
+
+def join(intervals: Iterable[tuple[int, int]], limit: int | None = None) -> str:
+    """Text of ascending intervals, each by its first and last index; at most `limit` characters."""
     parts: list[str] = []
     length = 0
-    for span in _spans_of(sorted(set(indexes))):
-        part = str(span.start) if len(span) == 1 else f"{span.start}-{span.stop - 1}"
+    for first, last in intervals:
+        part = str(first) if first == last else f"{first}-{last}"
         length += len(part) + bool(parts)
         parts.append(part)
         if limit is not None and length > limit:
