@@ -21,6 +21,7 @@ from benchmarks.figures import quantile, timed
 from skyward.agent import sockets
 from skyward.wire.codec import dumps, dumps_function, loads
 from skyward.wire.digest import digest
+from skyward.wire.envelopes import PROTOCOL
 from skyward.wire.frames import CHUNK, Decoder, Frame, FrameKind, encode, encode_parts
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Link:
         self._count = 0
         self._functions: dict[int, str] = {}
         self._frames = self._receive()
-        self.send(FrameKind.HELLO, {"protocol": 1, "operator": "bench", "epoch": 1})
+        self.send(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": "bench", "epoch": 1})
         self.wait(FrameKind.WELCOME)
 
     def send(self, kind: FrameKind, header: dict[str, Any], body: bytes = b"") -> None:
@@ -96,6 +97,7 @@ class Link:
     def large_result(self) -> bytearray:
         header = self.wait(FrameKind.RESULT).header
         body = bytearray(header["size"])
+        self.send(FrameKind.FETCH, {"attempt": header["attempt"], "offset": 0, "fetch": 1})
         while True:
             chunk = self.wait(FrameKind.RESULT_CHUNK)
             offset = chunk.header["offset"]

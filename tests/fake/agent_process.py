@@ -15,6 +15,7 @@ from typing import Any
 from skyward.agent import sockets
 from skyward.wire.codec import dumps, dumps_function, loads
 from skyward.wire.digest import digest
+from skyward.wire.envelopes import PROTOCOL
 from skyward.wire.frames import CHUNK, Decoder, Frame, FrameKind, encode
 
 PATIENCE = 30.0
@@ -48,7 +49,7 @@ class Operator:
         self._decoder = Decoder()
         self._functions: set[str] = set()
         if hello:
-            self.send(FrameKind.HELLO, {"protocol": 1, "operator": name, "epoch": epoch})
+            self.send(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": name, "epoch": epoch})
             self.welcome = self.expect(FrameKind.WELCOME).header
 
     def send(self, kind: FrameKind, header: dict[str, Any], body: bytes = b"") -> None:
@@ -107,6 +108,7 @@ class Operator:
         if not frame.header["chunked"]:
             return Outcome(frame.header, bytes(frame.body))
         body = bytearray()
+        self.fetch(attempt)
         while True:
             chunk = self.expect(FrameKind.RESULT_CHUNK, attempt=attempt)
             assert chunk.header["offset"] == len(body)
@@ -114,6 +116,10 @@ class Operator:
             if chunk.header["last"]:
                 assert digest(body) == frame.header["digest"]
                 return Outcome(frame.header, bytes(body))
+
+    def fetch(self, attempt: str, offset: int = 0, number: int = 1) -> None:
+        """Ask for the body of a large result."""
+        self.send(FrameKind.FETCH, {"attempt": attempt, "offset": offset, "fetch": number})
 
     def output(self, attempt: str, text: str) -> str:
         """Read until the output of an attempt contains `text`."""

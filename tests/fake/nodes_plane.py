@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from skyward.contract.hardware import Candidate
     from skyward_operator.kube.lease import Leadership
     from skyward_operator.nodes.fleet import ReadyNode
+    from skyward_operator.nodes.received import Received
     from skyward_operator.providers.contract import Capabilities, CreateRequest, Listing, Machine, Offer
 
 PYTHON = "{}.{}".format(*__import__("sys").version_info[:2])
@@ -104,6 +105,7 @@ class Listener:
     ready: list[ReadyNode] = field(default_factory=list)
     lost: list[tuple[str, str]] = field(default_factory=list)
     results: list[Mapping[str, Any]] = field(default_factory=list)
+    bodies: list[bytes | Received] = field(default_factory=list)
 
     def node_ready(self, node: ReadyNode) -> None:
         """A node answers."""
@@ -119,9 +121,17 @@ class Listener:
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """Ignored."""
 
-    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+    def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
+        """A large result is wanted."""
+        return True
+
+    def stalled(self, namespace: str, node: str, attempt: str, trouble: str | None) -> None:
+        """Ignored."""
+
+    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes | Received) -> None:
         """A result."""
         self.results.append(header)
+        self.bodies.append(body)
 
 
 @dataclass

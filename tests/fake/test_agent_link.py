@@ -13,6 +13,8 @@ import pytest
 from tests.fake.agent_process import AgentProcess, Operator, running_agent, wait_until
 
 from skyward.agent import sockets
+from skyward.wire.codec import dumps
+from skyward.wire.envelopes import PROTOCOL
 from skyward.wire.frames import MAX_FRAME, Frame, FrameKind, encode
 
 
@@ -63,7 +65,7 @@ def test_garbage_closes_the_connection_and_the_agent_lives(agent: AgentProcess, 
 
 def test_half_a_frame_and_silence_disturb_nobody(agent: AgentProcess) -> None:
     half = raw(agent)
-    half.sendall(encode(Frame(FrameKind.HELLO, {"protocol": 1, "operator": "x", "epoch": 1}))[:11])
+    half.sendall(encode(Frame(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": "x", "epoch": 1}))[:11])
     operator = agent.connect()
     assert operator.run("beside.0.1", lambda: 1).value == 1
     half.close()
@@ -113,14 +115,14 @@ def test_operator_of_an_earlier_epoch_is_refused(tmp_path: Path) -> None:
     with running_agent(tmp_path) as agent:
         leader = agent.connect(epoch=7)
         stale = agent.connect(hello=False)
-        stale.send(FrameKind.HELLO, {"protocol": 1, "operator": "stale", "epoch": 6})
+        stale.send(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": "stale", "epoch": 6})
         assert stale.expect(FrameKind.REFUSED).header["reason"] == "StaleEpoch"
         assert stale.closed()
         assert leader.ping()
         agent.kill()
         agent.start()
         again = agent.connect(hello=False)
-        again.send(FrameKind.HELLO, {"protocol": 1, "operator": "stale", "epoch": 6})
+        again.send(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": "stale", "epoch": 6})
         assert again.expect(FrameKind.REFUSED).header["reason"] == "StaleEpoch"
         for one in (leader, stale, again):
             one.close()
@@ -193,6 +195,7 @@ def test_control_frames_pass_a_large_result(agent: AgentProcess) -> None:
     random_bytes = "__import__('os').urandom(48 * 1024 * 1024)"
     operator.call("bulk.1.1", eval, random_bytes)
     operator.expect(FrameKind.RESULT, attempt="bulk.1.1")
+    operator.fetch("bulk.1.1")
     operator.send(FrameKind.PING, {"t": 2})
     operator.expect(FrameKind.PONG)
     seen = sum(len(frame.body) for frame in operator.frames if frame.header.get("attempt") == "bulk.1.1")
@@ -205,12 +208,43 @@ def test_control_frames_pass_a_large_result(agent: AgentProcess) -> None:
     operator.close()
 
 
+def test_a_fetch_begins_where_it_is_told_to_and_ends_the_one_before(agent: AgentProcess) -> None:
+    operator = agent.connect()
+    value = operator.run("again.0.1", eval, "__import__('os').urandom(16 * 1024 * 1024)").value
+    size = len(dumps(value))
+    operator.fetch("again.0.1", 0, 2)
+    operator.fetch("again.0.1", size - 100_000, 3)
+    last = operator.expect(FrameKind.RESULT_CHUNK, fetch=3)
+    assert (last.header["offset"], last.header["last"]) == (size - 100_000, True)
+    assert bytes(last.body) == dumps(value)[-100_000:]
+    operator.ping()
+    operator.ping()
+    earlier = [frame for frame in operator.frames if frame.header.get("fetch") == 2]
+    assert not any(frame.header["last"] for frame in earlier)
+    operator.close()
+
+
+def test_result_whose_file_is_gone_ends_as_a_failure_that_says_so(agent: AgentProcess) -> None:
+    operator = agent.connect()
+    operator.call("gone.0.1", eval, "__import__('os').urandom(3 * 1024 * 1024)")
+    announced = operator.expect(FrameKind.RESULT, attempt="gone.0.1").header
+    assert announced["chunked"]
+    for file in (agent.home / "spool").glob("*.result"):
+        file.unlink()
+    operator.fetch("gone.0.1")
+    lost = operator.expect(FrameKind.RESULT, attempt="gone.0.1").header
+    assert not lost["ok"]
+    assert "lost on the node" in lost["error"]["message"]
+    operator.close()
+
+
 def test_agent_does_not_read_a_large_result_into_memory(tmp_path: Path) -> None:
     with running_agent(tmp_path) as agent:
         operator = agent.connect()
         before = memory_of(agent.process.pid)
         operator.call("big.0.1", eval, "__import__('os').urandom(192 * 1024 * 1024)")
-        operator.expect(FrameKind.RESULT, attempt="big.0.1")  # and read no further: the link is slow
+        operator.expect(FrameKind.RESULT, attempt="big.0.1")
+        operator.fetch("big.0.1")  # and read no further: the link is slow
         visitor = Operator(agent.socket, hello=False)
         for _ in range(500):  # turns of the agent's loop, in which it could have read on
             visitor.ping()

@@ -39,6 +39,8 @@ class Recorder:
     logs: defaultdict[str, bytes] = field(default_factory=lambda: defaultdict(bytes))
     running: set[str] = field(default_factory=set)
     beats: int = 0
+    pieces: dict[str, tuple[dict[str, Any], bytearray]] = field(default_factory=dict)
+    link: AgentLink | None = None
 
     def step(self, name: str) -> None:
         """Nothing."""
@@ -66,6 +68,20 @@ class Recorder:
         """A whole result."""
         self.results[header["attempt"]] = (dict(header), body)
         self.order.append(header["attempt"])
+
+    def announced(self, header: Mapping[str, Any]) -> None:
+        """A large result waits: fetch it."""
+        assert self.link is not None
+        self.pieces[header["attempt"]] = (dict(header), bytearray())
+        self.link.fetch(header["attempt"], 0, 1)
+
+    def piece(self, header: Mapping[str, Any], body: bytes) -> None:
+        """Some bytes of it."""
+        announced, whole = self.pieces[header["attempt"]]
+        assert header["offset"] == len(whole)
+        whole += body
+        if header["last"]:
+            self.result(announced, bytes(whole))
 
     async def outcome(self, attempt: str) -> tuple[dict[str, Any], bytes]:
         """The result of an attempt, once it is there."""
@@ -136,6 +152,7 @@ async def test_large_arguments_and_results_travel_whole_and_small_calls_do_not_w
     digest = hashlib.sha256(function).hexdigest()
     async with lab() as place, node(place, recorder, slots=2) as (connection, socket):
         link = await open_link(connection, socket, recorder)
+        recorder.link = link
         await link.hello("test", 1, Worker(concurrency=2))
         link.ensure_function(digest, function)
         link.send_call(call(0, digest), codec.dumps(((data,), {})))

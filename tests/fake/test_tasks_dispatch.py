@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode, b64encode
 from contextlib import AsyncExitStack
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -12,12 +13,14 @@ from tests.fake.cluster_fakes import FakeApi, FakeNode, fake_context, node_objec
 
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.wire.digest import digest
-from skyward.wire.outcomes import Outcome, iter_outcomes
+from skyward.wire.outcomes import Outcome, digest_outcomes, iter_outcomes
 from skyward.wire.package import pack_calls
 from skyward_operator.kube.errors import Invalid, Unavailable
 from skyward_operator.nodes.fleet import Fleet
+from skyward_operator.nodes.received import Part
 from skyward_operator.tasks import Tasks, build
 from skyward_operator.tasks.record import Pace
+from skyward_operator.tasks.status import live_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -189,6 +192,32 @@ async def test_result_is_not_acknowledged_before_it_is_durable(world: World) -> 
     await until(lambda: len(node.acknowledged) == 1)
 
 
+async def test_result_in_a_file_becomes_the_blob_and_one_that_nobody_wants_is_not_fetched(
+    world: World, tmp_path: Path
+) -> None:
+    await world.pool()
+    node = world.node()
+    uid = await world.task()
+    attempt = node.waiting()[0]
+    part = Part(tmp_path / "part", 200_000)
+    part.append([b"x" * 200_000])
+    header = {"attempt": attempt, "ok": True, "started": 1.0, "duration": 0.1, "size": 200_000}
+    assert node.fleet.listener.announced("default", node.name, header | {"chunked": True})
+    node.fleet.listener.stalled("default", node.name, attempt, "no room")
+    live = world.tasks.gateway_backend.ledger.get(uid)
+    assert live is not None
+    assert live_state(live)[2] == "no room"
+    node.fleet.listener.stalled("default", node.name, attempt, None)
+    node.fleet.listener.result("default", node.name, header, part.finish())
+    status = await world.ends()
+    assert world.outcomes(status, uid)[0].body == b"x" * 200_000
+    assert not part.path.exists()
+    await until(lambda: node.acknowledged == [attempt])
+    await until(lambda: world.tasks.gateway_backend.ledger.get(uid) is None)
+    assert not node.fleet.listener.announced("default", node.name, header)  # its task has ended
+    assert node.acknowledged == [attempt, attempt]
+
+
 async def test_large_result_goes_to_a_blob(world: World) -> None:
     await world.pool()
     node = world.node()
@@ -196,7 +225,7 @@ async def test_large_result_goes_to_a_blob(world: World) -> None:
     node.finish(body=b"x" * 200_000)
     status = await world.ends()
     packed = world.blob(uid, "results").read_bytes()
-    assert status["result"]["blob"] == {"digest": digest(packed), "sizeBytes": len(packed)}
+    assert status["result"]["blob"] == {"digest": digest_outcomes(BytesIO(packed)), "sizeBytes": len(packed)}
     assert world.outcomes(status, uid)[0].body == b"x" * 200_000
     await until(lambda: len(node.acknowledged) == 1)
 

@@ -29,6 +29,7 @@ from skyward_operator.nodes.actions import (
 )
 from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.log import NodeLog
+from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.session import Session, Subject
 from skyward_operator.nodes.ssh import fingerprint
 from skyward_operator.nodes.status import status_patch
@@ -173,6 +174,7 @@ class Actor:
             NodeLog(self.context.settings.data_dir, namespace, name, self.context.clock),
             self.context.clock,
             partial(self.changed, key),
+            incoming=self.context.settings.data_dir / INCOMING / namespace / name,
             host_key=node.status.host_key,
             resume=resume,
             retiring=node.status.phase == NodePhase.DRAINING,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from skyward_operator.nodes.received import Received
     from skyward_operator.nodes.session import Session
 
 type Key = tuple[str, str]
@@ -54,8 +55,18 @@ class NodeListener(Protocol):
         """A LOG frame."""
         ...
 
-    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
-        """A RESULT with its whole body, chunks joined. It comes again until it is acknowledged.
+    def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
+        """A large RESULT waits at the agent. Whether its bytes are wanted: then they come as `result`, else
+        it has been acknowledged or will be."""
+        ...
+
+    def stalled(self, namespace: str, node: str, attempt: str, trouble: str | None) -> None:
+        """Why a result that was announced does not come; None when it comes again."""
+        ...
+
+    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes | Received) -> None:
+        """A RESULT with its whole body, a large one in a file that is the listener's from now on, to keep
+        (then it sets `taken`) or to drop. It comes again until it is acknowledged.
 
         A REFUSED frame arrives here too, as a header with `ok` false, `refused` true and `reason`.
         """
@@ -102,7 +113,14 @@ class Silence:
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """Ignore it."""
 
-    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+    def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
+        """Leave it with the agent, which announces it again."""
+        return False
+
+    def stalled(self, namespace: str, node: str, attempt: str, trouble: str | None) -> None:
+        """Ignore it."""
+
+    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes | Received) -> None:
         """Ignore it: it is not acknowledged, so the agent keeps it."""
 
 

@@ -56,6 +56,14 @@ class Inbox(Protocol):
         """A whole result, or a refusal."""
         ...
 
+    def announced(self, header: Mapping[str, Any]) -> None:
+        """The agent has a large result; `fetch` gets its bytes."""
+        ...
+
+    def piece(self, header: Mapping[str, Any], body: bytes) -> None:
+        """Some bytes of a large result."""
+        ...
+
     def heard(self) -> None:
         """The agent gave a sign of life."""
         ...
@@ -72,7 +80,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         self._blobs: set[str] = set()
         self._outbox = Outbox(broken=self.close, short=self._blobs.discard)
         self._acknowledged: list[str] = []
-        self._results: dict[str, tuple[Mapping[str, Any], bytearray]] = {}
+        self._reading = True
         self._heard = time.monotonic()
         self.latency: float | None = None
         """Seconds of the last round trip."""
@@ -120,6 +128,23 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             asyncio.get_running_loop().call_later(ACK_SECONDS, self._send_acknowledged)
         self._acknowledged += attempts
 
+    def fetch(self, attempt: str, offset: int, fetch: int) -> None:
+        """Have the agent send a large result from `offset` on, in pieces that carry this `fetch`."""
+        self._send(FrameKind.FETCH, {"attempt": attempt, "offset": offset, "fetch": fetch})
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the agent, which then waits once the channel's window is full."""
+        self._reading = False
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what comes again."""
+        self._reading = True
+        self._heard = time.monotonic()
+        if self._channel is not None:
+            self._channel.resume_reading()
+
     # what the session asks for
 
     async def hello(self, operator: str, epoch: int, worker: Worker) -> Mapping[str, Any]:
@@ -153,7 +178,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             self._send(FrameKind.PING, {"t": time.monotonic()})
             await asyncio.wait([self.closed], timeout=PING_SECONDS)
             silent = time.monotonic() - self._heard
-            if silent > SILENCE_SECONDS:
+            if self._reading and silent > SILENCE_SECONDS:
                 self.close(f"the agent has said nothing for {silent:.0f} s")
         return self.closed.result()
 
@@ -201,7 +226,6 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         if not self.closed.done():
             self.closed.set_result(reason)
         self._outbox.detach()
-        self._results.clear()
 
     # in
 
@@ -211,7 +235,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             case FrameKind.RESULT:
                 self._result(header, body)
             case FrameKind.RESULT_CHUNK:
-                self._result_chunk(header, body)
+                self._inbox.piece(header, body)
             case FrameKind.LOG:
                 self._inbox.log(header, body)
             case FrameKind.STARTED:
@@ -231,20 +255,9 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
 
     def _result(self, header: Mapping[str, Any], body: bytes) -> None:
         if header.get("chunked"):
-            self._results[str(header["attempt"])] = (header, bytearray())
+            self._inbox.announced(header)
         else:
             self._inbox.result(header, body)
-
-    def _result_chunk(self, header: Mapping[str, Any], body: bytes) -> None:
-        attempt = str(header["attempt"])
-        started = self._results.get(attempt)
-        if started is None or header["offset"] != len(started[1]):
-            self.close(f"the pieces of the result of {attempt} do not fit together")
-            return
-        started[1].extend(body)
-        if header["last"]:
-            head, whole = self._results.pop(attempt)
-            self._inbox.result(head, bytes(whole))
 
     def _refused(self, header: Mapping[str, Any]) -> None:
         reason = header.get("reason")

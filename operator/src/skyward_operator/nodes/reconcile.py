@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from skyward_operator.nodes.fleet import Fleet, Key
 from skyward_operator.nodes.identity import Identities
 from skyward_operator.nodes.machines import Machines
 from skyward_operator.nodes.observe import Observer
+from skyward_operator.nodes.received import INCOMING
 from skyward_operator.providers.errors import ProviderError
 from skyward_operator.providers.registry import Registry
 
@@ -93,6 +95,8 @@ class Reconciler:
 def build(context: Context, registry: Registry | None = None) -> Nodes:
     """Put the nodes' part together; tests bring providers of their own."""
     registry = registry or Registry(context.settings.data_dir, context.settings.providers)
+    # What an earlier process had half fetched is fetched anew: the agents have it.
+    shutil.rmtree(context.settings.data_dir / INCOMING, ignore_errors=True)
     fleet, queue = Fleet(), KeyedQueue[Key]()
     accounts, identities = Accounts(context.api, registry), Identities(context.api)
     observer = Observer(accounts, fleet, context.store)

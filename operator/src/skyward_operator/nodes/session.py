@@ -20,6 +20,7 @@ import asyncssh
 from skyward.contract.reasons import NodeReason
 from skyward.wire.envelopes import RefusalReason
 from skyward_operator.nodes.bootstrap import BootstrapFailed, agent_socket, bootstrap, start_agent
+from skyward_operator.nodes.collection import Collector
 from skyward_operator.nodes.fleet import ReadyNode
 from skyward_operator.nodes.link import AgentLink, LinkClosed, open_link
 from skyward_operator.nodes.observation import Agent, Failure, SessionView, Stage
@@ -27,12 +28,14 @@ from skyward_operator.nodes.ssh import CONNECTION_ERRORS, Target, connect, expla
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from skyward.contract.pool import Worker
     from skyward_operator.engine.clock import Clock
     from skyward_operator.nodes.fleet import Fleet, Key
     from skyward_operator.nodes.image import Plan
     from skyward_operator.nodes.log import NodeLog
+    from skyward_operator.nodes.received import Received
     from skyward_operator.providers.contract import Address
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class Session:
         clock: Clock,
         changed: Callable[[], None],
         *,
+        incoming: Path,
         host_key: str | None,
         resume: bool,
         retiring: bool = False,
@@ -88,6 +92,7 @@ class Session:
         """The node is on its way down already: it is met for what its agent holds."""
         self._tries = 0
         self._link: AgentLink | None = None
+        self._collector = Collector(incoming, self)
         self._early: list[Callable[[], None]] | None = []
         """What the agent said before the fleet knew of this link: results follow right behind a welcome."""
         self._task: asyncio.Task[None] | None = None
@@ -137,6 +142,7 @@ class Session:
             self._give_up(failed.failure)
         finally:
             self._fleet.down(self.key)
+            await self._collector.aclose()
 
     async def _keep_linked(self) -> None:
         pause = FIRST_PAUSE
@@ -176,6 +182,7 @@ class Session:
             raise LinkClosed(reason)
         finally:
             self._link = None
+            self._collector.detach()
             self._fleet.down(self.key)
             connection.abort()
             with suppress(*CONNECTION_ERRORS):
@@ -254,7 +261,29 @@ class Session:
 
     def result(self, header: Mapping[str, Any], body: bytes) -> None:
         """A whole result, or a refusal."""
+        self._collector.forget(str(header["attempt"]))
         self._tell(lambda: self._fleet.listener.result(*self.key, header, body))
+
+    def announced(self, header: Mapping[str, Any]) -> None:
+        """A large result waits at the agent: fetched, unless nobody wants it."""
+
+        def announce() -> None:
+            if self._fleet.listener.announced(*self.key, header):
+                self._collector.announce(header)
+
+        self._tell(announce)
+
+    def piece(self, header: Mapping[str, Any], body: bytes) -> None:
+        """Some bytes of a large result."""
+        self._collector.piece(header, body)
+
+    def arrived(self, header: Mapping[str, Any], body: Received | bytes) -> None:
+        """A large result is whole, or cannot be had."""
+        self._tell(lambda: self._fleet.listener.result(*self.key, header, body))
+
+    def stalled(self, attempt: str, trouble: str | None) -> None:
+        """Why a large result does not come; None when it comes again."""
+        self._tell(lambda: self._fleet.listener.stalled(*self.key, attempt, trouble))
 
     def heard(self) -> None:
         """The agent gave a sign of life."""
@@ -278,6 +307,7 @@ class Session:
             facts=welcome.get("facts", {}),
         )
         self._link = link
+        self._collector.attach(link, agent.held)
         self._log.line(f"linked with agent {agent.boot_id}, Python {agent.python}, {agent.slots} slots")
         self._progress(stage=Stage.LINKED, agent=agent, lost=None, trouble="", heard=self._clock.now())
         self._offer()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from skyward_operator.nodes.fleet import NodeListener, ReadyNode
+    from skyward_operator.nodes.received import Received
 
 
 class Backlog:
@@ -42,7 +43,15 @@ class Backlog:
         """A LOG frame."""
         self._tell(lambda: self._target.log(namespace, node, header, body))
 
-    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+    def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
+        """A large result waits at its agent; before the tasks are known it is wanted."""
+        return self._kept is not None or self._target.announced(namespace, node, header)
+
+    def stalled(self, namespace: str, node: str, attempt: str, trouble: str | None) -> None:
+        """A result does not come, or comes again."""
+        self._tell(lambda: self._target.stalled(namespace, node, attempt, trouble))
+
+    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes | Received) -> None:
         """A RESULT or REFUSED frame."""
         self._tell(lambda: self._target.result(namespace, node, header, body))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.reasons import NodePhase, TaskPhase, TaskReason
+from skyward_operator.nodes.collection import drop
+from skyward_operator.nodes.received import Received
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.admission import Admission
 from skyward_operator.tasks.completion import Completion
@@ -146,8 +148,30 @@ class Dispatcher:
         if live is not None and attempt is not None:
             self._floor.logs.write(live.work, attempt, header, body)
 
-    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+    def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
+        """A large RESULT waits at the agent: whether it is wanted."""
+        name = str(header["attempt"])
+        live, attempt = self._floor.find(name, node)
+        if live is None:
+            self._floor.sender.acknowledge(namespace, node, [name])
+            return False
+        return attempt is not None or (node, name) not in live.unacknowledged
+
+    def stalled(self, namespace: str, node: str, attempt: str, trouble: str | None) -> None:
+        """A large RESULT does not come, or comes again."""
+        live, _ = self._floor.find(attempt, node)
+        if live is not None:
+            live.results.trouble = trouble
+
+    def result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes | Received) -> None:
         """A RESULT or REFUSED frame."""
+        try:
+            self._result(namespace, node, header, body)
+        finally:
+            if isinstance(body, Received) and not body.taken:
+                drop(body)
+
+    def _result(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes | Received) -> None:
         name = str(header["attempt"])
         live, attempt = self._floor.find(name, node)
         if live is None:

@@ -18,6 +18,7 @@ from skyward_operator.tasks.record import INLINE_RESULT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from skyward_operator.nodes.received import Received
     from skyward_operator.tasks.completion import Completion
     from skyward_operator.tasks.floor import Floor
     from skyward_operator.tasks.handout import Handout
@@ -47,7 +48,9 @@ class Endings:
             patience = live.work.run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
             self._floor.later(live, patience, lambda: self._overrun(live, attempt))
 
-    def ended(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
+    def ended(
+        self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any], body: bytes | Received
+    ) -> None:
         """A RESULT of the attempt that counts."""
         room = self._floor.room_of(live)
         if live.has_ended(attempt.index):
@@ -69,7 +72,7 @@ class Endings:
         self._settle(live, _outcome(attempt, error, started, duration), body, attempt)
 
     def unexpected(
-        self, live: LiveTask, name: str, node: str, header: Mapping[str, Any], body: bytes
+        self, live: LiveTask, name: str, node: str, header: Mapping[str, Any], body: bytes | Received
     ) -> None:
         """A RESULT of an attempt that is not known to be on that node: it had been given up too early. A
         value is a value, wherever it comes from; a failure counts only if no other attempt can follow."""
@@ -157,7 +160,9 @@ class Endings:
             self._handout.requeue(room, live, attempt.index)
         return False
 
-    def _settle(self, live: LiveTask, outcome: Outcome, body: bytes, attempt: Attempt | None) -> None:
+    def _settle(
+        self, live: LiveTask, outcome: Outcome, body: bytes | Received, attempt: Attempt | None
+    ) -> None:
         """A call has its outcome. Its attempt is acknowledged when that is durable."""
         if live.has_ended(outcome.index):
             self._completion.complete_if_done(live)
@@ -179,16 +184,18 @@ class Endings:
             self._after_one_of_many(live)
         self._completion.complete_if_done(live)
 
-    def _keep_inline(self, live: LiveTask, outcome: Outcome, body: bytes) -> bool:
+    def _keep_inline(self, live: LiveTask, outcome: Outcome, body: bytes | Received) -> bool:
         """The only outcome of a task, when it is small, goes straight into its final status."""
-        if live.total != 1 or len(body) > INLINE_RESULT - _RECORD_ROOM:
+        if live.total != 1 or not isinstance(body, bytes) or len(body) > INLINE_RESULT - _RECORD_ROOM:
             return False
         packed = pack_outcomes([replace(outcome, body=body)])
         if len(packed) <= INLINE_RESULT:
             live.outcome = packed
         return live.outcome is not None
 
-    def _append(self, live: LiveTask, outcome: Outcome, body: bytes, source: tuple[str, str] | None) -> None:
+    def _append(
+        self, live: LiveTask, outcome: Outcome, body: bytes | Received, source: tuple[str, str] | None
+    ) -> None:
         def durable() -> None:
             if source is not None and live.unacknowledged.pop(source, ...) is None:
                 self._floor.sender.acknowledge(live.work.namespace, source[0], [source[1]])

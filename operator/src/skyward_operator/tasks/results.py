@@ -8,14 +8,16 @@ again; the agents then send what it held once more.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import errno
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from skyward.wire.outcomes import Outcome, outcome_head, scan_outcomes
+from skyward.wire.digest import digest
+from skyward.wire.outcomes import Outcome, StreamDigest, digest_body, outcome_head, scan_outcomes
 from skyward.wire.package import PackageError
+from skyward_operator.nodes.received import ROOM, Received
 from skyward_operator.tasks.ranges import IndexSet
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 2.0
-_PIECE: Final = 1 << 20
+_LARGE: Final = 16 * 1024
+_ALIGNMENT: Final = 64
+"""Where the bodies of large outcomes begin: arrays in a mapped file are used in place then."""
 
 
 @dataclass(slots=True)
@@ -40,6 +44,20 @@ class Recovered:
     first_failure: Outcome | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Record:
+    """An outcome that is not durable yet."""
+
+    outcome: Outcome
+    body: BytesLike | Received
+    durable: Callable[[], None]
+
+    @property
+    def bytes(self) -> BytesLike:
+        """The body, where it is in memory."""
+        return b"" if isinstance(self.body, Received) else self.body
+
+
 class ResultFile:
     """An append-only file of outcomes. `add` never blocks; `flushed` waits until all of it is durable."""
 
@@ -47,14 +65,14 @@ class ResultFile:
         self.path = path
         self.size = 0
         self.trouble: str | None = None
-        self._digest = hashlib.sha256()
-        self._pending: list[tuple[list[BytesLike], Callable[[], None]]] = []
+        self._digest = StreamDigest()
+        self._pending: list[_Record] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is durable."""
+        """The digest of the stream that is durable."""
         return self._digest.hexdigest()
 
     def recover(self) -> Recovered:
@@ -66,6 +84,7 @@ class ResultFile:
             end = 0
             try:
                 for located in scan_outcomes(file):
+                    self._digest.add(located.head, located.outcome.digest or digest_body(file, located))
                     end = located.offset + located.size
                     outcome = located.outcome
                     (found.succeeded if outcome.ok else found.failed).add(outcome.index)
@@ -74,15 +93,15 @@ class ResultFile:
             except PackageError as error:
                 logger.warning("%s: %s; it is cut off there", self.path, error)
             file.truncate(end)
-            file.seek(0)
-            while piece := file.read(_PIECE):
-                self._digest.update(piece)
             self.size = end
         return found
 
-    def add(self, outcome: Outcome, body: BytesLike, durable: Callable[[], None]) -> bool:
+    def add(self, outcome: Outcome, body: BytesLike | Received, durable: Callable[[], None]) -> bool:
         """Append an outcome; `durable` is called once it is safe. True when somebody has to run `drain`."""
-        self._pending.append(([outcome_head(outcome, len(body)), body], durable))
+        if isinstance(body, Received):
+            body.taken = True
+            outcome = replace(outcome, digest=body.digest)
+        self._pending.append(_Record(outcome, body, durable))
         starting = self._idle.is_set()
         self._idle.clear()
         return starting
@@ -91,21 +110,20 @@ class ResultFile:
         """Write until nothing is pending. One at a time per file."""
         while self._pending:
             batch, self._pending = self._pending, []
-            parts = [part for record, _ in batch for part in record]
             # The disk tells nobody when it has room again.
-            while not await self._written(parts):  # noqa: ASYNC110
+            while not await self._written(batch):  # noqa: ASYNC110
                 await asyncio.sleep(_RETRY_SECONDS)
-            for _, durable in batch:
-                durable()
+            for record in batch:
+                record.durable()
         self._idle.set()
 
     async def flushed(self) -> None:
         """Wait until everything that was added is durable."""
         await self._idle.wait()
 
-    async def _written(self, parts: list[BytesLike]) -> bool:
+    async def _written(self, batch: list[_Record]) -> bool:
         try:
-            await asyncio.to_thread(self._append, parts)
+            await asyncio.to_thread(self._append, batch)
         except OSError as error:
             self.trouble = f"results cannot be stored: {error.strerror or error}"
             logger.error("%s: %s; trying again", self.path, self.trouble)
@@ -113,20 +131,58 @@ class ResultFile:
         self.trouble = None
         return True
 
-    def _append(self, parts: list[BytesLike]) -> None:
+    def _append(self, batch: list[_Record]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        heads = [self._become(batch[0])] if self.size == 0 else []
+        if not heads or not heads[0]:
+            heads.clear()
+        rest = batch[len(heads) :]
+        size = ROOM + len(batch[0].body) if heads else self.size
+        if rest:
+            more, size = self._extend(rest, size)
+            heads += more
+        for record, head in zip(batch, heads, strict=True):
+            self._digest.add(head, record.outcome.digest or digest(record.bytes))
+        self.size = size
+        for record in batch:
+            if isinstance(record.body, Received):
+                record.body.drop()
+
+    def _become(self, record: _Record) -> bytes:
+        """Make the file of a large first result the file of outcomes. Returns its head, or nothing if that
+        cannot be."""
+        head = outcome_head(record.outcome, len(record.body), room=ROOM)
+        if not isinstance(record.body, Received) or len(head) != ROOM:
+            return b""
+        if record.body.path.exists():  # else a batch that failed behind it has done this already
+            try:
+                record.body.become(head, self.path)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return b""
+        return head
+
+    def _extend(self, batch: list[_Record], size: int) -> tuple[list[bytes], int]:
+        heads: list[bytes] = []
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             # A batch that failed half-way is written over.
-            file.truncate(self.size)
-            file.seek(self.size)
-            for part in parts:
-                file.write(part)
+            file.truncate(size)
+            file.seek(size)
+            for record in batch:
+                alignment = _ALIGNMENT if len(record.body) >= _LARGE else 1
+                head = outcome_head(record.outcome, len(record.body), alignment=alignment, offset=file.tell())
+                heads.append(head)
+                file.write(head)
+                if isinstance(record.body, Received):
+                    file.flush()
+                    record.body.splice(file.fileno())
+                    file.seek(0, os.SEEK_END)
+                else:
+                    file.write(record.body)
             file.flush()
             os.fdatasync(file.fileno())
-            size = file.tell()
-        for part in parts:
-            self._digest.update(part)
-        self.size = size
+            return heads, file.tell()
 
 
 def failure_text(error: ErrorInfo) -> str:

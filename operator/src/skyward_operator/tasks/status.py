@@ -33,11 +33,12 @@ def live_state(live: LiveTask) -> tuple[TaskPhase, TaskReason, str]:
             live.ending.reason,
             f"{live.ending.message}; running calls are being stopped",
         )
+    if live.results.trouble:
+        phase, reason = (TaskPhase.RUNNING, TaskReason.RUNNING) if live.flights else live.waiting[:2]
+        return phase, reason, live.results.trouble
     if not live.flights:
         phase, reason, message = live.waiting
-        if live.results.trouble:
-            message = live.results.trouble
-        elif live.delayed:
+        if live.delayed:
             reason, message = (
                 TaskReason.RETRYING,
                 f"{calls_are(len(live.delayed))} tried again shortly",

@@ -37,7 +37,7 @@ class Outbox:
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._control: list[bytes] = []
-        self._streams: deque[Iterator[Frame]] = deque()
+        self._streams: deque[tuple[str, Iterator[Frame]]] = deque()
         self._logs: OrderedDict[str, _Logs] = OrderedDict()
         self._log_bytes = 0
         self._budget = float(_LOG_BYTES_PER_SECOND)
@@ -83,11 +83,16 @@ class Outbox:
         if self._transport is not None:
             self.send_encoded(encode(frame), soon=True)
 
-    def stream(self, frames: Iterator[Frame]) -> None:
-        """Send these frames as the link has room, in turn with other streams."""
+    def stream(self, name: str, frames: Iterator[Frame]) -> None:
+        """Send these frames as the link has room, in turn with other streams; one of the same name ends."""
         if self._transport is not None:
-            self._streams.append(frames)
+            self.end_stream(name)
+            self._streams.append((name, frames))
             self._schedule()
+
+    def end_stream(self, name: str) -> None:
+        """Nobody wants the rest of this stream."""
+        self._streams = deque(each for each in self._streams if each[0] != name)
 
     def log(self, attempt: str, stream: str, data: bytes) -> None:
         """Send output of an attempt, or keep its newest bytes until that is possible."""
@@ -152,10 +157,10 @@ class Outbox:
         for _ in range(len(self._streams)):
             if transport.get_write_buffer_size() > _LOW_WATER:
                 return  # the transport paused us, and says when it has room
-            frames = self._streams.popleft()
+            name, frames = self._streams.popleft()
             frame = next(frames, None)
             if frame is not None:
-                self._streams.append(frames)
+                self._streams.append((name, frames))
                 for part in encode_parts(frame):
                     transport.write(part)
         if self._streams:

@@ -149,7 +149,7 @@ class Agent:
             # With more calls here nobody waits for this one result: those of a moment share a packet.
             self.outbox.send_encoded(record, soon=self._slots.queued > 0)
         else:
-            self.outbox.stream(self._spool.frames(attempt.id))
+            self.outbox.stream(f"result {attempt.id}", self._spool.frames(attempt.id))
         if attempt.args_path is not None:
             self._blobs.evict(self._slots.needed_blobs())
 
@@ -178,6 +178,11 @@ class Agent:
                 self._spool.acknowledge(header["attempts"])
                 for name in header["attempts"]:
                     self.outbox.forget_logs(name)
+                    self.outbox.end_stream(f"fetch {name}")
+            case FrameKind.FETCH:
+                name, offset = str(header["attempt"]), max(0, int(header["offset"]))
+                pieces = self._spool.pieces(name, offset, int(header["fetch"]))
+                self.outbox.stream(f"fetch {name}", pieces)
             case FrameKind.STOP:
                 self._stop(bool(header.get("drain")), seconds(header.get("grace")))
             case _:
@@ -215,7 +220,7 @@ class Agent:
         self.outbox.send(Frame(FrameKind.WELCOME, self._welcome()))
         self.outbox.flush_logs()
         for attempt in self._spool.held():
-            self.outbox.stream(self._spool.frames(attempt))
+            self.outbox.stream(f"result {attempt}", self._spool.frames(attempt))
 
     def _welcome(self) -> dict[str, Any]:
         running = [{"attempt": name, "state": "running"} for name in self._slots.attempts]

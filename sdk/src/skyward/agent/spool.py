@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skyward.wire.envelopes import ErrorInfo, FailureReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_FRAME, Decoder, Frame, FrameKind, encode
 
@@ -86,18 +87,42 @@ class Spool:
         return data
 
     def frames(self, attempt: str) -> Iterator[Frame]:
-        """The RESULT frame of an attempt, and its RESULT_CHUNK frames if it is large."""
+        """The RESULT frame of an attempt; `pieces` has the body of a large one."""
         spooled = self._held.get(attempt)
         if spooled is None:
             return
         if spooled.file is not None:
             yield Frame(FrameKind.RESULT, spooled.header)
-            yield from _chunks(attempt, spooled.file, spooled.header["size"])
         elif spooled.body is not None:
             yield Frame(FrameKind.RESULT, spooled.header, spooled.body)
         else:
             frame = _decode(os.pread(self._fd, spooled.length, spooled.offset))
             yield Frame(FrameKind.RESULT, spooled.header, frame.body)
+
+    def pieces(self, attempt: str, offset: int, fetch: int) -> Iterator[Frame]:
+        """The body of a large result from `offset` on, as RESULT_CHUNK frames of this `fetch`.
+
+        Where the file is gone or too short, a RESULT that says so takes the place of the one announced.
+        """
+        spooled = self._held.get(attempt)
+        if spooled is None or spooled.file is None:
+            return
+        size = int(spooled.header["size"])
+        header = {"attempt": attempt, "fetch": fetch}
+        try:
+            with spooled.file.open("rb", buffering=0) as source:
+                source.seek(offset)
+                while offset < size and (body := source.read(min(CHUNK, size - offset))):
+                    last = offset + len(body) >= size
+                    yield Frame(FrameKind.RESULT_CHUNK, {**header, "offset": offset, "last": last}, body)
+                    offset += len(body)
+        except OSError as error:
+            trouble: str | None = f"{error.strerror or error}"
+        else:
+            trouble = f"its file ends at {offset} of {size} bytes" if offset < size else None
+        if trouble is not None and attempt in self._held:
+            log.error("the result of %s is lost: %s", attempt, trouble)
+            yield Frame(FrameKind.RESULT, _lost(spooled.header, trouble))
 
     def acknowledge(self, attempts: Iterable[str]) -> None:
         """Forget results. Unknown attempts are fine: an ACK may come twice."""
@@ -172,17 +197,15 @@ class Spool:
                 path.unlink(missing_ok=True)
 
 
-def _chunks(attempt: str, file: Path, size: int) -> Iterator[Frame]:
-    try:
-        source = file.open("rb", buffering=0)
-    except FileNotFoundError:  # acknowledged meanwhile
-        return
-    with source:
-        offset = 0
-        while offset < size and (body := source.read(CHUNK)):
-            last = offset + len(body) >= size
-            yield Frame(FrameKind.RESULT_CHUNK, {"attempt": attempt, "offset": offset, "last": last}, body)
-            offset += len(body)
+def _lost(header: dict[str, Any], trouble: str) -> dict[str, Any]:
+    error = ErrorInfo(
+        "ResultLost",
+        f"the result was lost on the node after the call had ended: {trouble}",
+        kind="System",
+        reason=FailureReason.INTERNAL_ERROR,
+    )
+    times: dict[str, Any] = {key: header[key] for key in ("attempt", "started", "duration") if key in header}
+    return {**times, "ok": False, "size": 0, "chunked": False, "error": error.to_json()}
 
 
 def _records(fd: int) -> Iterator[tuple[int, int, Frame]]:

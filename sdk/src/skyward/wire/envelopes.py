@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal, NotRequired, Self, TypedDict
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the frames. The agent refuses a HELLO of another one."""
 
 VALUE_LIMIT = 16 * 1024
@@ -34,6 +34,8 @@ class FailureReason(StrEnum):
     CANCELLED = "Cancelled"
     ENTRYPOINT_NOT_FOUND = "EntrypointNotFound"
     PAYLOAD_INVALID = "PayloadInvalid"
+    RESULT_TOO_LARGE = "ResultTooLarge"
+    INTERNAL_ERROR = "InternalError"
 
 
 class RefusalReason(StrEnum):
@@ -89,6 +91,7 @@ class Hello(TypedDict):
     epoch: int
     slots: NotRequired[int]
     executor: NotRequired[Executor]
+    largest_result: NotRequired[int]
 
 
 class Function(TypedDict):
@@ -132,6 +135,15 @@ class Ack(TypedDict):
     """ACK: these results are durable elsewhere, the agent may forget them."""
 
     attempts: list[str]
+
+
+class Fetch(TypedDict):
+    """FETCH: send the bytes of a large result from `offset` on, in RESULT_CHUNK frames with this `fetch`. A
+    later FETCH of the same attempt ends what an earlier one began."""
+
+    attempt: str
+    offset: int
+    fetch: int
 
 
 class Stop(TypedDict):
@@ -183,7 +195,7 @@ class Log(TypedDict):
 
 class Result(TypedDict):
     """RESULT + body: how an attempt ended. `size` counts the whole body; when `chunked` this frame's own
-    body is empty and RESULT_CHUNK frames with the bytes (of `digest`) follow."""
+    body is empty, and FETCH gets the bytes (of `digest`)."""
 
     attempt: str
     ok: bool
@@ -197,9 +209,10 @@ class Result(TypedDict):
 
 
 class ResultChunk(TypedDict):
-    """RESULT_CHUNK + body: a piece of a large result, in order from offset 0."""
+    """RESULT_CHUNK + body: a piece of a large result, in order from the offset that was asked for."""
 
     attempt: str
+    fetch: int
     offset: int
     last: bool
 

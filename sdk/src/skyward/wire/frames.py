@@ -47,6 +47,7 @@ class FrameKind(IntEnum):
     ACK = 6
     PING = 7
     STOP = 8
+    FETCH = 9
     # agent to operator
     WELCOME = 64
     STARTED = 65

@@ -2,8 +2,12 @@
 
 One record is `"SKYO" | header length u32 | body length u64 | JSON header | body`. Concatenated streams are a
 valid stream, so a segment file grows by plain appends and is read after a crash up to its last whole record.
+
+The digest of a stream is the SHA-256 of the head and the body's own SHA-256 (32 bytes) of one record after
+the other. Whoever moves a large body need not read it again: the worker that made it said its digest.
 """
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterable, Iterator
@@ -18,6 +22,7 @@ from skyward.wire.errors import PackageError
 _MAGIC = b"SKYO"
 _RECORD = struct.Struct("!4sIQ")
 _MAX_HEADER = 4 * 1024 * 1024
+_PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +43,34 @@ class Outcome:
     started: float = 0.0
     duration: float = 0.0
     value: Any = None
+    digest: str = ""
+    """The SHA-256 of the body, where that was known before the record was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An outcome whose body was left where it lies: `size` bytes at `offset` of the file."""
+    """An outcome whose body was left where it lies: `size` bytes at `offset` of the file, behind its head."""
 
     outcome: Outcome
     offset: int
     size: int
+    head: bytes = b""
+
+
+class StreamDigest:
+    """The digest of a stream of outcomes, record by record."""
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def add(self, head: bytes, body_digest: str) -> None:
+        """The next record."""
+        self._sum.update(head)
+        self._sum.update(bytes.fromhex(body_digest))
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._sum.hexdigest()
 
 
 def pack_outcomes(outcomes: Iterable[Outcome]) -> bytes:
@@ -57,8 +81,11 @@ def pack_outcomes(outcomes: Iterable[Outcome]) -> bytes:
     return b"".join(parts)
 
 
-def outcome_head(outcome: Outcome, size: int) -> bytes:
-    """The record of `outcome` up to its body, for a body of `size` bytes that is streamed after it."""
+def outcome_head(outcome: Outcome, size: int, room: int = 0, alignment: int = 1, offset: int = 0) -> bytes:
+    """The record of `outcome` up to its body, for a body of `size` bytes that comes after it.
+
+    At least `room` bytes long, and so that a head at `offset` ends at a multiple of `alignment`.
+    """
     fields: dict[str, Any] = {
         "index": outcome.index,
         "ok": outcome.ok,
@@ -72,7 +99,11 @@ def outcome_head(outcome: Outcome, size: int) -> bytes:
         fields["error"] = outcome.error.to_json()
     if outcome.value is not None:
         fields["value"] = outcome.value
+    if outcome.digest:
+        fields["digest"] = outcome.digest
     header = json.dumps(fields, separators=(",", ":")).encode()
+    length = max(room, _RECORD.size + len(header))
+    header = header.ljust(length + -(offset + length) % alignment - _RECORD.size)
     return _RECORD.pack(_MAGIC, len(header), size) + header
 
 
@@ -102,6 +133,24 @@ def scan_outcomes(file: BinaryIO) -> Iterator[Located]:
         offset = located.offset + located.size
 
 
+def digest_outcomes(file: BinaryIO) -> str:
+    """The digest of the stream in a seekable file, from every byte of it. Raises `PackageError`."""
+    stream = StreamDigest()
+    for located in scan_outcomes(file):
+        stream.add(located.head, digest_body(file, located))
+    return stream.hexdigest()
+
+
+def digest_body(file: BinaryIO, located: Located) -> str:
+    """The SHA-256 of one body, read in pieces."""
+    seen, left = hashlib.sha256(), located.size
+    file.seek(located.offset)
+    while left and (piece := file.read(min(_PIECE, left))):
+        seen.update(piece)
+        left -= len(piece)
+    return seen.hexdigest()
+
+
 def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
     prefix = file.read(_RECORD.size)
     if len(prefix) < _RECORD.size:
@@ -112,11 +161,12 @@ def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
     body = offset + _RECORD.size + header_size
     if body + size > end:
         raise PackageError(f"the outcome at byte {offset} is cut off")
+    header = file.read(header_size)
     try:
-        outcome = _from_json(json.loads(file.read(header_size)))
+        outcome = _from_json(json.loads(header))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PackageError(f"the outcome at byte {offset} cannot be read: {error}") from error
-    return Located(outcome, body, size)
+    return Located(outcome, body, size, prefix + header)
 
 
 def _from_json(fields: dict[str, Any]) -> Outcome:
@@ -131,6 +181,7 @@ def _from_json(fields: dict[str, Any]) -> Outcome:
         started=float(fields.get("started", 0.0)),
         duration=float(fields.get("duration", 0.0)),
         value=fields.get("value"),
+        digest=str(fields.get("digest", "")),
     )
 
 
