@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +96,37 @@ def test_a_decorated_function_maps_with_its_timeout(plane: FakePlane, pool: Pool
 
     assert pool.map(double, [1, 2]) == [2, 4]
     assert plane.only(TASKS)["spec"]["timeouts"] == {"runSeconds": 90}
+
+
+def test_map_takes_items_one_by_one_and_keeps_none(plane: FakePlane, pool: Pool) -> None:
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+    most = 0
+
+    class Item:
+        def __reduce__(self) -> tuple[type[int], tuple[int]]:
+            return int, (len(alive),)
+
+    def items() -> Iterator[Item]:
+        nonlocal most
+        for _ in range(1000):
+            item = Item()
+            alive.add(item)
+            most = max(most, len(alive))
+            yield item
+            del item
+
+    assert len(pool.map(lambda number: number, items())) == 1000
+    assert most <= 2
+
+
+def test_map_of_a_function_that_takes_no_item_is_refused_here(plane: FakePlane, pool: Pool) -> None:
+    @sky.function
+    def takes_none() -> None:
+        pass
+
+    with pytest.raises(TypeError, match=r"takes_none\(\).*: too many positional arguments"):
+        pool.map(takes_none, [1])  # type: ignore[arg-type]
+    assert _creates(plane) == 0
 
 
 def test_members_with_timeouts_of_their_own_keep_them(plane: FakePlane, pool: Pool) -> None:

@@ -5,11 +5,11 @@ the last one (a global in a notebook); the digest of the bytes is what the node 
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from skyward.errors import ArgumentTooLarge, NotPicklable
-from skyward.functions import PendingFunction
+from skyward.functions import Function, PendingFunction
 from skyward.wire import codec
 from skyward.wire.errors import NotPicklable as WireNotPicklable
 from skyward.wire.package import pack_calls
@@ -18,6 +18,8 @@ PACKAGE_LIMIT = 16 * 2**30
 """Bytes of one Task's calls; more belongs into a volume or an object store."""
 LIMIT_VARIABLE = "SKYWARD_LARGEST_PAYLOAD"
 """Sets another limit, here and (as the operator's setting of the same name) in the gateway."""
+
+_NO_KEYWORDS: dict[str, Any] = {}
 
 
 def package_limit() -> int:
@@ -40,6 +42,37 @@ def pack(members: Sequence[PendingFunction[Any]], limit: int | None = None) -> b
             index_of[id(member.function)] = len(functions)
             functions.append(_function(member.function, member.name))
     return pack_calls(functions, _calls(members, index_of, limit, sum(map(len, functions))))
+
+
+def pack_each(
+    described: Function[..., Any], items: Iterable[Any], limit: int | None = None
+) -> tuple[bytes, int]:
+    """The package of one call of `described` per item, and how many those are; takes the items one by one.
+
+    Raises TypeError if the function cannot be called with one item, else as `pack`.
+    """
+    limit = package_limit() if limit is None else limit
+    function = _function(described.fn, described.__name__)
+    count = 0
+
+    def calls() -> Iterator[tuple[int, bytes]]:
+        nonlocal count
+        taken = len(function)
+        for item in items:
+            if not count:
+                described(item)  # one item fits the signature as well as any other
+            try:
+                arguments = codec.dumps(((item,), _NO_KEYWORDS))
+            except (WireNotPicklable, MemoryError):
+                _arguments(described(item), count)  # it says what is wrong
+                raise
+            taken += len(arguments)
+            if taken > limit:
+                raise too_large(described.__name__, taken, limit)
+            count += 1
+            yield 0, arguments
+
+    return pack_calls([function], calls()), count
 
 
 def _function(function: Callable[..., Any], name: str) -> bytes:

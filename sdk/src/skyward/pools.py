@@ -25,6 +25,7 @@ from skyward.functions import (
 )
 from skyward.gather import StreamingGroup
 from skyward.manifest import Call
+from skyward.packing import pack_each
 from skyward.poolview import PoolView
 from skyward.session import Session
 from skyward.spec import Nodes, Options, Spec, SpecFields
@@ -150,10 +151,15 @@ class Pool:
     def map(self, fn: Any, items: Iterable[Any]) -> list[Any]:
         """Call `fn` once for each item, as one task, and return the results in the order of the items."""
         described = fn if isinstance(fn, Function) else function(fn)
-        members: list[PendingFunction[Any]] = [described(item) for item in items]
-        if not members:
-            return []
-        return self._wait(self._submit(members, call_of(members[0]), len(members)))
+
+        def send(session: Session, call: Call) -> TaskHandle | None:
+            package, count = pack_each(described, items)
+            if not count:
+                return None
+            return session.send(self._name, described.__name__, package, count, call, count)
+
+        handle = self._send(Call(timeout=described.timeout), send)
+        return self._wait(handle) if handle is not None else []
 
     # -- with ---------------------------------------------------------------------------------------------
 
@@ -244,13 +250,17 @@ class Pool:
         return self._session, self._view
 
     def _submit(self, members: Sequence[PendingFunction[Any]], call: Call, count: int | None) -> TaskHandle:
+        return self._send(call, lambda session, call: session.submit(self._name, members, call, count))
+
+    def _send[H: TaskHandle | None](self, call: Call, send: Callable[[Session, Call], H]) -> H:
         session, view = self._entered()
         check_python(view)
         try:
-            handle = session.submit(self._name, members, self._with_defaults(call), count)
+            handle = send(session, self._with_defaults(call))
         except SkywardError as error:
             raise error.with_traceback(None) from error.__cause__
-        handle.when_finished(lambda: self._tally.add(handle.calls))
+        if handle is not None:
+            handle.when_finished(lambda: self._tally.add(handle.calls))
         return handle
 
     def _with_defaults(self, call: Call) -> Call:

@@ -79,11 +79,14 @@ class Session:
         self, pool: str, members: Sequence[PendingFunction[Any]], call: Call, count: int | None
     ) -> TaskHandle:
         """Create the one Task of an operator expression. What cannot be sent raises before it exists."""
-        package = pack(members)
-        name = object_name(members[0].name, 8, limit=50)
-        body = task_object(
-            name, self.namespace, pool, client_python(), len(members), package, call, self.owner
-        )
+        return self.send(pool, members[0].name, pack(members), len(members), call, count)
+
+    def send(
+        self, pool: str, title: str, package: bytes, calls: int, call: Call, count: int | None
+    ) -> TaskHandle:
+        """Create the Task of a package of `calls` calls, named after `title`; `count` results are awaited."""
+        name = object_name(title, 8, limit=50)
+        body = task_object(name, self.namespace, pool, client_python(), calls, package, call, self.owner)
         handle = TaskHandle(name, pool, count, self.console, self._fetch, self._cancel)
         self._handles[name] = handle
         try:
