@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
@@ -31,6 +32,8 @@ from skyward.contract.names import (
 )
 from skyward.runtime import call
 from skyward.wire import codec
+from skyward.wire.delivery import End, data_part, end_part
+from skyward.wire.outcomes import digest_outcomes
 from skyward.wire.package import CallPackage, Outcome, pack_outcomes
 from skyward.wire.raised import dumps_error
 
@@ -64,6 +67,10 @@ class FakePlane(FakeKube):
         """A pool that is deleted stays: its machines cannot be proved absent."""
         self.payloads: dict[str, bytes] = {}
         self.results: dict[str, bytes] = {}
+        self.records: dict[str, bytearray] = {}
+        """Outcomes so far, by task."""
+        self.cut_results_after: int | None = None
+        """Each delivery of results breaks after so many bytes."""
         self.task_logs: dict[str, list[Object]] = {}
         self.refuse_payload = 0
         self.python: str | None = None
@@ -239,7 +246,12 @@ class FakePlane(FakeKube):
                 which = [(index, index, 0) for index in range(len(ranks))]
             else:
                 which = [(index, index % max(len(ranks), 1), index) for index in range(package.count)]
-            return [self._outcome(package, task, *place, len(ranks)) for place in which]
+            records = self.records.setdefault(task["metadata"]["name"], bytearray())
+            outcomes = []
+            for place in which:
+                outcomes.append(self._outcome(package, task, *place, len(ranks)))
+                records += pack_outcomes(outcomes[-1:])
+            return outcomes
 
     def _outcome(
         self, package: CallPackage, task: Object, index: int, rank: int, number: int, size: int
@@ -306,10 +318,31 @@ class FakePlane(FakeKube):
             assert sha256(body).hexdigest() == task["spec"]["calls"]["blob"]["digest"]
             self.payloads[name] = body
             return web.Response(status=204)
+        if what == "results":
+            return await self._deliver(request, name)
         if what == "logs":
             lines = [json.dumps(line) for line in self.task_logs.get(name, [])]
             return web.Response(text="\n".join(lines))
         return web.Response(body=self.results[name])
+
+    async def _deliver(self, request: web.Request, name: str) -> web.StreamResponse:
+        response, at, left = web.StreamResponse(), int(request.query["from"]), self.cut_results_after
+        await response.prepare(request)
+        while True:
+            task = self.objects[TASKS].get(name)
+            records = bytes(self.records.get(name, b""))
+            if task is None:
+                return response
+            if news := records[at:][:left]:
+                await response.write(data_part(news))
+                at += len(news)
+                left = None if left is None else left - len(news)
+            if left == 0:
+                return response
+            if _has_ended(task) and at == len(records):
+                await response.write(end_part(End(at, digest_outcomes(BytesIO(records)))))
+                return response
+            await asyncio.sleep(0.002)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()

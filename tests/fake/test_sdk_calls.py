@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import threading
 import weakref
@@ -16,6 +17,7 @@ import skyward as sky
 from skyward.contract.task import Task
 from skyward.image import client_python
 from skyward.manifest import INLINE_LIMIT
+from skyward.wire.package import CallPackage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,9 +134,15 @@ def test_map_of_a_function_that_takes_no_item_is_refused_here(plane: FakePlane, 
 def test_members_with_timeouts_of_their_own_keep_them(plane: FakePlane, pool: Pool) -> None:
     group = add(1).with_timeout(60) & add(2) & add(3).with_timeout(60)
     assert (group >> pool) == (2, 3, 4)
-    assert _creates(plane) == 2
-    with pytest.raises(ValueError, match="share timeout"):
-        group > pool  # noqa: B015
+    assert _creates(plane) == 1
+    assert "timeouts" not in plane.only(TASKS)["spec"]
+    package = CallPackage(base64.b64decode(plane.only(TASKS)["spec"]["calls"]["package"]))
+    options = [package.options(index) for index in range(3)]
+    assert [each.run_seconds for each in options if each is not None] == [60, 0, 60]
+    assert (group > pool).result() == (2, 3, 4)
+    with pytest.raises(ValueError, match="queue time-outs differ"):
+        (add(1).with_queue_timeout(5) & add(2)) >> pool
+    assert ((add(1).with_queue_timeout(5) & add(2)).with_queue_timeout(9) >> pool) == (2, 3)
 
 
 def test_a_target_pins_the_call(plane: FakePlane, pool: Pool) -> None:
@@ -172,20 +180,13 @@ def test_futures_resolve_and_can_be_awaited(pool: Pool) -> None:
     assert asyncio.run(inside_a_loop()) == (2, 3)
 
 
-def test_streams_hand_out_results_while_others_run(plane: FakePlane, pool: Pool) -> None:
+def test_a_stream_whose_task_ends_badly_raises(plane: FakePlane, pool: Pool) -> None:
     assert list(sky.gather(*[add(i) for i in range(4)], stream=True) >> pool) == [1, 2, 3, 4]
-    held: list[str] = []
-
-    def hold_the_first(_: FakePlane, task: dict[str, Any]) -> dict[str, Any] | None:
-        if not held:
-            held.append(task["metadata"]["name"])
-            return {"phase": "Running"}
-        return None
-
-    plane.answer = hold_the_first
+    before = set(plane.names(TASKS))
+    plane.answer = lambda *_: {"phase": "Running"}
     results = sky.gather(add(10), add(20), stream=True, ordered=False) >> pool
-    assert next(results) == 21
-    plane.change(TASKS, held[0], phase="Failed", reason="NodeLost", message="gone")
+    (name,) = set(plane.names(TASKS)) - before
+    plane.change(TASKS, name, phase="Failed", reason="NodeLost", message="gone")
     with pytest.raises(sky.NodeLost):
         next(results)
 
@@ -206,7 +207,7 @@ def test_one_failure_of_a_map_raises_and_says_which(pool: Pool) -> None:
 
     with pytest.raises(ZeroDivisionError) as caught:
         pool.map(odd, range(1, 8))
-    assert caught.value.__notes__[-1] == "2 of 7 calls failed; this is call 2"
+    assert caught.value.__notes__[-1] == "2 of 7 calls failed (2,5); this is call 2"
 
 
 @pytest.mark.parametrize(

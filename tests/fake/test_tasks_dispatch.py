@@ -14,7 +14,7 @@ from tests.fake.cluster_fakes import FakeApi, FakeNode, fake_context, node_objec
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.wire.digest import digest
 from skyward.wire.outcomes import Outcome, digest_outcomes, iter_outcomes
-from skyward.wire.package import pack_calls
+from skyward.wire.package import CallOptions, pack_calls
 from skyward_operator.kube.errors import Invalid, Unavailable
 from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.nodes.received import Part
@@ -997,3 +997,21 @@ async def test_outdated_node_of_another_python_is_to_be_deleted(world: World) ->
     status = await world.ends()
     assert status["reason"] == "EnvironmentMismatch"
     assert "Python 3.12.4, of an earlier image: kubectl delete skn " in status["message"]
+
+
+async def test_calls_of_one_task_run_as_their_own_options_say(world: World) -> None:
+    node = world.node(slots=3)
+    await world.pool()
+    options = [CallOptions(run_seconds=7), CallOptions(on_exception=1, backoff_seconds=0), CallOptions()]
+    package = pack_calls([b"function"], [(0, b"x")] * 3, options)
+    await world.task(count=3, package=package, timeouts={"runSeconds": 90}, retry={"onException": 5})
+    await until(lambda: len(node.calls) == 3)
+    assert [header["timeout"] for header, _ in node.calls] == [7.0, None, None]
+    attempts = node.waiting()
+    for attempt in attempts:
+        node.finish(attempt, error=USER_ERROR)
+    await until(lambda: len(node.calls) == 4)
+    assert (node.calls[-1][0]["index"], node.calls[-1][0]["number"]) == (1, 2)
+    node.finish(body=b"better")
+    await until(lambda: world.api.status("task").get("phase") == "Failed")
+    assert world.api.status("task")["failedIndexes"] == "0,2"

@@ -77,7 +77,7 @@ def _failed(error: BaseException, index: int = 0, rank: int = 1) -> Outcome:
 
 
 def test_the_callers_exception_comes_back_as_itself() -> None:
-    error = exception_of(_ended("Failed"), _failed(KeyError("missing")))
+    error = exception_of("train-1", _failed(KeyError("missing")))
     assert type(error) is KeyError
     assert error.args == ("missing",)
     assert isinstance(error.__cause__, RemoteTraceback)
@@ -89,21 +89,21 @@ def test_the_callers_exception_comes_back_as_itself() -> None:
 def test_its_own_cause_is_kept_and_the_remote_traceback_comes_last() -> None:
     original = ValueError("outer")
     original.__cause__ = OSError("inner")
-    error = exception_of(_ended("Failed"), _failed(original))
+    error = exception_of("train-1", _failed(original))
     assert isinstance(error.__cause__, OSError)
     assert isinstance(error.__cause__.__cause__, RemoteTraceback)
 
 
 def test_an_exception_of_an_unknown_class_keeps_its_words() -> None:
     info = ErrorInfo("DatabaseError", "no such table", "psycopg", "Traceback …", "User")
-    error = exception_of(_ended("Failed"), Outcome(0, False, b"", info, "n0", 0))
+    error = exception_of("train-1", Outcome(0, False, b"", info, "n0", 0))
     assert type(error) is sky.RemoteError
     assert str(error).startswith("psycopg.DatabaseError: no such table\n  → ")
 
 
 @pytest.mark.parametrize("leaving", [SystemExit(), SystemExit("bye"), KeyboardInterrupt()])
 def test_what_ends_a_process_there_does_not_end_this_one(leaving: BaseException) -> None:
-    error = exception_of(_ended("Failed"), _failed(leaving))
+    error = exception_of("train-1", _failed(leaving))
     assert type(error) is sky.RemoteError
     assert str(error).startswith(type(leaving).__name__)
     assert "sys.exit()" in str(error)
@@ -111,7 +111,7 @@ def test_what_ends_a_process_there_does_not_end_this_one(leaving: BaseException)
 
 def test_a_system_failure_is_an_error_of_ours() -> None:
     info = ErrorInfo("WorkerDied", "exit code 3", kind="System", reason="WorkerDied")
-    error = exception_of(_ended("Failed"), Outcome(0, False, b"", info, "demo-1-abc", 1))
+    error = exception_of("train-1", Outcome(0, False, b"", info, "demo-1-abc", 1))
     assert type(error) is sky.WorkerDied
     assert "exit code 3 (on node 1)" in str(error)
     assert error.node == "demo-1-abc"
@@ -122,7 +122,7 @@ def test_the_first_failure_of_many_says_how_many() -> None:
     outcomes = [Outcome(0, True, codec.dumps(1)), _failed(KeyError("b"), 2), _failed(OSError("c"), 3)]
     with pytest.raises(KeyError) as caught:
         values_of(_ended("Failed"), outcomes, 3)
-    assert caught.value.__notes__[-1] == "2 of 3 calls failed; this is call 2"
+    assert caught.value.__notes__[-1] == "2 of 3 calls failed (2-3); this is call 2"
 
 
 def test_results_are_in_order_and_the_latest_attempt_counts() -> None:

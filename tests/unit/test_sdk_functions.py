@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 import skyward as sky
 from skyward.functions import activate, deactivate
 from skyward.gather import StreamingGroup
+from skyward.tasks import ResultIterator
 
 if TYPE_CHECKING:
     from skyward.pools import Pool
@@ -195,7 +195,14 @@ def types(pool: Pool) -> None:
     assert_type((add(1) & name_of(2) & add(3)) >> sky, tuple[int, str, int])
     assert_type(sky.gather(add(1), name_of(2)) >> pool, tuple[int, str])
     assert_type(sky.gather(*[add(1)]) >> pool, tuple[int, ...])
-    assert_type(sky.gather(add(1), stream=True) >> pool, Iterator[int])
+    assert_type(sky.gather(add(1), stream=True) >> pool, ResultIterator[int])
+    assert_type(pool.map(name_of, [1], stream=True), ResultIterator[str])
+    assert_type(pool.map(name_of, [1], on_error="return"), list[str | Exception])
+    assert_type(pool.map(name_of, [1], stream=True, on_error="return"), ResultIterator[str | Exception])
+    assert_type(pool.map(str, [1], stream=True), ResultIterator[str])
+    assert_type(sky.gather(add(1), stream=True, on_error="return") >> pool, ResultIterator[int | Exception])
+    assert_type(sky.gather(*[add(1)], on_error="return") >> pool, tuple[int | Exception, ...])
+    assert_type(pool.map(str, [1], on_error="return"), list[str | Exception])
     assert_type(pool.map(name_of, [1, 2]), list[str])
     assert_type((add(1) & (name_of(1) & add(2))) >> pool, tuple[int, str, int])
     assert_type(add.local(1), int)

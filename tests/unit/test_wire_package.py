@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from skyward.wire.digest import digest, digest_file, is_digest
 from skyward.wire.envelopes import ErrorInfo, attempt_id, parse_attempt
 from skyward.wire.package import (
+    CallOptions,
     CallPackage,
     Outcome,
     PackageError,
@@ -29,6 +30,7 @@ errors = st.builds(
     kind=st.sampled_from(["User", "System"]),
     reason=st.text(max_size=9),
 )
+options = st.builds(CallOptions, *[st.integers(0, 2**32 - 1)] * 5)
 outcomes = st.builds(
     Outcome,
     index=st.integers(0, 2**31),
@@ -53,17 +55,30 @@ def test_package_gives_back_every_call(functions: list[bytes], data: st.DataObje
     assert [(which, bytes(span)) for which, span in map(package.call, range(package.count))] == calls
 
 
+@given(st.lists(options, max_size=3), st.data())
+def test_calls_keep_options_of_their_own(sets: list[CallOptions], data: st.DataObject) -> None:
+    given = data.draw(st.lists(st.sampled_from(sets), max_size=9)) if sets else []
+    package = CallPackage(pack_calls([b"f"], [(0, b"x")] * len(given), given))
+    assert [package.options(i) for i in range(package.count)] == given
+    plain = CallPackage(pack_calls([b"f"], [(0, b"x")] * 2))
+    assert [plain.options(0), plain.options(1)] == [None, None]
+    with pytest.raises(PackageError, match="options for 3 of 2"):
+        pack_calls([b"f"], [(0, b"x")] * 2, [CallOptions()] * 3)
+
+
 @given(functions, st.lists(st.binary(max_size=30), max_size=5), st.data())
 def test_damaged_package_is_an_error_or_another_package(
     functions: list[bytes], calls: list[bytes], data: st.DataObject
 ) -> None:
-    whole = bytearray(pack_calls(functions, [(0, call) for call in calls]))
+    own = [CallOptions(run_seconds=number) for number in range(len(calls))]
+    whole = bytearray(pack_calls(functions, [(0, call) for call in calls], own))
     position = data.draw(st.integers(0, len(whole) - 1))
     whole[position] ^= data.draw(st.integers(1, 255))
     try:
         package = CallPackage(whole)
         for i in range(package.count):
             package.call(i)
+            package.options(i)
         assert len(package.functions) == len(functions)
     except PackageError:
         pass

@@ -1,14 +1,13 @@
-"""From pending calls to how they run, and from futures to iterators: what a pool's methods are made of."""
+"""From pending calls to how they run: what a pool's methods are made of."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from skyward import image
 from skyward.functions import PendingFunction
-from skyward.manifest import Call
+from skyward.manifest import Call, call_options
 from skyward.poolview import PoolView
-from skyward.tasks import TaskFuture
+from skyward.wire.options import CallOptions
 
 type RankTarget = Literal["head"] | int | None
 
@@ -30,10 +29,21 @@ def call_of(pending: PendingFunction[Any], target: RankTarget = None, mode: str 
     return Call(mode, rank, pending.timeout, pending.queue_timeout, pending.retry)
 
 
-def common_call(members: Sequence[PendingFunction[Any]]) -> Call | None:
-    """The conditions that all members share; None if they differ."""
-    calls = {call_of(member) for member in members}
-    return calls.pop() if len(calls) == 1 else None
+def calls_of(calls: Sequence[Call]) -> tuple[Call, list[CallOptions]]:
+    """How a Task of these calls runs, and how each of them runs where they differ.
+
+    Raises ValueError for calls with different queue time-outs: that one belongs to the Task.
+    """
+    first = calls[0]
+    if any(call.queue_timeout != first.queue_timeout for call in calls):
+        given = ", ".join(sorted({f"{call.queue_timeout} s" for call in calls}))
+        raise ValueError(
+            f"calls of one group wait for a slot together, but their queue time-outs differ: {given}; "
+            "give the whole group one with group.with_queue_timeout(...)"
+        )
+    if all(call == first for call in calls):
+        return first, []
+    return Call(queue_timeout=first.queue_timeout), [call_options(call) for call in calls]
 
 
 def check_python(view: PoolView) -> None:
@@ -54,19 +64,3 @@ def check_python(view: PoolView) -> None:
 def as_tuple(values: list[Any]) -> Any:
     """A list as a tuple of whatever types."""
     return tuple(values)
-
-
-def in_order[T](futures: Sequence[TaskFuture[T]]) -> Iterator[T]:
-    """Results in the order of the calls, each as soon as it and those before it are there."""
-    for future in futures:
-        yield future.result()
-
-
-def as_finished[T](futures: Sequence[TaskFuture[T]]) -> Iterator[T]:
-    """Results as the calls end."""
-    waiting = set(futures)
-    while waiting:
-        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in finished:
-            waiting.discard(future)
-            yield future.result()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from skyward.runtime import call
 
@@ -110,6 +110,7 @@ class PendingFunctionGroup[*Ts]:
     """Calls that run in parallel, as one task; made with `&` or `gather`."""
 
     members: tuple[PendingFunction[Any], ...]
+    on_error: Literal["raise", "return"] = "raise"
 
     __array_ufunc__ = None
 
@@ -120,8 +121,8 @@ class PendingFunctionGroup[*Ts]:
     def __and__(self, other: Any) -> Any:
         """One more call in the group, or those of another group."""
         if isinstance(other, PendingFunctionGroup):
-            return PendingFunctionGroup((*self.members, *other.members))
-        return PendingFunctionGroup((*self.members, checked_member(other)))
+            return replace(self, members=(*self.members, *other.members))
+        return replace(self, members=(*self.members, checked_member(other)))
 
     def __rand__(self, other: object) -> NoReturn:
         checked_member(other)
@@ -143,7 +144,11 @@ class PendingFunctionGroup[*Ts]:
 
     def with_timeout(self, seconds: float | None) -> "PendingFunctionGroup[*Ts]":
         """Stop every call of the group after `seconds` of running."""
-        return PendingFunctionGroup(tuple(member.with_timeout(seconds) for member in self.members))
+        return replace(self, members=tuple(member.with_timeout(seconds) for member in self.members))
+
+    def with_queue_timeout(self, seconds: float | None) -> "PendingFunctionGroup[*Ts]":
+        """Give up after `seconds` of waiting for a slot for the first of them."""
+        return replace(self, members=tuple(member.with_queue_timeout(seconds) for member in self.members))
 
     def __len__(self) -> int:
         return len(self.members)

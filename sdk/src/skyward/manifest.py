@@ -18,6 +18,7 @@ from skyward.contract.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POOL, LA
 from skyward.functions import Retry
 from skyward.image import Image
 from skyward.spec import Accelerator, Options, Spec, Volume
+from skyward.wire.options import CallOptions
 
 MANAGED_BY = "skyward-sdk"
 INLINE_LIMIT = 64 * 1024
@@ -97,6 +98,18 @@ class Call:
     timeout: float | None = None
     queue_timeout: float | None = None
     retry: Retry | None = None
+
+
+def call_options(call: Call) -> CallOptions:
+    """How one call runs, as its package says it."""
+    retry = call.retry or Retry()
+    return CallOptions(
+        _whole(call.timeout) or 0,
+        retry.on_interruption,
+        retry.on_exception,
+        retry.backoff,
+        retry.max_backoff,
+    )
 
 
 def task_object(

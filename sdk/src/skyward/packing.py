@@ -12,6 +12,7 @@ from skyward.errors import ArgumentTooLarge, NotPicklable
 from skyward.functions import Function, PendingFunction
 from skyward.wire import codec
 from skyward.wire.errors import NotPicklable as WireNotPicklable
+from skyward.wire.options import CallOptions
 from skyward.wire.package import pack_calls
 
 PACKAGE_LIMIT = 16 * 2**30
@@ -32,7 +33,11 @@ def package_limit() -> int:
     return int(given)
 
 
-def pack(members: Sequence[PendingFunction[Any]], limit: int | None = None) -> bytes:
+def pack(
+    members: Sequence[PendingFunction[Any]],
+    limit: int | None = None,
+    options: Sequence[CallOptions] = (),
+) -> bytes:
     """The package of `members`. Raises NotPicklable (naming the part) or ArgumentTooLarge."""
     limit = package_limit() if limit is None else limit
     functions: list[bytes] = []
@@ -41,7 +46,7 @@ def pack(members: Sequence[PendingFunction[Any]], limit: int | None = None) -> b
         if id(member.function) not in index_of:
             index_of[id(member.function)] = len(functions)
             functions.append(_function(member.function, member.name))
-    return pack_calls(functions, _calls(members, index_of, limit, sum(map(len, functions))))
+    return pack_calls(functions, _calls(members, index_of, limit, sum(map(len, functions))), options)
 
 
 def pack_each(

@@ -6,32 +6,27 @@ checked before anybody says so. A pool that was there before (`Compute(name=...)
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from skyward import lifecycle, termination
-from skyward.calls import RankTarget, as_finished, as_tuple, call_of, check_python, common_call, in_order
+from skyward.calls import RankTarget, as_tuple, call_of, calls_of, check_python
 from skyward.contract.names import POOL
 from skyward.errors import PoolNotReady, SkywardError
-from skyward.functions import (
-    Function,
-    PendingFunction,
-    PendingFunctionGroup,
-    Retry,
-    activate,
-    deactivate,
-    function,
-)
-from skyward.gather import StreamingGroup
+from skyward.functions import Function, PendingFunction, PendingFunctionGroup, Retry, activate, deactivate
+from skyward.functions import function as described
+from skyward.gather import StreamingGroup, checked_on_error
 from skyward.manifest import Call
 from skyward.packing import pack_each
 from skyward.poolview import PoolView
+from skyward.results import OnError
 from skyward.session import Session
 from skyward.spec import Nodes, Options, Spec, SpecFields
-from skyward.tasks import TaskFuture, TaskHandle
+from skyward.tasks import ResultIterator, TaskFuture, TaskHandle
 from skyward.termination import Terminated
 from skyward.validation import instance, reject_unknown
+from skyward.wire.options import CallOptions
 
 
 def Compute(  # noqa: N802 - reads as the thing that it returns
@@ -126,40 +121,138 @@ class Pool:
 
     def run_parallel[*Ts](self, group: PendingFunctionGroup[*Ts]) -> tuple[*Ts]:
         """Run all calls of a group in parallel and return their results: `(a() & b()) >> pool`."""
-        results: tuple[*Ts] = tuple(self._run_all(group.members))
+        results: tuple[*Ts] = tuple(self._wait(self._submit_group(group.members), group.on_error))
         return results
 
     def run_parallel_async[*Ts](self, group: PendingFunctionGroup[*Ts]) -> TaskFuture[tuple[*Ts]]:
         """Start all calls of a group and return one future: `(a() & b()) > pool`."""
-        call = common_call(group.members)
-        if call is None:
-            raise ValueError(
-                "calls of one group that is sent with > share timeout and retry; use group.with_timeout(...)"
-            )
-        handle = self._submit(group.members, call, len(group.members))
-        return handle.future(as_tuple, self._entered()[0].executor)
+        handle = self._submit_group(group.members)
+        return handle.future(as_tuple, self._entered()[0].executor, group.on_error)
 
-    def stream[T](self, group: StreamingGroup[T]) -> Iterator[T]:
+    def stream[T](self, group: StreamingGroup[T]) -> ResultIterator[T]:
         """Hand out results while other calls of the group still run: `gather(..., stream=True) >> pool`."""
-        futures = [self.run_async(member) for member in group.members]
-        return in_order(futures) if group.ordered else as_finished(futures)
+        return self._stream(self._submit_group(group.members), group.ordered, group.on_error)
 
     @overload
-    def map[T, R](self, fn: Function[[T], R], items: Iterable[T]) -> list[R]: ...
+    def map[T, R](
+        self,
+        fn: Function[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[False] = ...,
+        on_error: Literal["raise"] = ...,
+        timeout: float | None = ...,
+    ) -> list[R]: ...
     @overload
-    def map[T, R](self, fn: Callable[[T], R], items: Iterable[T]) -> list[R]: ...
-    def map(self, fn: Any, items: Iterable[Any]) -> list[Any]:
-        """Call `fn` once for each item, as one task, and return the results in the order of the items."""
-        described = fn if isinstance(fn, Function) else function(fn)
+    def map[T, R](
+        self,
+        fn: Function[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[False] = ...,
+        on_error: Literal["return"],
+        timeout: float | None = ...,
+    ) -> list[R | Exception]: ...
+    @overload
+    def map[T, R](
+        self,
+        fn: Function[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[True],
+        on_error: Literal["raise"] = ...,
+        timeout: float | None = ...,
+    ) -> ResultIterator[R]: ...
+    @overload
+    def map[T, R](
+        self,
+        fn: Function[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[True],
+        on_error: Literal["return"],
+        timeout: float | None = ...,
+    ) -> ResultIterator[R | Exception]: ...
+    @overload
+    def map[T, R](
+        self,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[False] = ...,
+        on_error: Literal["raise"] = ...,
+        timeout: float | None = ...,
+    ) -> list[R]: ...
+    @overload
+    def map[T, R](
+        self,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[False] = ...,
+        on_error: Literal["return"],
+        timeout: float | None = ...,
+    ) -> list[R | Exception]: ...
+    @overload
+    def map[T, R](
+        self,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[True],
+        on_error: Literal["raise"] = ...,
+        timeout: float | None = ...,
+    ) -> ResultIterator[R]: ...
+    @overload
+    def map[T, R](
+        self,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = ...,
+        stream: Literal[True],
+        on_error: Literal["return"],
+        timeout: float | None = ...,
+    ) -> ResultIterator[R | Exception]: ...
+    def map(
+        self,
+        fn: Any,
+        items: Iterable[Any],
+        *,
+        ordered: bool = True,
+        stream: bool = False,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+    ) -> Any:
+        """Call `fn` once for each item, as one task, and return the results in the order of the items.
+
+        With `stream=True` an iterator gives them while others still run; with `ordered=False` as they end.
+        An item that fails fails only itself: `on_error="return"` puts its exception in its place, "raise"
+        raises the first one when all have ended. `timeout` is for each call, in seconds.
+        """
+        checked_on_error(on_error)
+        what = fn if isinstance(fn, Function) else described(fn)
+        if timeout is not None:
+            what = Function(what.fn, timeout)
 
         def send(session: Session, call: Call) -> TaskHandle | None:
-            package, count = pack_each(described, items)
-            if not count:
-                return None
-            return session.send(self._name, described.__name__, package, count, call, count)
+            package, count = pack_each(what, items)
+            return session.send(self._name, what.__name__, package, count, call, count) if count else None
 
-        handle = self._send(Call(timeout=described.timeout), send)
-        return self._wait(handle) if handle is not None else []
+        handle = self._send(Call(timeout=what.timeout), send)
+        if handle is None:
+            return ResultIterator(iter(()), lambda: None) if stream else []
+        if stream or not ordered:
+            values = self._stream(handle, ordered, on_error)
+            return values if stream else list(values)
+        return self._wait(handle, on_error)
 
     # -- with ---------------------------------------------------------------------------------------------
 
@@ -249,8 +342,16 @@ class Pool:
             )
         return self._session, self._view
 
-    def _submit(self, members: Sequence[PendingFunction[Any]], call: Call, count: int | None) -> TaskHandle:
-        return self._send(call, lambda session, call: session.submit(self._name, members, call, count))
+    def _submit(
+        self,
+        members: Sequence[PendingFunction[Any]],
+        call: Call,
+        count: int | None,
+        options: Sequence[CallOptions] = (),
+    ) -> TaskHandle:
+        return self._send(
+            call, lambda session, call: session.submit(self._name, members, call, count, options)
+        )
 
     def _send[H: TaskHandle | None](self, call: Call, send: Callable[[Session, Call], H]) -> H:
         session, view = self._entered()
@@ -273,26 +374,19 @@ class Pool:
             retry=call.retry or (Retry(on_interruption=times) if times != Retry().on_interruption else None),
         )
 
-    def _wait(self, handle: TaskHandle) -> list[Any]:
+    def _submit_group(self, members: Sequence[PendingFunction[Any]]) -> TaskHandle:
+        """One Task, whatever its members ask for."""
+        call, options = calls_of([self._with_defaults(call_of(member)) for member in members])
+        return self._submit(members, call, len(members), options)
+
+    def _stream(self, handle: TaskHandle, ordered: bool, on_error: OnError) -> ResultIterator[Any]:
+        return ResultIterator(handle.stream(ordered=ordered, on_error=on_error), handle.cancel)
+
+    def _wait(self, handle: TaskHandle, on_error: OnError = "raise") -> list[Any]:
         try:
-            return handle.values()
+            return handle.values(on_error=on_error)
         except (KeyboardInterrupt, Terminated) as error:
             handle.cancel()
             raise error.with_traceback(None) from None
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
-
-    def _run_all(self, members: Sequence[PendingFunction[Any]]) -> list[Any]:
-        """One Task if all members run under the same conditions, else one for each set of conditions."""
-        parts: dict[Call, list[int]] = {}
-        for position, member in enumerate(members):
-            parts.setdefault(call_of(member), []).append(position)
-        handles = [
-            (positions, self._submit([members[position] for position in positions], call, len(positions)))
-            for call, positions in parts.items()
-        ]
-        results: list[Any] = [None] * len(members)
-        for positions, handle in handles:
-            for position, value in zip(positions, self._wait(handle), strict=True):
-                results[position] = value
-        return results

@@ -7,10 +7,11 @@ else is an error of this package with the reason, the task, the node and the nex
 import base64
 import linecache
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from skyward import errors
+from skyward.contract import ranges
 from skyward.contract.reasons import TaskReason, next_step
 from skyward.errors import RemoteTraceback, SkywardError, TaskError
 from skyward.wire import codec
@@ -36,6 +37,9 @@ ERROR_OF_REASON: dict[str, type[SkywardError]] = {
     TaskReason.POOL_STALLED: errors.PoolStalled,
 }
 """The class for each reason that has one of its own; TaskError for the others."""
+_LONGEST_RANGES = 200
+type OnError = Literal["raise", "return"]
+"""What becomes of a call that failed: its exception is raised once all have ended, or stands in its place."""
 _FRAME = re.compile(r'^( +)File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -60,27 +64,54 @@ def outcomes_of(task: Mapping[str, Any], fetch: Callable[[], bytes]) -> list[Out
     return [latest[index] for index in sorted(latest)]
 
 
-def values_of(task: Mapping[str, Any], outcomes: list[Outcome], count: int | None) -> list[Any]:
+def values_of(
+    task: Mapping[str, Any], outcomes: list[Outcome], count: int | None, on_error: OnError = "raise"
+) -> list[Any]:
     """The values of all calls (`count` of them, if it is known). Raises the first failure."""
-    failed = [outcome for outcome in outcomes if not outcome.ok]
-    if failed:
-        raise _with_extent(exception_of(task, failed[0]), failed, outcomes)
-    if task.get("status", {}).get("phase") != "Succeeded":
+    return list(each_value(_name(task), outcomes, lambda: task, count, on_error))
+
+
+def each_value(
+    name: str,
+    outcomes: Iterable[Outcome],
+    ended: Callable[[], Mapping[str, Any]],
+    count: int | None,
+    on_error: OnError,
+) -> Iterator[Any]:
+    """The value of each outcome, unpickled when it is asked for; `ended` waits for the Task's end.
+
+    Calls that failed are left out, and the first of them is raised at the end; or, with "return", their
+    exceptions stand in their places.
+    """
+    first: Outcome | None = None
+    failed: list[int] = []
+    seen = 0
+    for outcome in outcomes:
+        seen += 1
+        if outcome.ok:
+            yield _value(name, outcome)
+        elif on_error == "return":
+            yield exception_of(name, outcome)
+        else:
+            failed.append(outcome.index)
+            first = outcome if first is None or outcome.index < first.index else first
+    task = ended()
+    if first is not None:
+        raise _with_extent(exception_of(name, first), failed, first.index, count or seen)
+    if task.get("status", {}).get("phase") != "Succeeded" and (on_error == "raise" or seen != count):
         raise task_error(task)
-    if count is not None and len(outcomes) != count:
+    if count is not None and seen != count:
         raise errors.GatewayError(
-            f"task {_name(task)} has {len(outcomes)} of {count} results",
-            task=_name(task),
+            f"task {name} has {seen} of {count} results",
+            task=name,
             remedy="send the call again; please report it if it happens again",
         )
-    return [_value(task, outcome) for outcome in outcomes]
 
 
-def exception_of(task: Mapping[str, Any], outcome: Outcome) -> BaseException:
+def exception_of(name: str, outcome: Outcome) -> Exception:
     """What to raise for a call that failed."""
     info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")
     where = f"node {outcome.rank}"
-    name = _name(task)
     if info.kind == "System" or info.reason in ERROR_OF_REASON:
         failure = _system_error(info.reason, f"{info.message} (on {where})", name, outcome.node)
         if "Traceback" in info.traceback:  # without a frame it only says the message again
@@ -138,21 +169,23 @@ def _leaving(error: BaseException, task: str, node: str) -> errors.RemoteError:
     )
 
 
-def _value(task: Mapping[str, Any], outcome: Outcome) -> Any:
+def _value(name: str, outcome: Outcome) -> Any:
     try:
         return codec.loads(outcome.body)
     except PickleError as error:
         raise errors.EnvironmentMismatch(
-            f"task {_name(task)}: the result arrived but cannot be read here: {error}",
-            task=_name(task),
+            f"task {name}: the result arrived but cannot be read here: {error}",
+            task=name,
             node=outcome.node,
             remedy="install here what the result is made of, or return plain data",
         ) from error
 
 
-def _with_extent(error: BaseException, failed: list[Outcome], all_: list[Outcome]) -> BaseException:
-    if len(all_) > 1:
-        error.add_note(f"{len(failed)} of {len(all_)} calls failed; this is call {failed[0].index}")
+def _with_extent(error: Exception, failed: list[int], index: int, total: int) -> Exception:
+    """Say which calls failed, where there is more than one."""
+    if total > 1:
+        which = ranges.encode(failed, _LONGEST_RANGES)
+        error.add_note(f"{len(failed)} of {total} calls failed ({which}); this is call {index}")
     return error
 
 

@@ -8,13 +8,14 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from skyward.cluster import tickets
 from skyward.cluster.api import Api, ApiError
 from skyward.cluster.connection import Connection, ReportedStep, connect, find_embedded
+from skyward.cluster.cutter import Cutter
 from skyward.cluster.gateway import Gateway
 from skyward.cluster.logs import LogFollower
 from skyward.cluster.watch import Watch
@@ -27,6 +28,7 @@ from skyward.image import client_python
 from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, task_object
 from skyward.packing import pack
 from skyward.tasks import TaskHandle
+from skyward.wire.options import CallOptions
 
 PATIENCE_SECONDS = 300.0
 """How long a running program waits for a control plane that went away, while it says so."""
@@ -76,10 +78,16 @@ class Session:
         self.api.on_trouble = self.trouble
 
     def submit(
-        self, pool: str, members: Sequence[PendingFunction[Any]], call: Call, count: int | None
+        self,
+        pool: str,
+        members: Sequence[PendingFunction[Any]],
+        call: Call,
+        count: int | None,
+        options: Sequence[CallOptions] = (),
     ) -> TaskHandle:
         """Create the one Task of an operator expression. What cannot be sent raises before it exists."""
-        return self.send(pool, members[0].name, pack(members), len(members), call, count)
+        package = pack(members, options=options)
+        return self.send(pool, members[0].name, package, len(members), call, count)
 
     def send(
         self, pool: str, title: str, package: bytes, calls: int, call: Call, count: int | None
@@ -87,7 +95,7 @@ class Session:
         """Create the Task of a package of `calls` calls, named after `title`; `count` results are awaited."""
         name = object_name(title, 8, limit=50)
         body = task_object(name, self.namespace, pool, client_python(), calls, package, call, self.owner)
-        handle = TaskHandle(name, pool, count, self.console, self._fetch, self._cancel)
+        handle = TaskHandle(name, pool, count, self.console, self._fetch, self._cancel, self._follow)
         self._handles[name] = handle
         try:
             self.api.create(TASK, body)
@@ -181,6 +189,9 @@ class Session:
 
     def _fetch(self, task: str) -> bytes:
         return self.gateway.get_result(self.namespace, task)
+
+    def _follow(self, task: str, start: int, cutter: Cutter) -> Iterator[bytes]:
+        return self.gateway.follow_results(self.namespace, task, start, cutter)
 
     def _cancel(self, task: str) -> None:
         try:

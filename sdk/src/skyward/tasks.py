@@ -5,16 +5,20 @@ thread, for futures): unpickling runs the user's code and must hold up nobody el
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import Any
 
+from skyward.cluster.cutter import Cutter
 from skyward.console import Console, Subject
 from skyward.contract.reasons import TaskPhase
+from skyward.delivery import Delivery
 from skyward.errors import TaskCancelled
 from skyward.narration import task_words
-from skyward.results import outcomes_of, values_of
+from skyward.reorder import in_order
+from skyward.results import OnError, each_value, outcomes_of, values_of
 
 QUIET_SECONDS = 1.0
 """A task that takes no longer than this is not worth a line."""
@@ -50,6 +54,7 @@ class TaskHandle:
         console: Console,
         fetch: Callable[[str], bytes],
         cancel: Callable[[str], None],
+        follow: Callable[[str, int, Cutter], Iterator[bytes]],
     ) -> None:
         self.name = name
         self.pool = pool
@@ -59,6 +64,7 @@ class TaskHandle:
         self._subject = Subject("task", name)
         self._fetch = fetch
         self._cancel = cancel
+        self._follow = follow
         self._finished: Future[dict[str, Any]] = Future()
 
     @property
@@ -104,22 +110,41 @@ class TaskHandle:
         if not self.is_finished:
             self._cancel(self.name)
 
-    def values(self, timeout: float | None = None) -> list[Any]:
+    def values(self, timeout: float | None = None, on_error: OnError = "raise") -> list[Any]:
         """Wait for the end and return the value of every call. Raises the first failure."""
         task = self._finished.result(timeout)
-        return values_of(task, outcomes_of(task, lambda: self._fetch(self.name)), self._count)
+        return values_of(task, outcomes_of(task, lambda: self._fetch(self.name)), self._count, on_error)
+
+    def stream(self, *, ordered: bool, on_error: OnError) -> Iterator[Any]:
+        """The value of each call as it ends, or in the order of the calls. Raises at the end, for all."""
+        delivery = Delivery(
+            self.name, lambda start, cutter: self._follow(self.name, start, cutter), self._ended
+        )
+        self._finished.add_done_callback(lambda end: delivery.cut() if end.exception() else None)
+        outcomes = in_order(delivery) if ordered else iter(delivery)
+        return each_value(self.name, outcomes, self._finished.result, self._count, on_error)
+
+    def _ended(self, seconds: float) -> dict[str, Any] | None:
+        try:
+            return self._finished.result(seconds)
+        except FutureTimeout:
+            if self._finished.done():  # it is the Task's own error
+                raise
+            return None
 
     def when_finished(self, callback: Callable[[], None]) -> None:
         """Call back once it has ended, from whichever thread notices it."""
         self._finished.add_done_callback(lambda _: callback())
 
-    def future[T](self, choose: Callable[[list[Any]], T], executor: Executor) -> TaskFuture[T]:
+    def future[T](
+        self, choose: Callable[[list[Any]], T], executor: Executor, on_error: OnError = "raise"
+    ) -> TaskFuture[T]:
         """A future of what `choose` makes of the values."""
         future: TaskFuture[T] = TaskFuture(self.cancel)
 
         def resolve() -> None:
             try:
-                result = choose(self.values())
+                result = choose(self.values(on_error=on_error))
             except BaseException as error:
                 _settle(future, error=error)
             else:
@@ -131,6 +156,43 @@ class TaskHandle:
     def _finish(self, task: dict[str, Any]) -> None:
         with suppress(InvalidStateError):
             self._finished.set_result(task)
+
+
+class ResultIterator[T](Iterator[T]):
+    """Results of a Task while it runs. Leaving early cancels it: `close`, the end of a `with`, `del`."""
+
+    def __init__(self, values: Iterator[T], leave: Callable[[], None]) -> None:
+        self._values = values
+        self._leave: Callable[[], None] | None = leave
+
+    def __iter__(self) -> "ResultIterator[T]":
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return next(self._values)
+        except StopIteration:
+            self._leave = None
+            raise
+        except BaseException as error:
+            self.close()
+            raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
+
+    def close(self) -> None:
+        """No more results are wanted: what has not ended is cancelled. Again is no error."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+    def __enter__(self) -> "ResultIterator[T]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # the session may be closed, and the interpreter ending
+            self.close()
 
 
 def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:

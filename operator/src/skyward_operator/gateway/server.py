@@ -2,6 +2,9 @@
 
     PUT /v1/namespaces/{ns}/tasks/{name}/payload   the calls of a task, once
     GET /v1/namespaces/{ns}/tasks/{name}/result    the outcomes of an ended task
+    GET /v1/namespaces/{ns}/tasks/{name}/results   outcomes as they become durable, in parts (see
+                                                   skyward.wire.delivery); ?from=BYTE goes on there,
+                                                   ?follow=1 goes on until the task has ended
     GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends
     GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made; ?follow=1
     GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1,
@@ -27,6 +30,7 @@ from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.reasons import NodePhase
 from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
 from skyward_operator.gateway.logs import Follower
+from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.streams import Lines, send_kept, send_node_log, send_task_output
 from skyward_operator.gateway.uploads import Uploads
 from skyward_operator.tasks.work import is_final
@@ -63,6 +67,7 @@ class Server:
             [
                 web.put(f"{one}/tasks/{{name}}/payload", self.put_payload),
                 web.get(f"{one}/tasks/{{name}}/result", self.get_result),
+                web.get(f"{one}/tasks/{{name}}/results", self.get_results),
                 web.get(f"{one}/tasks/{{name}}/logs", self.get_task_logs),
                 web.get(f"{one}/nodes/{{name}}/logs", self.get_node_logs),
                 web.get("/v1/logs", self.get_logs),
@@ -103,6 +108,36 @@ class Server:
         if "blob" not in result or not await asyncio.to_thread(path.exists):
             raise web.HTTPNotFound(text=f"Task {name} ended as {status.get('reason')}, without a result")
         return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+
+    async def get_results(self, request: web.Request) -> web.StreamResponse:
+        """Outcomes as they come. The END is sent only when the Task itself says how it ended."""
+        task, start = await self._access.readable(TASK, request), start_of(request)
+        name, uid = task["metadata"]["name"], task["metadata"]["uid"]
+        live = self._backend.ledger.get(uid)
+        if live is None and not is_final(task):
+            task = await self._access.newest(TASK, task)
+            live = self._backend.ledger.get(uid)
+        if live is None and not is_final(task):
+            raise web.HTTPServiceUnavailable(
+                text=f"Task {name} is not known yet: the operator was started again, or another one has it",
+                headers={"Retry-After": "1"},
+            )
+        result = (task.get("status") or {}).get("result") or {}
+        check_start(name, start, live.results.size if live is not None else size_of(result))
+        delivery = Delivery(request, self._backend.blobs.results(task["metadata"]["namespace"], uid), start)
+        await delivery.begin()
+        try:
+            if live is not None and _follows(request):
+                await delivery.follow(live)
+            elif live is not None:
+                await delivery.send_file(live.results.size)
+            if live is not None:
+                task = await self._access.newest(TASK, task)
+            if is_final(task) and task["metadata"]["uid"] == uid:
+                await delivery.send_end((task.get("status") or {}).get("result") or {})
+        except (web.HTTPForbidden, ConnectionError, FileNotFoundError):
+            pass  # the Task went while its results were read, or the reader did
+        return await delivery.close()
 
     async def get_task_logs(self, request: web.Request) -> web.StreamResponse:
         """The output of one task."""

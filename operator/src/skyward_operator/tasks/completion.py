@@ -65,6 +65,7 @@ class Completion:
         await self._recorder.finish(live)
         for node, attempt in live.unacknowledged:
             self._floor.sender.acknowledge(live.work.namespace, node, [attempt])
+        live.results.close()
         self._floor.ledger.drop(live)
         self._floor.payloads.close(live.work)
         self._floor.logs.close(live.work)

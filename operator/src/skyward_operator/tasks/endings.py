@@ -44,8 +44,8 @@ class Endings:
         """The call left the agent's queue: its run timeout counts from here, there and with a margin here."""
         attempt.started = time
         live.started = min(live.started or time, time)
-        if live.work.run_seconds:
-            patience = live.work.run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
+        if run_seconds := self._floor.payloads.terms(live.work, attempt.index).run_seconds:
+            patience = run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
             self._floor.later(live, patience, lambda: self._overrun(live, attempt))
 
     def ended(
@@ -103,7 +103,9 @@ class Endings:
         if live.ending is not None or live.has_ended(index):
             self._completion.complete_if_done(live)
             return
-        verdict = decide.interrupted(live.work.retry, earlier, where, cause)
+        verdict = decide.interrupted(
+            self._floor.payloads.terms(live.work, index).retry, earlier, where, cause
+        )
         if isinstance(verdict, Retried):
             self._retry(live, index)
             return
@@ -147,7 +149,7 @@ class Endings:
                 self.lost(live, attempt.index, f"node {attempt.node}", "Drained")
             return False
         earlier = live.exceptions.get(attempt.index, 0)
-        verdict = decide.judge(error, live.work.retry, earlier)
+        verdict = decide.judge(error, self._floor.payloads.terms(live.work, attempt.index).retry, earlier)
         if not isinstance(verdict, Retried) or live.ending is not None:
             return True
         live.exceptions[attempt.index] = earlier + 1
@@ -244,9 +246,8 @@ class Endings:
         logger.warning("attempt %s overran its timeout on %s; giving it up", attempt.id, attempt.node)
         self._floor.sender.cancel(live, attempt)
         self._floor.disembark(self._floor.room_of(live), live, attempt)
-        text = (
-            f"it ran longer than {live.work.run_seconds} s, and {attempt.node} does not say that it stopped"
-        )
+        run_seconds = self._floor.payloads.terms(live.work, attempt.index).run_seconds
+        text = f"it ran longer than {run_seconds} s, and {attempt.node} does not say that it stopped"
         error = decide.system_error(TaskReason.RUN_TIMEOUT, text)
         begun = attempt.started or attempt.sent
         self._settle(live, _outcome(attempt, error, begun, self._floor.now() - begun), b"", attempt)

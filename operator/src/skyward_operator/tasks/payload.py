@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.wire.package import CallPackage, PackageError
+from skyward_operator.tasks.work import Terms, own_terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,6 +64,16 @@ class Payloads:
         except (PackageError, IndexError, OSError, binascii.Error) as error:
             raise PayloadInvalid(f"the payload cannot be read: {error}") from error
         return CallPayload(digest, function, arguments)
+
+    def terms(self, work: Work, index: int) -> Terms:
+        """How long one call may run and how often it is tried again: its own terms, else its task's."""
+        if work.package is None and work.blob is None:
+            return work.terms
+        try:
+            options = self._package(work).options(0 if work.broadcast else index)
+        except (PackageError, IndexError, OSError, binascii.Error):
+            return work.terms  # sending the call says what is wrong
+        return work.terms if options is None else own_terms(options)
 
     def close(self, work: Work) -> None:
         """The task has ended."""

@@ -69,6 +69,9 @@ class ResultFile:
         self._pending: list[_Record] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self.is_closed = False
+        """Nothing more comes: its task has ended."""
+        self._readers: set[asyncio.Event] = set()
 
     @property
     def digest(self) -> str:
@@ -115,7 +118,27 @@ class ResultFile:
                 await asyncio.sleep(_RETRY_SECONDS)
             for record in batch:
                 record.durable()
+            self._wake_readers()
         self._idle.set()
+
+    def attach(self) -> asyncio.Event:
+        """A reader of what comes: the event is set when the file has grown, and when it is closed."""
+        growth = asyncio.Event()
+        self._readers.add(growth)
+        return growth
+
+    def detach(self, growth: asyncio.Event) -> None:
+        """This reader is gone."""
+        self._readers.discard(growth)
+
+    def close(self) -> None:
+        """Its task has ended: those who read along hear so."""
+        self.is_closed = True
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        for growth in self._readers:
+            growth.set()
 
     async def flushed(self) -> None:
         """Wait until everything that was added is durable."""

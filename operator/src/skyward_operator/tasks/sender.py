@@ -35,7 +35,8 @@ class Sender:
         if link is None or known is None:
             return False
         payload = self._payloads.call(live.work, attempt.index)
-        header = _header(room, live, attempt, payload)
+        run_seconds = self._payloads.terms(live.work, attempt.index).run_seconds
+        header = _header(room, live, attempt, payload, run_seconds)
         if (
             payload.function is not None
             and payload.digest is not None
@@ -81,7 +82,9 @@ class Sender:
         link.send_call(header | {"args": name}, None)
 
 
-def _header(room: Room, live: LiveTask, attempt: Attempt, payload: CallPayload) -> dict[str, Any]:
+def _header(
+    room: Room, live: LiveTask, attempt: Attempt, payload: CallPayload, run_seconds: int | None
+) -> dict[str, Any]:
     work = live.work
     header: dict[str, Any] = {
         "attempt": attempt.id,
@@ -90,7 +93,7 @@ def _header(room: Room, live: LiveTask, attempt: Attempt, payload: CallPayload) 
         "number": attempt.number,
         "function": payload.digest,
         "context": _context(room, live, attempt),
-        "timeout": float(work.run_seconds) if work.run_seconds else None,
+        "timeout": float(run_seconds) if run_seconds else None,
         "grace": float(work.grace_seconds),
     }
     if payload.entry is not None:

@@ -15,6 +15,8 @@ from skyward.contract.reasons import TaskPhase
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from skyward.wire.options import CallOptions
+
 OPERATOR_NAME: Final = "skyward.dev/operator"
 """The value of `managedBy` that means this operator."""
 
@@ -27,6 +29,14 @@ class Retry:
     on_exception: int = 0
     backoff_seconds: float = 1.0
     max_backoff_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a call may run, and how often it is tried again."""
+
+    run_seconds: int | None
+    retry: Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,11 @@ class Work:
         return self.mode == "All"
 
     @property
+    def terms(self) -> Terms:
+        """The terms of calls that have none of their own."""
+        return Terms(self.run_seconds, self.retry)
+
+    @property
     def rank(self) -> int | None:
         """The rank that calls have to run on, if any."""
         if self.mode == "Head":
@@ -130,6 +145,14 @@ def read_work(task: Mapping[str, Any]) -> Work:
         generation=metadata.get("generation", 1),
         deleting="deletionTimestamp" in metadata,
     )
+
+
+def own_terms(options: CallOptions) -> Terms:
+    """The terms that a call brings along."""
+    retry = Retry(
+        options.on_interruption, options.on_exception, options.backoff_seconds, options.max_backoff_seconds
+    )
+    return Terms(options.run_seconds or None, retry)
 
 
 def is_final(task: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ and is read again whenever the gateway does not answer, because a restarted oper
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -16,8 +17,14 @@ from skyward.cluster.cutter import Cutter
 from skyward.errors import ArgumentTooLarge, ControlPlaneError, GatewayError, PayloadError
 
 PATIENCE_SECONDS = 120.0
+SILENCE_SECONDS = 60.0
+"""The gateway sends a sign of life every 15 s."""
 _CHUNK = 1024 * 1024
 _PAUSE_SECONDS = 0.5
+
+
+class GatewayRefused(GatewayError):
+    """The gateway has answered, and asking again will not change its answer."""
 
 
 class Gateway:
@@ -28,7 +35,11 @@ class Gateway:
         self._ticket = ticket
         self._patience = patience
         self._url: str | None = None
-        self._client = httpx.Client(timeout=httpx.Timeout(30.0, read=120.0), trust_env=False)
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(30.0, read=120.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # a stream holds one
+            trust_env=False,
+        )
 
     def put_payload(self, namespace: str, task: str, payload: bytes) -> None:
         """Upload the calls of a Task. Raises ArgumentTooLarge, PayloadError or GatewayError."""
@@ -72,22 +83,40 @@ class Gateway:
         self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None = None
     ) -> Iterator[dict[str, Any]]:
         """Objects of a stream of JSON lines. Raises GatewayError when it breaks."""
+        with self._following(where, query, silence, cutter) as response:
+            for line in response.iter_lines():
+                if line.strip():
+                    yield json.loads(line)
+
+    def follow_results(self, namespace: str, task: str, start: int, cutter: Cutter) -> Iterator[bytes]:
+        """The delivery of a Task's outcomes (`skyward.wire.delivery`) from a byte on, as it comes.
+
+        Raises GatewayError when it breaks, and GatewayRefused where there is no use in asking again.
+        """
+        where = f"/v1/namespaces/{namespace}/tasks/{task}/results"
+        query = {"follow": "1", "from": str(start)}
+        with self._following(where, query, SILENCE_SECONDS, cutter) as response:
+            yield from response.iter_raw()
+
+    @contextmanager
+    def _following(
+        self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None
+    ) -> Iterator[httpx.Response]:
         try:
-            url = self._address()
             with self._client.stream(
                 "GET",
-                f"{url}{where}",
+                f"{self._address()}{where}",
                 params=query,
                 headers=self._headers(),
                 timeout=httpx.Timeout(30.0, read=silence),
             ) as response:
                 if not response.is_success:
                     response.read()
-                    raise GatewayError(f"no output from the operator: {_words(response)}")
+                    passing = response.status_code == 429 or response.status_code >= 500
+                    kind = GatewayError if passing else GatewayRefused
+                    raise kind(f"no output from the operator: {_words(response)}")
                 with (cutter or Cutter()).around(response):
-                    for line in response.iter_lines():
-                        if line.strip():
-                            yield json.loads(line)
+                    yield response
         except (httpx.TransportError, httpx.StreamError) as error:
             self._url = None
             raise GatewayError(f"the operator's gateway does not answer: {error}") from error

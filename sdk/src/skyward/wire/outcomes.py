@@ -46,6 +46,27 @@ class Outcome:
     digest: str = ""
     """The SHA-256 of the body, where that was known before the record was written."""
 
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any], body: BytesLike = b"") -> "Outcome":
+        """The outcome of a record's header and body. Raises `PackageError`."""
+        try:
+            error = fields.get("error")
+            return cls(
+                index=int(fields["index"]),
+                ok=bool(fields["ok"]),
+                body=body,
+                error=ErrorInfo.from_json(error) if error is not None else None,
+                node=str(fields.get("node", "")),
+                rank=int(fields.get("rank", 0)),
+                attempt=str(fields.get("attempt", "")),
+                started=float(fields.get("started", 0.0)),
+                duration=float(fields.get("duration", 0.0)),
+                value=fields.get("value"),
+                digest=str(fields.get("digest", "")),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise PackageError(f"an outcome cannot be read: {problem}") from problem
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -122,6 +143,19 @@ def iter_outcomes(source: BytesLike | BinaryIO) -> Iterator[Outcome]:
         yield replace(located.outcome, body=source.read(located.size))
 
 
+def read_head(data: bytearray, at: int) -> tuple[dict[str, Any], int, int] | None:
+    """Header, body's place and body's size of the record at `at`; None until its head is there as a whole."""
+    if len(data) - at < _RECORD.size:
+        return None
+    magic, header_size, size = _RECORD.unpack_from(data, at)
+    if magic != _MAGIC or header_size > _MAX_HEADER:
+        raise PackageError("no outcome where one should begin")
+    start = at + _RECORD.size + header_size
+    if len(data) < start:
+        return None
+    return _fields(data[at + _RECORD.size : start]), start, size
+
+
 def scan_outcomes(file: BinaryIO) -> Iterator[Located]:
     """The outcomes in a seekable file, from its current position, without reading their bodies."""
     offset = file.tell()
@@ -162,27 +196,17 @@ def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
     if body + size > end:
         raise PackageError(f"the outcome at byte {offset} is cut off")
     header = file.read(header_size)
+    return Located(Outcome.from_fields(_fields(header)), body, size, prefix + header)
+
+
+def _fields(header: bytes | bytearray) -> dict[str, Any]:
     try:
-        outcome = _from_json(json.loads(header))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PackageError(f"the outcome at byte {offset} cannot be read: {error}") from error
-    return Located(outcome, body, size, prefix + header)
-
-
-def _from_json(fields: dict[str, Any]) -> Outcome:
-    error = fields.get("error")
-    return Outcome(
-        index=int(fields["index"]),
-        ok=bool(fields["ok"]),
-        error=ErrorInfo.from_json(error) if error is not None else None,
-        node=str(fields.get("node", "")),
-        rank=int(fields.get("rank", 0)),
-        attempt=str(fields.get("attempt", "")),
-        started=float(fields.get("started", 0.0)),
-        duration=float(fields.get("duration", 0.0)),
-        value=fields.get("value"),
-        digest=str(fields.get("digest", "")),
-    )
+        fields = json.loads(header)
+    except ValueError as error:
+        raise PackageError(f"the header of an outcome cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise PackageError(f"the header of an outcome is {type(fields).__name__}")
+    return fields
 
 
 def _size(body: BytesLike) -> int:

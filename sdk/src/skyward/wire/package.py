@@ -7,7 +7,7 @@ package raises `PackageError` and never reads outside its own bytes.
 A package of calls:
 
     "SKYCALL1" | functions | call payloads | end offset u64 of each function
-               | (function index u32, end offset u64) of each call | footer
+               | (function index u32, end offset u64) of each call | options of each call, if any | footer
 
 The index stands at the end, so a package can be written while its calls are still being produced.
 """
@@ -23,9 +23,11 @@ from typing import BinaryIO
 from skyward.wire.digest import BytesLike, digest
 from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.errors import PackageError
+from skyward.wire.options import CallOptions, OptionsTable, pack_options
 from skyward.wire.outcomes import Located, Outcome, iter_outcomes, outcome_head, pack_outcomes, scan_outcomes
 
 __all__ = [
+    "CallOptions",
     "CallPackage",
     "ErrorInfo",
     "Located",
@@ -42,20 +44,30 @@ __all__ = [
 _MAGIC = b"SKYCALL1"
 _FUNCTION_ENTRY = struct.Struct("!Q")
 _CALL_ENTRY = struct.Struct("!IQ")
-_FOOTER = struct.Struct("!QII8s")
+_FOOTER = struct.Struct("!QIIQ8s")
 
 
-def pack_calls(functions: Sequence[BytesLike], calls: Iterable[tuple[int, BytesLike]]) -> bytes:
+def pack_calls(
+    functions: Sequence[BytesLike],
+    calls: Iterable[tuple[int, BytesLike]],
+    options: Sequence[CallOptions] = (),
+) -> bytes:
     """All calls of a task as one package.
 
     `functions` are pickled functions; each call is the index of its function and its pickled arguments.
+    `options` are those of each call, or none where the calls share what their Task says.
     """
     out = BytesIO()
-    write_calls(out, functions, calls)
+    write_calls(out, functions, calls, options)
     return out.getvalue()
 
 
-def write_calls(out: BinaryIO, functions: Sequence[BytesLike], calls: Iterable[tuple[int, BytesLike]]) -> int:
+def write_calls(
+    out: BinaryIO,
+    functions: Sequence[BytesLike],
+    calls: Iterable[tuple[int, BytesLike]],
+    options: Sequence[CallOptions] = (),
+) -> int:
     """Write a package to a binary file while `calls` are produced. Returns the number of calls."""
     index = bytearray()
     offset = out.write(_MAGIC)
@@ -69,8 +81,12 @@ def write_calls(out: BinaryIO, functions: Sequence[BytesLike], calls: Iterable[t
         offset += out.write(payload)
         index += _CALL_ENTRY.pack(which, offset)
         count += 1
+    if options and len(options) != count:
+        raise PackageError(f"there are options for {len(options)} of {count} calls")
+    table = pack_options(options)
     out.write(index)
-    out.write(_FOOTER.pack(offset, len(functions), count, _MAGIC))
+    out.write(table)
+    out.write(_FOOTER.pack(offset, len(functions), count, len(table), _MAGIC))
     return count
 
 
@@ -100,14 +116,18 @@ class CallPackage:
         size = self._data.nbytes
         if size < len(_MAGIC) + _FOOTER.size or self._data[: len(_MAGIC)] != _MAGIC:
             raise PackageError("not a package of calls")
-        index, functions, calls, magic = _FOOTER.unpack_from(self._data, size - _FOOTER.size)
-        expected = index + functions * _FUNCTION_ENTRY.size + calls * _CALL_ENTRY.size + _FOOTER.size
+        index, functions, calls, table, magic = _FOOTER.unpack_from(self._data, size - _FOOTER.size)
+        expected = index + functions * _FUNCTION_ENTRY.size + calls * _CALL_ENTRY.size + table + _FOOTER.size
         if magic != _MAGIC or index < len(_MAGIC) or expected != size:
             raise PackageError("the package of calls is cut off or damaged")
         self.count: int = calls
         self._function_count: int = functions
         self._function_index: int = index
         self._call_index: int = index + functions * _FUNCTION_ENTRY.size
+        self._options: OptionsTable | None = None
+        if table:
+            end = size - _FOOTER.size
+            self._options = OptionsTable(self._data[end - table : end], calls)
 
     @cached_property
     def functions(self) -> list[tuple[str, memoryview]]:
@@ -126,6 +146,14 @@ class CallPackage:
             raise PackageError(f"call {i} names function {which}; the package has {self._function_count}")
         return which, self._span(self._call_end(i - 1), end)
 
+    def options(self, i: int) -> CallOptions | None:
+        """How call `i` runs; None where all calls of the package run as their Task says."""
+        if self._options is None:
+            return None
+        if not 0 <= i < self.count:
+            raise IndexError(f"call {i} of a package of {self.count}")
+        return self._options.of(i)
+
     def __len__(self) -> int:
         return self.count
 
@@ -138,6 +166,7 @@ class CallPackage:
     def close(self) -> None:
         """Release the file. Views that were handed out keep it mapped until they are gone."""
         self._data = memoryview(b"")
+        self._options = None
         if self._map is not None:
             try:
                 self._map.close()
