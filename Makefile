@@ -48,8 +48,8 @@ fake: install system-packages ## one real part at a time, against a fake of what
 cluster: install system-packages ## a real API server, the real operator, real SSH, the front door
 	$(PYTEST) tests/cluster $(AGAIN) --junitxml=reports/cluster.xml
 
-chaos: install system-packages ## kill each part while work is under way
-	$(PYTEST) tests/chaos $(AGAIN) --junitxml=reports/chaos.xml
+chaos: install system-packages ## kill each part while work is under way; SEEDS=300 adds as many random rounds
+	SEEDS=$(SEEDS) $(PYTEST) tests/chaos $(AGAIN) --junitxml=reports/chaos.xml
 
 crds: install ## write crds/*.yaml and docs/errors.md from the code
 	$(RUN) python -m skyward.contract crds

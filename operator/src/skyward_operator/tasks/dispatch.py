@@ -55,6 +55,7 @@ class Dispatcher:
         self._floor.started = True
         for room in list(self._floor.rooms.values()):
             room.closed = False
+            self._reunion.give_up(room)
             self._admit_all(room)
 
     # Pools and tasks
@@ -77,6 +78,8 @@ class Dispatcher:
         """A node's phase by the API server; None when the object is gone. Who left is not awaited."""
         room = self._floor.room_of_node.get(node)
         if room is not None and phase not in (NodePhase.READY, NodePhase.DRAINING):
+            if self._floor.started and node[1] in room.awaited:
+                self._reunion.give_up(room, node[1])
             self._heard_of(room, node[1])
 
     def add(self, live: LiveTask) -> None:
@@ -132,6 +135,7 @@ class Dispatcher:
         for flight in flights:
             if (live := self._floor.ledger.get(flight.uid)) is not None:
                 self._endings.lost(live, flight.index, f"node {name}", reason)
+        self._reunion.give_up(room, name)
         self._heard_of(room, name)
         self._handout.hand_out(room)
         self._floor.sweep(room)

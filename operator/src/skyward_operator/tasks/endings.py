@@ -116,7 +116,11 @@ class Endings:
         """The agent did not take the call: nothing ran, or it is running already."""
         reason, room = header.get("reason"), self._floor.room_of(live)
         if reason == RefusalReason.DUPLICATE:
-            return  # the agent has it and sends its result
+            # One that it has ends with its result; one that was acknowledged has ended, and no result comes.
+            if header.get("state") == "acknowledged":
+                room.scheduler.release(live.work.uid, attempt.index)
+                self.lost(live, attempt.index, f"the result on {attempt.node}", "ResultLost")
+            return
         attempt.refusals += 1
         known = room.nodes.get(attempt.node)
         missing = reason in (RefusalReason.FUNCTION_MISSING, RefusalReason.BLOB_MISSING)

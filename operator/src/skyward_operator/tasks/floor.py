@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.gateway.logs import LogBook
+    from skyward_operator.tasks.journal import Journal
     from skyward_operator.tasks.payload import Payloads
     from skyward_operator.tasks.sender import Sender
 
@@ -38,6 +39,7 @@ class Floor:
         payloads: Payloads,
         blobs: BlobStore,
         logs: LogBook,
+        journal: Journal,
     ) -> None:
         self.context = context
         self.ledger = ledger
@@ -45,6 +47,7 @@ class Floor:
         self.payloads = payloads
         self.blobs = blobs
         self.logs = logs
+        self.journal = journal
         self.rooms: dict[Key, Room] = {}
         self.room_of_node: dict[Key, Room] = {}
         self.started = False
@@ -96,9 +99,9 @@ class Floor:
     def trace(self, live: LiveTask, attempt: Attempt, cause: str) -> None:
         """Remember an attempt that did not return, for people."""
         begun = attempt.started or attempt.sent
-        live.recent.append(
-            Trace(attempt.index, attempt.number, attempt.node, attempt.rank, begun, self.now(), cause)
-        )
+        trace = Trace(attempt.index, attempt.number, attempt.node, attempt.rank, begun, self.now(), cause)
+        live.recent.append(trace)
+        self.journal.over(live, trace)
 
     def later(self, live: LiveTask, delay: float, call: Callable[[], None]) -> None:
         """Do something for a task after some seconds, unless it ends first."""

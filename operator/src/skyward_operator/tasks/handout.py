@@ -60,7 +60,8 @@ class Handout:
     def _board(self, room: Room, live: LiveTask, index: int, node: str) -> Attempt:
         number = live.numbers.get(index, 0) + 1
         name = attempt_id(live.work.uid, index, number)
-        attempt = Attempt(name, index, number, node, room.nodes[node].node.rank, self._floor.now())
+        known = room.nodes[node].node
+        attempt = Attempt(name, index, number, node, known.rank, self._floor.now(), boot=known.boot_id)
         live.flights[index] = attempt
         return attempt
 
@@ -75,6 +76,8 @@ class Handout:
         else:
             try:
                 if self._floor.sender.send(room, live, attempt):
+                    # in the same turn of the loop as the frame, which leaves with the next
+                    self._floor.journal.sent(live, attempt)
                     live.numbers[attempt.index] = attempt.number
                     live.attempts += 1
                     live.nodes.add(attempt.node)

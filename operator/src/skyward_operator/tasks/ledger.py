@@ -37,6 +37,8 @@ class Attempt:
     sent: float
     started: float | None = None
     refusals: int = 0
+    boot: str = ""
+    """The life of the agent that it was sent to, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,11 +39,23 @@ class Reunion:
         if node.draining:
             room.scheduler.pause_node(node.name)
         restarted = before is not None and before.node.boot_id != node.boot_id
+        for live, index in _remembered(room, node.name):
+            room.scheduler.adopt(live.work.uid, index, node.name)
         for uid, index in room.scheduler.in_flight(node.name):
             self._check(room, uid, index, node, restarted)
         for held, state in node.held.items():
             self._place(room, node, held, state)
         return room
+
+    def give_up(self, room: Room, node: str | None = None) -> None:
+        """What an earlier operator had sent to this node is lost with it. Without a node: what it had sent
+        to any node that is neither there nor awaited."""
+        for live in list(room.tasks.values()):
+            for index, attempt in list(live.flights.items()):
+                known = attempt.node in room.nodes or attempt.node in room.awaited
+                if node == attempt.node if node is not None else not known:
+                    room.scheduler.release(live.work.uid, index)
+                    self._endings.lost(live, index, f"node {attempt.node}", "NodeLost")
 
     def _check(self, room: Room, uid: str, index: int, node: ReadyNode, restarted: bool) -> None:
         live = self._floor.ledger.get(uid)
@@ -52,7 +64,7 @@ class Reunion:
             room.scheduler.release(uid, index)
         elif attempt.id in node.held:
             return
-        elif restarted:
+        elif restarted or attempt.boot not in ("", node.boot_id):
             room.scheduler.release(uid, index)
             self._endings.lost(live, index, f"the agent on {node.name}", "AgentRestarted")
         elif live.ending is not None:
@@ -86,6 +98,16 @@ class Reunion:
         live.nodes.add(attempt.node)
         live.started = live.started or attempt.sent
         room.scheduler.adopt(live.work.uid, attempt.index, attempt.node)
+
+
+def _remembered(room: Room, node: str) -> list[tuple[LiveTask, int]]:
+    """Attempts on a node that an earlier operator sent: they are in the ledger, and not in the scheduler."""
+    return [
+        (live, index)
+        for live in room.tasks.values()
+        for index, attempt in live.flights.items()
+        if attempt.node == node and room.scheduler.node_of(live.work.uid, index) is None
+    ]
 
 
 def _wants(live: LiveTask, index: int) -> bool:

@@ -13,6 +13,7 @@ from skyward_operator.tasks.dispatch import Dispatcher
 from skyward_operator.tasks.expiry import Expiry
 from skyward_operator.tasks.files import Files
 from skyward_operator.tasks.floor import Floor
+from skyward_operator.tasks.journal import Journal
 from skyward_operator.tasks.ledger import Ledger
 from skyward_operator.tasks.payload import Payloads
 from skyward_operator.tasks.record import Pace
@@ -62,14 +63,15 @@ class Tasks:
         ledger = Ledger()
         files = Files(context, blobs, logs)
         self._logs = logs
+        self._journal = journal = Journal(root / "attempts", ledger)
         self._floor = Floor(
-            context, ledger, Sender(fleet, payloads, context.supervisor), payloads, blobs, logs
+            context, ledger, Sender(fleet, payloads, context.supervisor), payloads, blobs, logs, journal
         )
         self._dispatcher = Dispatcher(self._floor, pace, files.drop)
         self._expiry = Expiry(context)
         backlog = Backlog(self._dispatcher)
         self._files = files
-        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files, backlog)
+        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files, backlog, journal)
         self.listener: NodeListener = backlog
         """Who wants to hear of nodes, from the beginning."""
         self.caught_up = asyncio.Event()
@@ -94,6 +96,7 @@ class Tasks:
         try:
             await self._expiry.run()
         finally:
+            self._journal.close()
             await asyncio.shield(self._logs.flush())
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.dispatch import Dispatcher
     from skyward_operator.tasks.expiry import Expiry
     from skyward_operator.tasks.files import Files
+    from skyward_operator.tasks.journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Watch:
         expiry: Expiry,
         files: Files,
         backlog: Backlog,
+        journal: Journal,
     ) -> None:
         self._context = context
         self._ledger = ledger
@@ -50,6 +52,7 @@ class Watch:
         self._expiry = expiry
         self._files = files
         self._backlog = backlog
+        self._journal = journal
         self._caught_up = False
 
     async def catch_up(self) -> None:
@@ -65,7 +68,9 @@ class Watch:
             if (node.get("status") or {}).get("phase") in (NodePhase.READY, NodePhase.DRAINING):
                 pool_key = node["metadata"]["namespace"], node["spec"]["poolRef"]["name"]
                 self._dispatcher.expect(key_of(node), pool_key)
+        await asyncio.to_thread(self._journal.read)
         await self._recover()
+        self._journal.begin()
         self._caught_up = True
         self._backlog.release()
         self._dispatcher.start()
@@ -110,6 +115,7 @@ class Watch:
                 live.total = len(live.members)
         if await asyncio.to_thread(live.results.path.exists):
             _take_in(live, await asyncio.to_thread(live.results.recover))
+        self._journal.restore(live)
         return live
 
     def _pool_changed(self, old: Object | None, new: Object | None) -> None:
