@@ -147,15 +147,17 @@ class Session:
     async def _keep_linked(self) -> None:
         pause = FIRST_PAUSE
         while not self.view.draining:
+            began = self._clock.monotonic()
             try:
                 await self._trust()
                 await self._once()
-                pause = FIRST_PAUSE
             except asyncssh.HostKeyNotVerifiable as error:
                 text = explain(error, self._subject.address)
                 self._give_up(Failure(NodeReason.HOST_KEY_MISMATCH, text, permanent=True))
                 return
             except (*CONNECTION_ERRORS, LinkClosed) as error:
+                if self.view.stage is Stage.LINKED and self._clock.monotonic() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE  # a link that held; one that breaks at once is not tried in a hurry
                 self._broken(explain(error, self._subject.address))
             if not self.view.draining:
                 await self._clock.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - spreads reconnects
