@@ -37,6 +37,8 @@ _ALIGNMENT = 64
 _OUT_OF_BAND = 16 * 1024
 _SAMPLE = 64 * 1024
 _SHRINKS = 0.8
+_LZ4_RATIO = 256
+"""LZ4 cannot make more than 255 bytes of one."""
 _PROTOCOL = 5
 
 _lock = threading.RLock()
@@ -247,8 +249,16 @@ def _part(view: memoryview, stored: int, raw: int, offset: int, compressed: int)
         raise ValueError("the payload is cut off")
     part = view[offset : offset + stored]
     if compressed:
-        whole = memoryview(lz4.frame.decompress(part, return_bytearray=True))
-        if whole.nbytes != raw:
-            raise ValueError("the payload is damaged")
-        return whole
+        return memoryview(_grow(part, raw))
     return memoryview(bytearray(part)) if part.readonly else part
+
+
+def _grow(part: memoryview, raw: int) -> bytearray:
+    """The `raw` bytes that a part was; no more memory than that is taken, whatever the part says."""
+    if raw > _LZ4_RATIO * part.nbytes:
+        raise ValueError("the payload is damaged")
+    unpacker = lz4.frame.LZ4FrameDecompressor(return_bytearray=True)
+    whole: bytearray = unpacker.decompress(part, max_length=raw)
+    if len(whole) != raw or not unpacker.eof:
+        raise ValueError("the payload is damaged")
+    return whole

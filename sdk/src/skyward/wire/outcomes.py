@@ -64,7 +64,7 @@ class Outcome:
                 value=fields.get("value"),
                 digest=str(fields.get("digest", "")),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as problem:
             raise PackageError(f"an outcome cannot be read: {problem}") from problem
 
 
@@ -202,7 +202,7 @@ def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
 def _fields(header: bytes | bytearray) -> dict[str, Any]:
     try:
         fields = json.loads(header)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackageError(f"the header of an outcome cannot be read: {error}") from error
     if not isinstance(fields, dict):
         raise PackageError(f"the header of an outcome is {type(fields).__name__}")
