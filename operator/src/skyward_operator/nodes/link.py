@@ -20,6 +20,7 @@ import asyncssh
 from skyward.wire.envelopes import PROTOCOL, RefusalReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
+from skyward_operator.nodes.checks import check
 from skyward_operator.nodes.outbox import Outbox
 from skyward_operator.nodes.ssh import WINDOW
 
@@ -200,6 +201,9 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         self._heard = time.monotonic()
         try:
             for frame in self._decoder.feed(data):
+                if self.closed.done():
+                    return
+                check(frame)
                 self._receive(frame)
         except FrameError as error:
             self.close(f"the agent's frames cannot be read: {error}")
