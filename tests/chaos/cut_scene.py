@@ -35,6 +35,7 @@ from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.log import NodeLog
 from skyward_operator.nodes.observation import Stage
+from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.session import Session, Subject
 from skyward_operator.providers.contract import Address
 from skyward_operator.tasks import Tasks, build
@@ -147,6 +148,7 @@ class Operator:
             NodeLog(scene.folder, "default", NODE_NAME, self.context.clock),
             self.context.clock,
             lambda: None,
+            incoming=scene.folder / INCOMING / "default" / NODE_NAME,
             host_key=scene.host_key,
             resume=resume,
         )

@@ -1,4 +1,4 @@
-"""Damaged bytes give an error of ours or another value: no hang, no stray exception, no memory without bound."""
+"""Damaged bytes give an error of ours or another value: no hang, no stray exception, no endless memory."""
 
 from __future__ import annotations
 
