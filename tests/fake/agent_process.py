@@ -45,7 +45,9 @@ class Operator:
         self.socket = sockets.connect(path, PATIENCE)
         self.frames: list[Frame] = []
         self.welcome: dict[str, Any] = {}
-        self.logs: dict[str, bytes] = {}
+        self.logs: dict[str, bytearray] = {}
+        self.lost: dict[str, int] = {}
+        self.writes_down = True
         self._decoder = Decoder()
         self._functions: set[str] = set()
         if hello:
@@ -124,7 +126,7 @@ class Operator:
     def output(self, attempt: str, text: str) -> str:
         """Read until the output of an attempt contains `text`."""
         deadline = time.monotonic() + PATIENCE
-        while text not in (got := self.logs.get(attempt, b"").decode()):
+        while text not in (got := self.logs.get(attempt, bytearray()).decode()):
             assert time.monotonic() < deadline, got
             self._read()
         return got
@@ -151,7 +153,11 @@ class Operator:
         for frame in self._decoder.feed(data):
             if frame.kind is FrameKind.LOG:
                 name = frame.header["attempt"]
-                self.logs[name] = self.logs.get(name, b"") + bytes(frame.body)
+                self.logs.setdefault(name, bytearray()).extend(frame.body)
+                self.lost[name] = self.lost.get(name, 0) + frame.header.get("lost", 0)
+                if self.writes_down:
+                    end = frame.header["at"] + len(frame.body)
+                    self.send(FrameKind.LOGGED, {"attempts": {name: end}})
             else:
                 self.frames.append(frame)
         return bool(data)

@@ -173,6 +173,7 @@ class FakeNode:
     held: dict[str, str] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    logged_until: dict[str, int] = field(default_factory=dict)
     refuse: Callable[[Object], str | None] = lambda header: None
     draining: bool = False
 
@@ -254,6 +255,10 @@ class FakeNode:
     def cancel(self, attempt: str, grace: float) -> None:
         """Note what is to be cancelled; the test ends it."""
         self.cancelled.append(attempt)
+
+    def logged(self, attempts: Mapping[str, int]) -> None:
+        """Forget output."""
+        self.logged_until.update(attempts)
 
     def ack(self, attempts: Sequence[str]) -> None:
         """Forget results."""

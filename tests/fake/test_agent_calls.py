@@ -171,7 +171,10 @@ def test_output_precedes_the_result_and_is_not_changed(operator: Operator) -> No
         print("error text", file=sys.stderr)
 
     operator.run("print.0.1", progress)
-    assert operator.logs["print.0.1"] in (b"\r0/3\r1/3\r2/3error text\n", b"error text\n\r0/3\r1/3\r2/3")
+    assert bytes(operator.logs["print.0.1"]) in (
+        b"\r0/3\r1/3\r2/3error text\n",
+        b"error text\n\r0/3\r1/3\r2/3",
+    )
 
 
 def fill_the_pipe_of_a_stopped_agent(mark: Path) -> None:

@@ -5,7 +5,6 @@ import random
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,20 +157,38 @@ def memory_of(pid: int) -> int:
     return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)])) * 1024
 
 
-def test_flood_of_output_blocks_nothing_and_says_what_it_lost(agent: AgentProcess) -> None:
+def test_flood_of_output_arrives_whole_and_blocks_nobody_else(agent: AgentProcess) -> None:
     operator = agent.connect()
     before = memory_of(agent.process.pid)
-    operator.call("flood.0.1", chatter, 256)
-    started = time.monotonic()
+    operator.call("flood.0.1", chatter, 32)
     answers = [operator.run(f"quiet.{i}.1", lambda: 1).value for i in range(20)]
     assert answers == [1] * 20
-    assert time.monotonic() - started < 20
     operator.result("flood.0.1")
     output = operator.logs["flood.0.1"]
     assert output.endswith(b"the end\n")
-    assert b"bytes dropped" in output
+    assert len(output) == 32 * 1024 * 1024 + len("the end\n")
+    assert operator.lost["flood.0.1"] == 0
     assert memory_of(agent.process.pid) - before < 64 * 1024 * 1024
     operator.close()
+
+
+def test_output_that_is_not_written_down_comes_again_and_holds_its_function(tmp_path: Path) -> None:
+    with running_agent(tmp_path) as agent:
+        first = agent.connect()
+        first.writes_down = False
+        first.call("held.0.1", chatter, 4)
+        first.output("held.0.1", "x" * 1023)
+        first.close()
+        second = agent.connect()
+        second.result("held.0.1")
+        output = second.logs["held.0.1"]
+        assert output.endswith(b"the end\n")
+        assert len(output) + second.lost["held.0.1"] == 4 * 1024 * 1024 + len("the end\n")
+        third = agent.connect()
+        assert third.ping()
+        assert "held.0.1" not in third.logs
+        second.close()
+        third.close()
 
 
 def test_output_of_a_call_that_nobody_listens_to_is_kept_within_a_bound(tmp_path: Path) -> None:
@@ -183,8 +200,11 @@ def test_output_of_a_call_that_nobody_listens_to_is_kept_within_a_bound(tmp_path
         wait_until(lambda: (tmp_path / "spool" / "journal").stat().st_size > 0)
         second = agent.connect()
         second.result("unheard.0.1")
-        assert second.logs["unheard.0.1"].endswith(b"the end\n")
-        assert len(second.logs["unheard.0.1"]) < 1024 * 1024
+        output = second.logs["unheard.0.1"]
+        assert output.endswith(b"the end\n")
+        assert len(output) < 3 * 1024 * 1024
+        assert second.lost["unheard.0.1"] > 48 * 1024 * 1024
+        assert output.startswith(b"x" * 1023 + b"\n")
         assert memory_of(agent.process.pid) < 256 * 1024 * 1024
         second.close()
 

@@ -355,6 +355,46 @@ async def test_what_was_kept_is_found_in_a_long_output(tmp_path: Path) -> None:
     assert len(logs.read_kept("default", "uid-1", 0.0, logs.newest).splitlines()) == 10_000
 
 
+async def test_output_that_comes_again_after_a_restart_is_kept_once(tmp_path: Path) -> None:
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    said: list[tuple[str, str, dict[str, int]]] = []
+
+    def book() -> LogBook:
+        logs = LogBook(BlobStore(tmp_path), flush_seconds=0)
+        logs.on_disk = lambda *words: said.append((words[0], words[1], dict(words[2])))
+        return logs
+
+    first = book()
+    first.write(work, attempt, {"at": 0}, b"one\n")
+    await first.written("uid-1")
+    first.write(work, attempt, {"at": 4}, b"two\n")
+    await first.written("uid-1")
+    assert said == [("default", "node-0", {"uid-1.0.1": 4}), ("default", "node-0", {"uid-1.0.1": 8})]
+    second = book()
+    second.write(work, attempt, {"at": 4}, b"two\n")
+    second.write(work, attempt, {"at": 4}, b"two\nthree\n")
+    second.write(work, attempt, {"at": 20, "lost": 6, "lost_lines": 1}, b"four\n")
+    await second.written("uid-1")
+    assert said[-1] == ("default", "node-0", {"uid-1.0.1": 25})
+    kept = b"".join(second.read("default", "uid-1", second.sizes("default", "uid-1")))
+    texts = [json.loads(line)["text"] for line in kept.splitlines()]
+    assert texts == [
+        "one\n",
+        "two\n",
+        "three\n",
+        "\n… 6 bytes (1 lines) were dropped on the node: nobody took them in time\n",
+        "four\n",
+    ]
+
+
+async def test_output_of_a_task_that_is_gone_is_declined(world: World) -> None:
+    node = world.node()
+    header = {"attempt": "gone.0.1", "stream": "stdout", "time": 1.0, "at": 5}
+    world.fleet.listener.log("default", "node-0", header, b"late\n")
+    assert node.logged_until == {"gone.0.1": 10}
+
+
 async def test_character_that_frames_cut_in_two_is_whole_again(world: World) -> None:
     node = world.node()
     await world.task()

@@ -8,6 +8,9 @@ gap is marked. A reader who is too slow loses lines and is told how many: it nev
 
 Each record says when it was `kept`: no two alike, and growing. A reader who comes back names the latest one
 that it has, and gets what was kept after that.
+
+An agent numbers the bytes that an attempt prints and keeps them until it hears that they are on disk. What
+comes again after a broken connection, or after a restart of the operator, is recognised by these numbers.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import codecs
 import json
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -36,6 +40,10 @@ _FOLLOWED_LINES: Final = 10_000
 _PIECE: Final = 1 << 16
 _CLOCK_SLACK: Final = 60.0
 """How far apart the clocks of the disk and of this process may be."""
+_PLACES: Final = 1 << 16
+"""For how many attempts is remembered how far their output has come."""
+_REMEMBERED_BYTES: Final = 2 << 20
+"""How much of the end of a file is looked at for that after a restart."""
 _TAILS: Final = ("tail.0", "tail.1")
 _Decoder: Final = codecs.getincrementaldecoder("utf-8")
 
@@ -100,6 +108,20 @@ class _TaskLog:
             self.decoders[attempt, stream] = decoder
         return text
 
+    def places(self) -> dict[str, int]:
+        """How far the output of attempts had come when it was last written here, by an earlier operator."""
+        files = [path for name in ("head", *_TAILS) if (path := self.folder / name).exists()]
+        if not files:
+            return {}
+        with max(files, key=_changed).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _REMEMBERED_BYTES))
+            found: dict[str, int] = {}
+            for line in file:
+                record = _record(line)
+                if "at" in record:
+                    found[record["id"]] = max(record["at"] + record["size"], found.get(record["id"], 0))
+            return found
+
     def write(self, data: bytes) -> None:
         """Append to the head while it has room, then to the tails in turn."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -147,6 +169,11 @@ class LogBook:
         self._followers: set[Follower] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
+        self._in_writing: set[str] = set()
+        self._places: OrderedDict[str, int] = OrderedDict()
+        self._unsaid: dict[tuple[str, str], dict[str, int]] = {}
+        self.on_disk: Callable[[str, str, Mapping[str, int]], None] = lambda namespace, node, attempts: None
+        """Told for each node up to which byte the output of attempts is safe."""
 
     def write(self, work: Work, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
         """Take in one LOG frame."""
@@ -154,27 +181,61 @@ class LogBook:
         if log is None:
             folder = self.blobs.folder(work.namespace, work.uid)
             log = self._open[work.uid] = _TaskLog(folder, self._limit)
-        stream = str(header.get("stream", "stdout"))
+            self._places.update(log.places())
+        end = int(header.get("at", 0)) + len(body)
+        self._unsaid.setdefault((work.namespace, attempt.node), {})[attempt.id] = end
+        lost, body = self._missing(attempt.id, header, body)
+        if lost:
+            self._keep(
+                work, log, attempt, header, _gap_text(lost, int(header.get("lost_lines", 0))), gap=True
+            )
+        if body:
+            text = log.decode(attempt.id, str(header.get("stream", "stdout")), body)
+            self._keep(work, log, attempt, header, text, id=attempt.id, at=end - len(body), size=len(body))
+        self._dirty[work.uid] = log
+        self._write_soon()
+
+    def decline(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+        """Output that belongs to no live task: the agent need not keep it."""
+        end = int(header.get("at", 0)) + len(body)
+        self.on_disk(namespace, node, {str(header["attempt"]): end})
+
+    def _missing(self, attempt: str, header: Mapping[str, Any], body: bytes) -> tuple[int, bytes]:
+        """How many bytes are missing before `body`, and what of it is new."""
+        if "at" not in header:
+            return 0, body
+        at = int(header["at"])
+        known = self._places.pop(attempt, None)
+        self._places[attempt] = max(at + len(body), known or 0)
+        if len(self._places) > _PLACES:
+            self._places.popitem(last=False)
+        if known is None:
+            return int(header.get("lost", 0)), body
+        return max(0, at - known), body[max(0, known - at) :]
+
+    def _keep(
+        self, work: Work, log: _TaskLog, attempt: Attempt, header: Mapping[str, Any], text: str, **more: Any
+    ) -> None:
         self.newest = max(round(self._now(), 6), round(self.newest + 1e-6, 6))
         record = {
             "kept": self.newest,
             "namespace": work.namespace,
+            "pool": work.pool,
             "task": work.name,
             "index": attempt.index,
             "attempt": attempt.number,
             "node": attempt.node,
             "rank": attempt.rank,
-            "stream": stream,
+            "stream": str(header.get("stream", "stdout")),
             "time": header.get("time", 0.0),
-            "text": log.decode(attempt.id, stream, body),
+            **more,
+            "text": text,
         }
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         for follower in self._followers:
             if follower.wants(work):
                 follower.offer(line)
         log.pending.append(line)
-        self._dirty[work.uid] = log
-        self._write_soon()
 
     def follow(self, follower: Follower) -> None:
         """Pass new lines on to this reader from now on."""
@@ -190,6 +251,13 @@ class LogBook:
             if follower.uid == work.uid:
                 follower.close()
         self._open.pop(work.uid, None)
+
+    async def written(self, uid: str) -> None:
+        """Wait until the output of one task so far is on disk."""
+        while uid in self._dirty or uid in self._in_writing:
+            self._start_writing()
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
 
     async def flush(self) -> None:
         """Wait until everything that was written so far is on disk."""
@@ -243,14 +311,19 @@ class LogBook:
         for log in self._dirty.values():
             batch.append((log, b"".join(log.pending)))
             log.pending = []
-        self._dirty = {}
+        self._in_writing, self._dirty = set(self._dirty), {}
+        said, self._unsaid = self._unsaid, {}
         self._writing = asyncio.get_running_loop().run_in_executor(None, _write_all, batch)
-        self._writing.add_done_callback(self._written)
+        self._writing.add_done_callback(partial(self._written, said))
 
-    def _written(self, writing: asyncio.Future[None]) -> None:
+    def _written(self, said: dict[tuple[str, str], dict[str, int]], writing: asyncio.Future[None]) -> None:
         self._writing = None
+        self._in_writing = set()
         if not writing.cancelled() and (error := writing.exception()) is not None:
+            # It is gone: to have it sent again would not help a full disk, and would hold the functions.
             logger.error("output of tasks could not be stored: %s", error)
+        for node, attempts in said.items():
+            self.on_disk(*node, attempts)
         if self._dirty:
             self._write_soon()
 
@@ -258,6 +331,20 @@ class LogBook:
 def _write_all(batch: list[tuple[_TaskLog, bytes]]) -> None:
     for log, data in batch:
         log.write(data)
+
+
+def _gap_text(size: int, lines: int) -> str:
+    about = f" ({lines} lines)" if lines else ""
+    return f"\n… {size} bytes{about} were dropped on the node: nobody took them in time\n"
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """A record, or nothing where the line is cut off."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _gap(text: str) -> bytes:

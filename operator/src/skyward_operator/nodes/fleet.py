@@ -97,6 +97,10 @@ class Link(Protocol):
         """Say that these results are safe here, so that the agent may forget them."""
         ...
 
+    def logged(self, attempts: Mapping[str, int]) -> None:
+        """Say that the output of these attempts is on disk here up to that byte, or is not wanted."""
+        ...
+
 
 class Silence:
     """The listener before anyone listens."""

@@ -129,6 +129,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             asyncio.get_running_loop().call_later(ACK_SECONDS, self._send_acknowledged)
         self._acknowledged += attempts
 
+    def logged(self, attempts: Mapping[str, int]) -> None:
+        """Say that the output of these attempts is on disk here up to that byte."""
+        self._send(FrameKind.LOGGED, {"attempts": dict(attempts)})
+
     def fetch(self, attempt: str, offset: int, fetch: int) -> None:
         """Have the agent send a large result from `offset` on, in pieces that carry this `fetch`."""
         self._send(FrameKind.FETCH, {"attempt": attempt, "offset": offset, "fetch": fetch})

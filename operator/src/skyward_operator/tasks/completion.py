@@ -62,6 +62,7 @@ class Completion:
         self.complete_if_done(live)
 
     async def _complete(self, room: Room, live: LiveTask) -> None:
+        await self._floor.logs.written(live.work.uid)
         await self._recorder.finish(live)
         for node, attempt in live.unacknowledged:
             self._floor.sender.acknowledge(live.work.namespace, node, [attempt])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.reasons import NodePhase, TaskPhase, TaskReason
+from skyward.wire.envelopes import parse_attempt
 from skyward_operator.nodes.collection import drop
 from skyward_operator.nodes.received import Received
 from skyward_operator.tasks import decide
@@ -17,6 +18,7 @@ from skyward_operator.tasks.completion import Completion
 from skyward_operator.tasks.decide import End, PoolView
 from skyward_operator.tasks.endings import Endings
 from skyward_operator.tasks.handout import Handout
+from skyward_operator.tasks.ledger import Attempt
 from skyward_operator.tasks.record import Pace, Recorder
 from skyward_operator.tasks.reunion import Reunion
 
@@ -148,9 +150,15 @@ class Dispatcher:
 
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """A LOG frame."""
-        live, attempt = self._floor.find(str(header["attempt"]), node)
-        if live is not None and attempt is not None:
-            self._floor.logs.write(live.work, attempt, header, body)
+        name = str(header["attempt"])
+        live, attempt = self._floor.find(name, node)
+        if live is None:
+            self._floor.logs.decline(namespace, node, header, body)
+            return
+        if attempt is None:  # it has ended: the agent sends what was not written down before a restart
+            _, index, number = parse_attempt(name)
+            attempt = Attempt(name, index, number, node, self._floor.rank_of(live, node), self._floor.now())
+        self._floor.logs.write(live.work, attempt, header, body)
 
     def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
         """A large RESULT waits at the agent: whether it is wanted."""

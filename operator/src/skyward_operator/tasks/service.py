@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from skyward_operator.gateway.blobs import BlobStore
@@ -21,6 +22,8 @@ from skyward_operator.tasks.sender import Sender
 from skyward_operator.tasks.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skyward_operator.context import Context
     from skyward_operator.nodes.fleet import Fleet, NodeListener
 
@@ -59,6 +62,7 @@ class Tasks:
         root = context.settings.data_dir
         blobs = BlobStore(root / "blobs")
         logs = LogBook(BlobStore(root / "output"))
+        logs.on_disk = partial(_tell_agent, fleet)
         payloads = Payloads(blobs)
         ledger = Ledger()
         files = Files(context, blobs, logs)
@@ -98,6 +102,12 @@ class Tasks:
         finally:
             self._journal.close()
             await asyncio.shield(self._logs.flush())
+
+
+def _tell_agent(fleet: Fleet, namespace: str, node: str, attempts: Mapping[str, int]) -> None:
+    """Output is on disk. An agent that is away sends it again, and is told then."""
+    if (link := fleet.link(namespace, node)) is not None:
+        link.logged(attempts)
 
 
 def build(context: Context, fleet: Fleet, *, pace: Pace | None = None) -> Tasks:

@@ -3,48 +3,38 @@
 What is sent within one turn of the event loop leaves in one write. Logs and large results are taken only
 while little is waiting in the transport, so a control frame waits for `_LOW_WATER` bytes at most, and the
 memory of the agent does not depend on how slow the link is. Without a connection, control frames are dropped
-(WELCOME and the spool say everything again) and the newest logs of each attempt are kept.
+(WELCOME and the spool say everything again) and `output` keeps the newest logs of each attempt.
 """
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from skyward.wire.frames import Frame, FrameKind, encode, encode_parts
+from skyward.agent.output import STALLED_SECONDS, Output
+from skyward.wire.frames import Frame, encode, encode_parts
 
 _LOW_WATER = 512 * 1024
 _SOON = 0.002
-_LOGS_PER_ATTEMPT = 256 * 1024
-_LOGS_IN_ALL = 16 * 1024 * 1024
-_LOG_BYTES_PER_SECOND = 8 * 1024 * 1024
+_LOG_BURST = 256 * 1024
+_LOG_BYTES_PER_SECOND = 16 * 1024 * 1024
 """A node's share of what one operator can write down for hundreds of them."""
-
-
-@dataclass(slots=True)
-class _Logs:
-    """Output of one attempt that has not been sent: the newest bytes, and how many older ones were lost."""
-
-    pieces: deque[tuple[str, float, bytes]] = field(default_factory=deque)
-    size: int = 0
-    dropped: int = 0
 
 
 class Outbox:
     """The sending half of the link."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Output) -> None:
         self._transport: asyncio.Transport | None = None
         self._control: list[bytes] = []
         self._streams: deque[tuple[str, Iterator[Frame]]] = deque()
-        self._logs: OrderedDict[str, _Logs] = OrderedDict()
-        self._log_bytes = 0
-        self._budget = float(_LOG_BYTES_PER_SECOND)
+        self._output = output
+        self._budget = float(_LOG_BURST)
         self._budget_time = time.monotonic()
         self._scheduled = False
         self._soon: asyncio.TimerHandle | None = None
         self._budget_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     @property
     def connected(self) -> bool:
@@ -56,10 +46,12 @@ class Outbox:
         self.detach()
         transport.set_write_buffer_limits(high=_LOW_WATER, low=_LOW_WATER // 4)
         self._transport = transport
+        self._output.listen(True)
 
     def detach(self) -> None:
         """Nobody is listening; what was queued for the old connection is dropped, logs stay."""
         self._transport = None
+        self._output.listen(False)
         self._control.clear()
         self._streams.clear()
 
@@ -95,40 +87,30 @@ class Outbox:
         self._streams = deque(each for each in self._streams if each[0] != name)
 
     def log(self, attempt: str, stream: str, data: bytes) -> None:
-        """Send output of an attempt, or keep its newest bytes until that is possible."""
-        logs = self._logs.get(attempt)
-        if logs is None:
-            logs = self._logs[attempt] = _Logs()
-        logs.pieces.append((stream, time.time(), data))
-        logs.size += len(data)
-        self._log_bytes += len(data)
-        while logs.size > _LOGS_PER_ATTEMPT:
-            self._drop_oldest(logs)
-        while self._log_bytes > _LOGS_IN_ALL:
-            self._drop_oldest(next(logs for logs in self._logs.values() if logs.pieces))
+        """Send output of an attempt, or keep it until that is possible."""
+        self._output.add(attempt, stream, data)
         self._schedule()
+        if self._stall_timer is None and self._transport is not None:
+            loop = asyncio.get_running_loop()
+            self._stall_timer = loop.call_later(STALLED_SECONDS, self._look_for_stall)
 
     def finish_logs(self, attempt: str) -> None:
         """The attempt has ended: its output goes out before what is sent next."""
-        logs = self._logs.pop(attempt, None)
-        if logs is None:
-            return
-        if self._transport is None:
-            self._logs[attempt] = logs
-            return
-        self._control += self._take(attempt, logs)
-        self._schedule()
+        self._output.finish(attempt)
+        if self._transport is not None:
+            self._control += self._output.take_all(attempt)
+            self._schedule()
 
     def flush_logs(self) -> None:
-        """Everything that was kept while nobody listened goes out before what is sent next."""
-        for attempt in list(self._logs):
-            self.finish_logs(attempt)
+        """What was kept of attempts that have ended goes out before what is sent next."""
+        for attempt in self._output.finished():
+            self._control += self._output.take_all(attempt)
+        self._schedule()
 
-    def forget_logs(self, attempt: str) -> None:
-        """The result was acknowledged; nobody waits for output any more."""
-        logs = self._logs.pop(attempt, None)
-        if logs is not None:
-            self._log_bytes -= logs.size
+    def written_down(self, attempts: dict[str, int]) -> None:
+        """The operator has the output of these attempts up to there."""
+        for attempt, end in attempts.items():
+            self._output.written_down(attempt, end)
 
     def resume(self) -> None:
         """The transport has room again."""
@@ -167,17 +149,18 @@ class Outbox:
             self._schedule()
 
     def _pump_logs(self) -> None:
+        if not self._output.waiting:
+            return
         now = time.monotonic()
         earned = (now - self._budget_time) * _LOG_BYTES_PER_SECOND
-        self._budget = min(self._budget + earned, float(_LOG_BYTES_PER_SECOND))
+        self._budget = min(self._budget + earned, float(_LOG_BURST))
         self._budget_time = now
-        for attempt in list(self._logs):
-            if self._budget <= 0:
-                self._wait_for_budget()
-                return
-            logs = self._logs.pop(attempt)
-            self._budget -= logs.size
-            self._control += self._take(attempt, logs)
+        if self._budget > 0:
+            for frame in self._output.take(int(self._budget) + 1):
+                self._budget -= len(frame)
+                self._control.append(frame)
+        if self._output.waiting:
+            self._wait_for_budget()
 
     def _is_soon(self) -> None:
         self._soon = None
@@ -186,28 +169,15 @@ class Outbox:
 
     def _wait_for_budget(self) -> None:
         if self._budget_timer is None:
-            self._budget_timer = asyncio.get_running_loop().call_later(0.05, self._budget_is_back)
+            self._budget_timer = asyncio.get_running_loop().call_later(0.01, self._budget_is_back)
 
     def _budget_is_back(self) -> None:
         self._budget_timer = None
         self._schedule()
 
-    def _take(self, attempt: str, logs: _Logs) -> list[bytes]:
-        self._log_bytes -= logs.size
-        frames: list[bytes] = []
-        if logs.dropped:
-            stream, when, _ = logs.pieces[0] if logs.pieces else ("stdout", time.time(), b"")
-            marker = f"\n… {logs.dropped} bytes dropped\n".encode()
-            frames.append(_log_frame(attempt, stream, when, marker))
-        frames += (_log_frame(attempt, *piece) for piece in logs.pieces)
-        return frames
-
-    def _drop_oldest(self, logs: _Logs) -> None:
-        _, _, data = logs.pieces.popleft()
-        logs.size -= len(data)
-        logs.dropped += len(data)
-        self._log_bytes -= len(data)
-
-
-def _log_frame(attempt: str, stream: str, when: float, data: bytes) -> bytes:
-    return encode(Frame(FrameKind.LOG, {"attempt": attempt, "stream": stream, "time": when}, data))
+    def _look_for_stall(self) -> None:
+        self._stall_timer = None
+        if self._transport is not None and self._output.holding:
+            self._output.unstick()
+            loop = asyncio.get_running_loop()
+            self._stall_timer = loop.call_later(STALLED_SECONDS, self._look_for_stall)

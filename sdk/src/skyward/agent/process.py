@@ -2,10 +2,13 @@
 
 The worker leads a process group of its own, and stopping it means stopping the group and its descendants.
 Its output comes through pipes; they are emptied before a result is passed on, so output precedes the result.
+A pipe that was read is left alone for a moment: who prints a line at a time is read many lines at a time. A
+pipe that is held is not read at all, so that its writer waits.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -26,6 +29,8 @@ _RECEIVE = 256 * 1024
 _READ = 64 * 1024
 _PIPE_CAPACITY = 1024 * 1024
 """The most that can lie in a pipe (fs.pipe-max-size). Emptying stops there: the writer may be endless."""
+_PIPE_SIZE = 256 * 1024
+_READ_PAUSE = 0.005
 
 
 _buffer = memoryview(bytearray(_RECEIVE))
@@ -62,6 +67,8 @@ class WorkerProcess:
         self._decoder = Decoder()
         self._unsent = bytearray()
         self._pipes: dict[str, int] = {}
+        self._pauses: dict[str, asyncio.TimerHandle] = {}
+        self._held = False
 
     async def start(self, plan: WorkerPlan) -> None:
         """Start the process. It says that it is ready with its first frame."""
@@ -93,8 +100,7 @@ class WorkerProcess:
         self.pid = self._process.pid
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._receive)
-        for stream, descriptor in self._pipes.items():
-            self._loop.add_reader(descriptor, self._read, stream)
+        self._listen()
 
     async def ended(self) -> int:
         """Wait for the process to end; everything it sent and printed has been handed on by then."""
@@ -128,6 +134,18 @@ class WorkerProcess:
             while taken < _PIPE_CAPACITY and (size := self._read(stream)):
                 taken += size
 
+    def hold(self, held: bool) -> None:
+        """Leave unread what is printed from now on, or read it again."""
+        if held == self._held:
+            return
+        self._held = held
+        if held:
+            for stream, descriptor in self._pipes.items():
+                self._loop.remove_reader(descriptor)
+                self._stop_pause(stream)
+        else:
+            self._listen()
+
     def tell(self, reason: str) -> None:
         """Let running calls know why they are being ended."""
         with contextlib.suppress(OSError):
@@ -157,6 +175,9 @@ class WorkerProcess:
     def _pipe(self, stream: str) -> int:
         read, write = os.pipe()
         os.set_blocking(read, False)
+        if set_size := getattr(fcntl, "F_SETPIPE_SZ", None):
+            with contextlib.suppress(OSError):  # the user's pipes have a limit in all
+                fcntl.fcntl(read, set_size, _PIPE_SIZE)
         self._pipes[stream] = read
         return write
 
@@ -190,6 +211,25 @@ class WorkerProcess:
         if not self._unsent:
             self._loop.remove_writer(self._socket)
 
+    def _listen(self) -> None:
+        for stream, descriptor in self._pipes.items():
+            self._loop.add_reader(descriptor, self._on_readable, stream)
+
+    def _on_readable(self, stream: str) -> None:
+        size = self._read(stream)
+        if 0 < size < _READ and not self._held and stream in self._pipes:
+            self._loop.remove_reader(self._pipes[stream])
+            self._pauses[stream] = self._loop.call_later(_READ_PAUSE, self._resume, stream)
+
+    def _resume(self, stream: str) -> None:
+        self._pauses.pop(stream, None)
+        if stream in self._pipes:
+            self._loop.add_reader(self._pipes[stream], self._on_readable, stream)
+
+    def _stop_pause(self, stream: str) -> None:
+        if (pause := self._pauses.pop(stream, None)) is not None:
+            pause.cancel()
+
     def _read(self, stream: str) -> int:
         descriptor = self._pipes.get(stream)
         if descriptor is None:
@@ -202,12 +242,14 @@ class WorkerProcess:
             self._on_output(self, stream, data)
         else:
             self._loop.remove_reader(descriptor)
+            self._stop_pause(stream)
             os.close(self._pipes.pop(stream))
         return len(data)
 
     def _close(self) -> None:
-        for descriptor in self._pipes.values():
+        for stream, descriptor in self._pipes.items():
             self._loop.remove_reader(descriptor)
+            self._stop_pause(stream)
             os.close(descriptor)
         self._pipes.clear()
         self._loop.remove_reader(self._socket)

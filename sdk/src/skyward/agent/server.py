@@ -26,6 +26,7 @@ from skyward.agent.checks import checked_call, refused, seconds
 from skyward.agent.connection import Connection
 from skyward.agent.facts import facts
 from skyward.agent.link import Outbox
+from skyward.agent.output import Output
 from skyward.agent.process import WorkerPlan
 from skyward.agent.slots import Slots
 from skyward.agent.spool import Spool
@@ -60,7 +61,7 @@ class Agent:
         self.settings = settings
         self.boot_id = uuid.uuid4().hex
         self.connections: set[Connection] = set()
-        self.outbox = Outbox()
+        self.outbox = Outbox(Output(self._hold))
         self._facts = facts()
         self._operator: Connection | None = None
         self._epoch = _read_epoch(home)
@@ -161,6 +162,9 @@ class Agent:
         """slots.Listener"""
         self.outbox.send(Frame(FrameKind.NOTICE, {"reason": reason, "message": message}))
 
+    def _hold(self, attempt: str, held: bool) -> None:
+        self._slots.hold(attempt, held)
+
     def _act(self, frame: Frame) -> None:
         header = frame.header
         match frame.kind:
@@ -177,12 +181,13 @@ class Agent:
             case FrameKind.ACK:
                 self._spool.acknowledge(header["attempts"])
                 for name in header["attempts"]:
-                    self.outbox.forget_logs(name)
                     self.outbox.end_stream(f"fetch {name}")
             case FrameKind.FETCH:
                 name, offset = str(header["attempt"]), max(0, int(header["offset"]))
                 pieces = self._spool.pieces(name, offset, int(header["fetch"]))
                 self.outbox.stream(f"fetch {name}", pieces)
+            case FrameKind.LOGGED:
+                self.outbox.written_down({str(name): int(end) for name, end in header["attempts"].items()})
             case FrameKind.STOP:
                 self._stop(bool(header.get("drain")), seconds(header.get("grace")))
             case _:

@@ -100,6 +100,16 @@ class Slots:
             attempt.ending = why
             self._interrupt(attempt, attempt.worker, attempt.grace if grace is None else grace)
 
+    def hold(self, attempt: str, held: bool) -> None:
+        """Have what an attempt prints wait, or no longer; one that is being ended never waits."""
+        running = self.attempts.get(attempt)
+        if running is None or running.worker is None or (held and running.ending is not None):
+            return
+        if self._plan.threads > 1:
+            running.worker.send(Frame(FrameKind.FLOW, {"attempt": attempt, "held": held}))
+        else:
+            running.worker.hold(held)
+
     def needed_blobs(self) -> set[str]:
         """Digests of blobs that attempts still need."""
         headers = [attempt.header for attempt in self.attempts.values()]
@@ -107,6 +117,7 @@ class Slots:
 
     def _interrupt(self, attempt: Attempt, worker: WorkerProcess, grace: float) -> None:
         attempt.stop_timers()
+        self.hold(attempt.id, False)
         steps: list[tuple[float, Callable[[], None]]] = [(grace, worker.kill)]
         if self._plan.threads > 1:
             cancel = Frame(FrameKind.CANCEL, {"attempt": attempt.id, "why": attempt.ending})
@@ -186,6 +197,7 @@ class Slots:
         if attempt is None:
             return
         worker.empty_pipes()
+        worker.hold(False)
         interrupted = attempt.ending is not None
         if interrupted and (frame.header["interrupted"] or not frame.header["ok"]):
             self._finish(attempt, ended_early(attempt, frame.header.get("error")), frame.header["duration"])

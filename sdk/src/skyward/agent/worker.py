@@ -75,6 +75,8 @@ class Worker:
                 self._functions.put(frame.header, bytes(frame.body))
             case FrameKind.CANCEL:
                 self._interrupt_thread(frame.header["attempt"], frame.header["why"])
+            case FrameKind.FLOW:
+                ThreadOutput.hold(frame.header["attempt"], frame.header["held"])
             case _:
                 raise ValueError(f"a worker does not understand {frame.kind.name}")
 

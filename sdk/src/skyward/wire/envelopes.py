@@ -146,6 +146,19 @@ class Fetch(TypedDict):
     fetch: int
 
 
+class Logged(TypedDict):
+    """LOGGED: the output of these attempts before that byte is on the operator's disk, or of no use there."""
+
+    attempts: dict[str, int]
+
+
+class Flow(TypedDict):
+    """FLOW, to a worker with threads: what this attempt prints shall wait (`held`), or need not any more."""
+
+    attempt: str
+    held: bool
+
+
 class Stop(TypedDict):
     """STOP: end the agent, after running calls have finished if `drain`."""
 
@@ -186,11 +199,18 @@ class Started(TypedDict):
 
 
 class Log(TypedDict):
-    """LOG + body: raw output of a call, cut anywhere, `\\r` included."""
+    """LOG + body: raw output of a call, cut between characters, `\\r` included.
+
+    `at` is the place of its first byte in all that the attempt printed. `lost` bytes and `lost_lines` ends of
+    line right before it were dropped by the agent. A frame comes again until LOGGED covers it.
+    """
 
     attempt: str
     stream: Stream
     time: float
+    at: int
+    lost: NotRequired[int]
+    lost_lines: NotRequired[int]
 
 
 class Result(TypedDict):

@@ -48,6 +48,9 @@ class FrameKind(IntEnum):
     PING = 7
     STOP = 8
     FETCH = 9
+    LOGGED = 20
+    # agent to its worker
+    FLOW = 32
     # agent to operator
     WELCOME = 64
     STARTED = 65
