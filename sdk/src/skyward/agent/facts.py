@@ -6,6 +6,7 @@ import platform
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 _GPU_TIMEOUT = 10.0
@@ -22,6 +23,14 @@ def facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "gpus": _gpus(),
     }
+
+
+def visible_gpus(known: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The GPUs that workers may use: those that the agent was limited to, else all that the facts name."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if name in environment:
+            return tuple(word.strip() for word in environment[name].split(",") if word.strip())
+    return tuple(str(gpu["index"]) for gpu in known["gpus"])
 
 
 def _cpus() -> int:

@@ -44,6 +44,22 @@ class WorkerPlan:
     folder: Path
     spool: Path
     threads: int = 1
+    workers: int = 1
+    gpus: tuple[str, ...] = ()
+    """The node's GPUs, as CUDA_VISIBLE_DEVICES names them."""
+
+    def environment(self, index: int) -> dict[str, str] | None:
+        """The environment of a worker: its share of the GPUs, or nothing of its own where there are none.
+
+        GPUs are dealt out in blocks; with more workers than GPUs, several share one.
+        """
+        if not self.gpus or self.workers <= 1:
+            return None
+        share = len(self.gpus) // self.workers
+        begin = index * share
+        mine = self.gpus[begin : begin + share] if share else (self.gpus[index % len(self.gpus)],)
+        visible = ",".join(mine)
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": visible, "HIP_VISIBLE_DEVICES": visible}
 
 
 class WorkerProcess:
@@ -87,6 +103,7 @@ class WorkerProcess:
                 stdout=out,
                 stderr=err,
                 cwd=plan.folder,
+                env=plan.environment(self.index),
                 pass_fds=(theirs.fileno(), lifeline),
                 process_group=0,
             )

@@ -24,7 +24,7 @@ from skyward.agent.attempts import Attempt
 from skyward.agent.blobs import BlobRefused, Blobs
 from skyward.agent.checks import checked_call, refused, seconds
 from skyward.agent.connection import Connection
-from skyward.agent.facts import facts
+from skyward.agent.facts import facts, visible_gpus
 from skyward.agent.link import Outbox
 from skyward.agent.output import Output
 from skyward.agent.process import WorkerPlan
@@ -74,7 +74,7 @@ class Agent:
         work.mkdir(parents=True, exist_ok=True)
         threads = settings.slots if settings.executor == "thread" else 1
         workers = 1 if settings.executor == "thread" else settings.slots
-        plan = WorkerPlan(work, self._spool.folder, threads)
+        plan = WorkerPlan(work, self._spool.folder, threads, workers, visible_gpus(self._facts, os.environ))
         self._slots = Slots(plan, workers, self, reuse=settings.reuse)
 
     async def run(self, listening: Callable[[], None]) -> None:
