@@ -74,6 +74,18 @@ def test_output_of_a_task_is_printed_with_the_ticket_of_its_run(plane: FakePlane
     pieces = ("half", " a line\nrest")
     plane.task_logs[name] = [{"rank": 1, "index": 0, "stream": "stdout", "text": text} for text in pieces]
     assert _run("logs", name) == "[node 1] half a line\n[node 1] rest\n"
+    first = {"rank": 0, "index": 2, "attempt": 1, "stream": "stdout", "time": 5.5, "text": "first\n"}
+    second = {**first, "index": 3, "attempt": 2, "time": 9.0, "text": "second\n"}
+    plane.task_logs[name] = [first, second]
+    assert _run("logs", name, "--index", "3-9") == "[node 0] second\n"
+    assert _run("logs", name, "--attempt", "1") == "[node 0] first\n"
+    assert _run("logs", name, "--since", "1970-01-01T00:00:06Z") == "[node 0] second\n"
+    assert _run("logs", name, "--since", "10m") == ""
+    assert (
+        _run("logs", name, "--index", "2", "--timestamps") == "1970-01-01T00:00:05.500000Z [node 0] first\n"
+    )
+    for option, word in (("--since", "soon"), ("--index", "a-b")):
+        assert CliRunner().invoke(APP, ["logs", name, option, word]).exit_code == 2
 
 
 def test_who_may_update_an_object_reads_its_output_with_a_ticket_of_their_own(
