@@ -339,6 +339,22 @@ async def test_a_reader_who_comes_back_gets_what_was_kept_meanwhile_and_nothing_
         assert answer.status == 400
 
 
+async def test_one_who_follows_a_task_can_come_back_until_its_end(world: World) -> None:
+    node = world.node()
+    await world.task()
+    where = f"{world.url}/v1/namespaces/default/tasks/task/logs?follow=1&since="
+    say(node, "first\n")
+    async with world.http.get(f"{where}0", headers=MINE) as answer:
+        first, mark = [json.loads(await answer.content.readline()) for _ in range(2)]
+    assert mark == {"kept": first["kept"]}
+    say(node, "missed\n")
+    node.finish()
+    await succeeded(world, "task")
+    async with world.http.get(f"{where}{first['kept']}", headers=MINE) as answer:
+        missed, mark, end = [json.loads(line) for line in (await answer.content.read()).splitlines()]
+    assert (missed["text"], mark, end) == ("missed\n", {"kept": missed["kept"]}, {"end": True})
+
+
 async def test_what_was_kept_is_found_in_a_long_output(tmp_path: Path) -> None:
     clock = iter(range(1, 20_000))
     logs = LogBook(BlobStore(tmp_path), flush_seconds=0, now=lambda: float(next(clock)))
@@ -349,10 +365,10 @@ async def test_what_was_kept_is_found_in_a_long_output(tmp_path: Path) -> None:
         logs.write(work, attempt, {"time": 0.0}, f"line {number}\n".encode())
         kept[number] = logs.newest
     await logs.flush()
-    lines = logs.read_kept("default", "uid-1", kept[7000], kept[7003]).splitlines()
+    lines = b"".join(logs.read("default", "uid-1", kept[7000], kept[7003])).splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["line 7001\n", "line 7002\n", "line 7003\n"]
-    assert logs.read_kept("default", "uid-1", kept[9999], logs.newest + 1) == b""
-    assert len(logs.read_kept("default", "uid-1", 0.0, logs.newest).splitlines()) == 10_000
+    assert list(logs.read("default", "uid-1", kept[9999], logs.newest + 1)) == []
+    assert len(b"".join(logs.read("default", "uid-1", 0.0, logs.newest)).splitlines()) == 10_000
 
 
 async def test_output_that_comes_again_after_a_restart_is_kept_once(tmp_path: Path) -> None:
@@ -377,7 +393,7 @@ async def test_output_that_comes_again_after_a_restart_is_kept_once(tmp_path: Pa
     second.write(work, attempt, {"at": 20, "lost": 6, "lost_lines": 1}, b"four\n")
     await second.written("uid-1")
     assert said[-1] == ("default", "node-0", {"uid-1.0.1": 25})
-    kept = b"".join(second.read("default", "uid-1", second.sizes("default", "uid-1")))
+    kept = b"".join(second.read("default", "uid-1"))
     texts = [json.loads(line)["text"] for line in kept.splitlines()]
     assert texts == [
         "one\n",
@@ -465,14 +481,37 @@ async def test_gateway_is_healthy(world: World) -> None:
     assert (status, json.loads(body)["status"]) == (200, "ok")
 
 
-async def test_slow_follower_loses_lines_and_is_told() -> None:
-    follower = Follower(lambda work: True, limit=3)
+async def test_slow_follower_is_let_go_and_finds_the_rest_on_disk(tmp_path: Path) -> None:
+    logs = LogBook(BlobStore(tmp_path), flush_seconds=0)
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    follower = Follower(lambda work: True, limit=600)
+    logs.follow(follower)
     for number in range(5):
-        follower.offer(f"{number}\n".encode())
+        logs.write(work, attempt, {"at": 2 * number}, f"{number}\n".encode())
+    await logs.flush()
     got = await follower.next()
     assert got is not None
-    assert got.startswith(b"0\n1\n2\n")
-    assert b"2 lines were lost" in got
+    seen = [json.loads(line) for line in got.splitlines()]
+    assert 0 < len(seen) < 5
+    assert follower.behind
+    assert await follower.next() is None
+    rest = b"".join(logs.read("default", "uid-1", seen[-1]["kept"]))
+    texts = [line["text"] for line in seen] + [json.loads(line)["text"] for line in rest.splitlines()]
+    assert texts == [f"{number}\n" for number in range(5)]
+
+
+async def test_record_that_a_kill_has_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    folder = tmp_path / "default" / "uid-1"
+    folder.mkdir(parents=True)
+    (folder / "head").write_bytes(b'{"kept":1.0,"text":"one\\n"}\n{"kept":2.0,"te')
+    logs = LogBook(BlobStore(tmp_path), flush_seconds=0)
+    logs.write(work, attempt, {"at": 4}, b"two\n")
+    await logs.flush()
+    kept = b"".join(logs.read("default", "uid-1"))
+    assert [json.loads(line)["text"] for line in kept.splitlines()] == ["one\n", "two\n"]
 
 
 async def test_endless_output_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
@@ -484,7 +523,7 @@ async def test_endless_output_keeps_its_beginning_and_its_end(tmp_path: Path) ->
         if number % 10 == 0:
             await logs.flush()
     await logs.flush()
-    kept = b"".join(logs.read("default", "uid-1", logs.sizes("default", "uid-1")))
+    kept = b"".join(logs.read("default", "uid-1"))
     assert len(kept) < 45_000
     texts = [json.loads(line)["text"] for line in kept.splitlines()]
     assert texts[0] == "line 0\n"

@@ -1,7 +1,8 @@
 """The output of calls: kept in one bounded file per task, and passed on live to whoever follows.
 
 A task that prints without end keeps its beginning and its latest end; what lies between is dropped and the
-gap is marked. A reader who is too slow loses lines and is told how many: it never slows the operator down.
+gap is marked. Readers get what is on disk, so that what they have seen is there after a restart as well. One
+who is too slow is let go and comes back for the rest: it never slows the operator down.
 
     <root>/<namespace>/<uid>/head            the first part
     <root>/<namespace>/<uid>/tail.0, tail.1  the latest parts, in turn
@@ -19,6 +20,7 @@ import asyncio
 import codecs
 import json
 import logging
+import re
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT: Final = 64 * 1024 * 1024
-_FOLLOWED_LINES: Final = 10_000
+_FOLLOWED_BYTES: Final = 16 * 1024 * 1024
 _PIECE: Final = 1 << 16
+_LONGEST_RECORD: Final = 1 << 20
+_ENDED: Final = 10_000
 _CLOCK_SLACK: Final = 60.0
 """How far apart the clocks of the disk and of this process may be."""
 _PLACES: Final = 1 << 16
@@ -45,29 +49,38 @@ _PLACES: Final = 1 << 16
 _REMEMBERED_BYTES: Final = 2 << 20
 """How much of the end of a file is looked at for that after a restart."""
 _TAILS: Final = ("tail.0", "tail.1")
+_KEPT: Final = re.compile(rb'\{"kept":([0-9.e+]+),')
 _Decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class Follower:
-    """One reader of live output. Iterate over it; `close` ends the iteration. With `uid` it follows one task
-    and ends with it."""
+    """One reader of what comes to the disk. With `uid` it follows one task and ends with it."""
 
     def __init__(
-        self, wants: Callable[[Work], bool], uid: str | None = None, limit: int = _FOLLOWED_LINES
+        self, wants: Callable[[Work], bool], uid: str | None = None, limit: int = _FOLLOWED_BYTES
     ) -> None:
         self.wants = wants
         self.uid = uid
+        self.behind = False
+        """It took too little for too long: the rest is to be read from disk."""
+        self._after = 0.0
         self._lines: deque[bytes] = deque()
+        self._size = 0
         self._limit = limit
-        self._lost = 0
         self._wake = asyncio.Event()
         self._closed = False
 
-    def offer(self, line: bytes) -> None:
-        """Pass a line on; dropped when the reader is too far behind."""
-        if len(self._lines) >= self._limit:
-            self._lost += 1
-        else:
+    def begin(self, after: float) -> None:
+        """Take only what was kept after that: the rest is read from disk."""
+        self._after = after
+
+    def offer(self, kept: float, line: bytes) -> None:
+        """Pass a line on, in the order in which lines were kept."""
+        if kept <= self._after or self.behind:
+            return
+        self._size += len(line)
+        self.behind = self._size > self._limit
+        if not self.behind:
             self._lines.append(line)
         self._wake.set()
 
@@ -77,16 +90,14 @@ class Follower:
         self._wake.set()
 
     async def next(self) -> bytes | None:
-        """All lines that wait, as soon as there are some; None at the end."""
-        while not self._lines and not self._lost:
-            if self._closed:
+        """All lines that wait, as soon as there are some; None at the end, and for one that is behind."""
+        while not self._lines:
+            if self._closed or self.behind:
                 return None
             self._wake.clear()
             await self._wake.wait()
-        lines, self._lines = self._lines, deque()
-        lost, self._lost = self._lost, 0
-        gap = _gap(f"{lost} lines were lost: this reader is too slow") if lost else b""
-        return b"".join(lines) + gap
+        lines, self._lines, self._size = b"".join(self._lines), deque(), 0
+        return lines
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +139,8 @@ class _TaskLog:
         if not self.sizes:
             self.sizes = {name: _size(self.folder / name) for name in ("head", *_TAILS)}
             self.tail = int(_changed(self.folder / _TAILS[1]) > _changed(self.folder / _TAILS[0]))
+            for name in ("head", *_TAILS):
+                self._mend(name)
         in_tails = any(self.sizes[name] for name in _TAILS)
         if not in_tails and self.sizes["head"] + len(data) <= self.limit // 2:
             self._append("head", data)
@@ -141,6 +154,18 @@ class _TaskLog:
             (self.folder / name).unlink(missing_ok=True)
             self.sizes[name] = 0
         self._append(name, data)
+
+    def _mend(self, name: str) -> None:
+        """Cut off a record that a killed operator left half-written: its agent sends it again."""
+        if not self.sizes[name]:
+            return
+        with (self.folder / name).open("r+b") as file:
+            file.seek(max(0, self.sizes[name] - _LONGEST_RECORD))
+            rest = file.read()
+            torn = len(rest) - (rest.rfind(b"\n") + 1)
+            if torn:
+                self.sizes[name] -= torn
+                file.truncate(self.sizes[name])
 
     def _append(self, name: str, data: bytes) -> None:
         with (self.folder / name).open("ab") as file:
@@ -161,6 +186,8 @@ class LogBook:
         self.blobs = blobs
         self.newest = now()
         """When the latest record was kept: all that come are newer."""
+        self.stored = self.newest
+        """When the latest record on disk was kept: all that is older is there."""
         self._now = now
         self._limit = limit
         self._flush_seconds = flush_seconds
@@ -170,6 +197,11 @@ class LogBook:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._in_writing: set[str] = set()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        """The latest tasks that have ended: who begins to follow one at that moment must not wait."""
+        self._begun = 0
+        self._done = 0
+        self._new: list[tuple[float, Work, bytes]] = []
         self._places: OrderedDict[str, int] = OrderedDict()
         self._unsaid: dict[tuple[str, str], dict[str, int]] = {}
         self.on_disk: Callable[[str, str, Mapping[str, int]], None] = lambda namespace, node, attempts: None
@@ -232,14 +264,16 @@ class LogBook:
             "text": text,
         }
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        for follower in self._followers:
-            if follower.wants(work):
-                follower.offer(line)
+        self._new.append((self.newest, work, line))
         log.pending.append(line)
 
-    def follow(self, follower: Follower) -> None:
-        """Pass new lines on to this reader from now on."""
+    def follow(self, follower: Follower) -> float:
+        """Pass on to this reader what is kept after the returned time; what is older is on disk."""
+        follower.begin(self.stored)
         self._followers.add(follower)
+        if follower.uid in self._ended:
+            follower.close()
+        return self.stored
 
     def unfollow(self, follower: Follower) -> None:
         """This reader is gone."""
@@ -251,47 +285,36 @@ class LogBook:
             if follower.uid == work.uid:
                 follower.close()
         self._open.pop(work.uid, None)
+        self._ended[work.uid] = None
+        if len(self._ended) > _ENDED:
+            self._ended.popitem(last=False)
 
     async def written(self, uid: str) -> None:
         """Wait until the output of one task so far is on disk."""
-        while uid in self._dirty or uid in self._in_writing:
+        if uid in self._dirty or uid in self._in_writing:
+            await self._until(self._begun + (uid in self._dirty))
+
+    async def flush(self) -> None:
+        """Wait until everything that was written so far is on disk."""
+        await self._until(self._begun + bool(self._dirty))
+
+    async def _until(self, batch: int) -> None:
+        while self._done < batch:
             self._start_writing()
             if self._writing is not None:
                 await asyncio.wait([self._writing])
 
-    async def flush(self) -> None:
-        """Wait until everything that was written so far is on disk."""
-        while self._writing is not None or self._dirty:
-            if self._writing is None:
-                self._start_writing()
-            else:
-                await asyncio.wait([self._writing])
-
-    def sizes(self, namespace: str, uid: str) -> dict[str, int]:
-        """How much of each file there is now. Flush first."""
+    def read(
+        self, namespace: str, uid: str, after: float = 0.0, until: float = float("inf")
+    ) -> Iterator[bytes]:
+        """The records that were kept in between, `until` included, in pieces; blocks on the disk."""
         folder = self.blobs.folder(namespace, uid)
-        return {name: _size(folder / name) for name in ("head", *_TAILS)}
-
-    def read(self, namespace: str, uid: str, sizes: Mapping[str, int]) -> Iterator[bytes]:
-        """The kept output up to `sizes`, in pieces; blocks on the disk."""
-        folder = self.blobs.folder(namespace, uid)
-        yield from _pieces(folder / "head", sizes["head"])
-        if (folder / "dropped").exists():
+        tails = sorted((folder / name for name in _TAILS), key=_changed)
+        yield from _records(folder / "head", after, until)
+        if not after and (folder / "dropped").exists():
             yield _gap("output was dropped here: the task wrote more than is kept")
-        for tail in sorted((folder / name for name in _TAILS), key=_changed):
-            yield from _pieces(tail, sizes[tail.name])
-
-    def read_kept(self, namespace: str, uid: str, after: float, until: float) -> bytes:
-        """The records that were kept in between, `until` included; blocks on the disk. Flush first."""
-        folder = self.blobs.folder(namespace, uid)
-        files = [folder / "head", *sorted((folder / name for name in _TAILS), key=_changed)]
-        return b"".join(
-            line
-            for file in files
-            if _changed(file) > max(0.0, (after - _CLOCK_SLACK) * 1e9)
-            for line in _lines_after(file, after)
-            if after < _kept(line) <= until
-        )
+        for tail in tails:
+            yield from _records(tail, after, until)
 
     def remove(self, namespace: str, uid: str) -> None:
         """Drop the output of a task."""
@@ -313,12 +336,26 @@ class LogBook:
             log.pending = []
         self._in_writing, self._dirty = set(self._dirty), {}
         said, self._unsaid = self._unsaid, {}
+        new, self._new = self._new, []
+        self._begun += 1
         self._writing = asyncio.get_running_loop().run_in_executor(None, _write_all, batch)
-        self._writing.add_done_callback(partial(self._written, said))
+        self._writing.add_done_callback(partial(self._written, said, new))
 
-    def _written(self, said: dict[tuple[str, str], dict[str, int]], writing: asyncio.Future[None]) -> None:
+    def _written(
+        self,
+        said: dict[tuple[str, str], dict[str, int]],
+        new: list[tuple[float, Work, bytes]],
+        writing: asyncio.Future[None],
+    ) -> None:
         self._writing = None
+        self._done = self._begun
         self._in_writing = set()
+        for follower in self._followers:
+            for kept, work, line in new:
+                if follower.wants(work):
+                    follower.offer(kept, line)
+        if new:
+            self.stored = new[-1][0]
         if not writing.cancelled() and (error := writing.exception()) is not None:
             # It is gone: to have it sent again would not help a full disk, and would hold the functions.
             logger.error("output of tasks could not be stored: %s", error)
@@ -359,6 +396,23 @@ def _changed(path: Path) -> float:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+def _records(path: Path, after: float, until: float) -> Iterator[bytes]:
+    """The records of a file that were kept in between, some at a time."""
+    if _changed(path) <= max(0.0, (after - _CLOCK_SLACK) * 1e9):
+        return
+    lines: list[bytes] = []
+    size = 0
+    for line in _lines_after(path, after):
+        if after < _kept(line) <= until:
+            lines.append(line)
+            size += len(line)
+        if size > _PIECE:
+            yield b"".join(lines)
+            lines, size = [], 0
+    if lines:
+        yield b"".join(lines)
+
+
 def _lines_after(path: Path, after: float) -> Iterator[bytes]:
     """Whole lines of a file, from a little before the first one that was kept after that time."""
     with path.open("rb") as file:
@@ -379,16 +433,5 @@ def _lines_after(path: Path, after: float) -> Iterator[bytes]:
 
 def _kept(line: bytes) -> float:
     """When a record was kept; one that is cut off, or not there, comes last."""
-    try:
-        return float(json.loads(line).get("kept", 0.0))
-    except ValueError:
-        return float("inf")
-
-
-def _pieces(path: Path, size: int) -> Iterator[bytes]:
-    if not size or not path.exists():
-        return
-    with path.open("rb") as file:
-        while size > 0 and (piece := file.read(min(_PIECE, size))):
-            size -= len(piece)
-            yield piece
+    match = _KEPT.match(line) if line.endswith(b"\n") else None
+    return float(match[1]) if match else float("inf")

@@ -5,7 +5,9 @@
     GET /v1/namespaces/{ns}/tasks/{name}/results   outcomes as they become durable, in parts (see
                                                    skyward.wire.delivery); ?from=BYTE goes on there,
                                                    ?follow=1 goes on until the task has ended
-    GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends
+    GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends,
+                                                   ?since=TIME begins with what was kept after that,
+                                                   marks where that ends, and ends with {"end":true}
     GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made; ?follow=1
     GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1,
                                                    and ?since=TIME for what was kept after that, first
@@ -31,7 +33,7 @@ from skyward.contract.reasons import NodePhase
 from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
 from skyward_operator.gateway.logs import Follower
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
-from skyward_operator.gateway.streams import Lines, send_kept, send_node_log, send_task_output
+from skyward_operator.gateway.streams import END, Lines, send_node_log, send_output
 from skyward_operator.gateway.uploads import Uploads
 from skyward_operator.tasks.work import is_final
 
@@ -143,12 +145,18 @@ class Server:
         """The output of one task."""
         task = await self._access.readable(TASK, request)
         namespace, uid = task["metadata"]["namespace"], task["metadata"]["uid"]
-        follower = None
+        follower, since = None, _since(request)
         if _follows(request) and not is_final(task):
             follower = Follower(lambda work: work.uid == uid, uid)
+
+        def mine() -> list[tuple[str, str]]:
+            return [(namespace, uid)]
+
         lines = Lines(request)
         await lines.begin()
-        await send_task_output(lines, self._backend.logs, namespace, uid, follower)
+        await send_output(lines, self._backend.logs, mine, since or 0.0, follower, marks=since is not None)
+        if since is not None and (follower is None or not follower.behind):
+            await lines.write(END)
         return await lines.end()
 
     async def get_logs(self, request: web.Request) -> web.StreamResponse:
@@ -160,19 +168,12 @@ class Server:
             tasks = (task["metadata"] for task in self._context.store.list(TASK) if matches(task, given))
             return [(metadata["namespace"], metadata["uid"]) for metadata in tasks]
 
-        await lines.begin()
+        follower = None
         if _follows(request):
             follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
-            logs.follow(follower)
-            try:
-                if since is not None:
-                    await send_kept(lines, logs, mine, since)
-                await lines.follow(follower)
-            finally:
-                logs.unfollow(follower)
-        else:
-            for namespace, uid in mine():
-                await send_task_output(lines, logs, namespace, uid, None)
+        await lines.begin()
+        begin = (since or 0.0) if follower is None else since
+        await send_output(lines, logs, mine, begin, follower, marks=since is not None)
         return await lines.end()
 
     async def get_node_logs(self, request: web.Request) -> web.StreamResponse:
@@ -194,6 +195,8 @@ class Server:
         lines = Lines(request)
         await lines.begin()
         await send_node_log(lines, path, name, goes_on)
+        if "since" in request.query:
+            await lines.write(END)
         return await lines.end()
 
     async def get_health(self, request: web.Request) -> web.Response:

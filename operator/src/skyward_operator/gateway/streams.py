@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KEEPALIVE_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.5
 _PIECE: Final = 1 << 16
+END: Final = b'{"end":true}\n'
+"""The last record of what is followed to its end: without it the reader was let go, and comes back."""
 
 
 class Lines:
@@ -68,37 +70,33 @@ class Lines:
         return self._response
 
 
-async def send_task_output(
-    lines: Lines, logs: LogBook, namespace: str, uid: str, follower: Follower | None
+async def send_output(
+    lines: Lines,
+    logs: LogBook,
+    tasks: Callable[[], Sequence[tuple[str, str]]],
+    since: float | None,
+    follower: Follower | None,
+    *,
+    marks: bool = False,
 ) -> None:
-    """The kept output of a task, and then, with a follower, what comes: no line twice, none left out."""
-    await logs.flush()
-    # From here to the next await nothing can be printed: what is on disk now ends where the follower begins.
-    sizes = logs.sizes(namespace, uid)
-    if follower is None:
-        await lines.write_all(logs.read(namespace, uid, sizes))
-        return
-    logs.follow(follower)
-    try:
-        await lines.write_all(logs.read(namespace, uid, sizes))
-        await lines.follow(follower)
-    finally:
-        logs.unfollow(follower)
+    """What was kept of some tasks after `since` (None: nothing), and, with a follower, what comes.
 
-
-async def send_kept(
-    lines: Lines, logs: LogBook, tasks: Callable[[], Sequence[tuple[str, str]]], since: float
-) -> None:
-    """What was kept of some tasks since then, and a record that says up to when.
-
-    Call it right after the follower of what comes was let in: it gets all that is newer than this moment.
+    No line comes twice, and none is left out, for as long as the follower is not behind. With `marks` a
+    record without text says up to when everything was sent before what comes.
     """
-    until = logs.newest
     await logs.flush()
-    for namespace, uid in tasks():
-        if kept := await asyncio.to_thread(logs.read_kept, namespace, uid, since, until):
-            await lines.write(kept)
-    await lines.write(json.dumps({"kept": until}).encode() + b"\n")
+    until = logs.follow(follower) if follower is not None else logs.stored
+    try:
+        if since is not None:
+            for namespace, uid in tasks():
+                await lines.write_all(logs.read(namespace, uid, since, until))
+        if marks:
+            await lines.write(json.dumps({"kept": until}).encode() + b"\n")
+        if follower is not None:
+            await lines.follow(follower)
+    finally:
+        if follower is not None:
+            logs.unfollow(follower)
 
 
 async def send_node_log(lines: Lines, path: Path, node: str, goes_on: Callable[[], bool]) -> None:

@@ -76,6 +76,7 @@ def _print(
 ) -> None:
     from skyward.cluster.api import ApiError
     from skyward.cluster.gateway import Gateway
+    from skyward.cluster.logs import follow_task
 
     try:
         ticket = tickets.to_read(api, *owner)
@@ -89,7 +90,10 @@ def _print(
     gateway = Gateway(api, ticket)
     try:
         lines = LineAssembler()
-        for piece in gateway.stream(path, query, SILENCE_SECONDS):
+        pieces = gateway.stream(path, query, SILENCE_SECONDS)
+        if query and owner[0] is TASK:
+            pieces = follow_task(gateway, path)
+        for piece in pieces:
             if not show.wanted.takes(piece):
                 continue
             prefix = f"[node {piece['rank']}] " if "rank" in piece else ""

@@ -5,12 +5,13 @@ trying.
 """
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from skyward.cluster.cutter import Cutter
-from skyward.cluster.gateway import Gateway
-from skyward.errors import SkywardError
+from skyward.cluster.gateway import PATIENCE_SECONDS, Gateway
+from skyward.errors import GatewayError, SkywardError
 
 SILENCE_SECONDS = 60.0
 """The gateway sends an empty line every 15 s when nothing is printed."""
@@ -18,12 +19,45 @@ _PAUSES = (0.1, *[0.3] * 200, 3.0)
 """Quick while an operator starts again, slow where the gateway cannot be reached at all."""
 
 
-class LogFollower:
-    """Hands each piece of output to `on_line`, once, whatever breaks in between.
+class Position:
+    """How far a reader has come, so that it can go on over another connection and get each record once.
 
-    The gateway numbers what it keeps by time. Each connection begins with what was kept after `_since`, ends
-    that part with a record without text, and goes on with what comes.
+    The gateway numbers what it keeps by time. Each connection begins with what was kept after `since`, task
+    by task, ends that part with a record without text, and goes on with what comes.
     """
+
+    def __init__(self) -> None:
+        self.since = 0.0
+        self._ahead: set[float] = set()
+        """What a replay has brought so far: it is not in order, so it may have to begin again."""
+        self._replaying = True
+
+    def begin(self) -> dict[str, str]:
+        """A connection begins; what to ask for."""
+        self._replaying = True
+        return {"follow": "1", "since": repr(self.since)}
+
+    def takes(self, record: dict[str, Any]) -> bool:
+        """Whether a record brings something new."""
+        kept = record.get("kept")
+        if not record.get("text"):
+            self.since = float(kept or self.since)
+            self._ahead.clear()
+            self._replaying = False
+            return False
+        if kept is None:
+            return True
+        if not self._replaying:
+            self.since = kept
+            return True
+        if kept in self._ahead:
+            return False
+        self._ahead.add(kept)
+        return True
+
+
+class LogFollower:
+    """Hands each piece of output to `on_line`, once, whatever breaks in between."""
 
     def __init__(self, gateway: Gateway, on_line: Callable[[dict[str, Any]], None]) -> None:
         self._gateway = gateway
@@ -35,9 +69,7 @@ class LogFollower:
         self._current = threading.Event()
         """Set while a connection is up and has brought what was kept before it."""
         self._was_current = False
-        self._since = 0.0
-        self._ahead: set[float] = set()
-        """What a replay has brought so far: it is not in order, so it may have to begin again."""
+        self._position = Position()
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -59,32 +91,41 @@ class LogFollower:
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
-            query, replayed = {"follow": "1", "since": repr(self._since)}, False
+            query = self._position.begin()
             try:
                 for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS, self._cutter):
                     failures = 0
-                    replayed = self._take(line, replayed)
+                    self._take(line)
             except (SkywardError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile
                 failures += 1
             finally:
                 self._current.clear()
             self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
-    def _take(self, line: dict[str, Any], replayed: bool) -> bool:
-        """Pass a line on, unless an earlier connection brought it. True once the replay is over."""
-        kept = line.get("kept")
+    def _take(self, line: dict[str, Any]) -> None:
+        """Pass a line on, unless an earlier connection brought it; one without text ends a replay."""
+        if self._position.takes(line) and not self._stopped.is_set():
+            self._on_line(line)
         if not line.get("text"):
-            self._since = float(kept or self._since)
-            self._ahead.clear()
             self._was_current = True
             self._current.set()
-            return True
-        if kept is not None and not replayed:
-            if kept in self._ahead:
-                return False
-            self._ahead.add(kept)
-        elif kept is not None:
-            self._since = kept
-        if not self._stopped.is_set():
-            self._on_line(line)
-        return replayed
+
+
+def follow_task(gateway: Gateway, path: str, patience: float = PATIENCE_SECONDS) -> Iterator[dict[str, Any]]:
+    """The output of one task until its end, each record once; an operator that restarts is waited for.
+
+    Raises GatewayError when it refuses, and when it does not answer for `patience` seconds.
+    """
+    position, heard, answered = Position(), time.monotonic(), False
+    while True:
+        try:
+            for record in gateway.stream(path, position.begin(), SILENCE_SECONDS):
+                answered, heard = True, time.monotonic()
+                if record.get("end"):
+                    return
+                if position.takes(record):
+                    yield record
+        except GatewayError:
+            if not answered or time.monotonic() - heard > patience:
+                raise
+        time.sleep(_PAUSES[1])
