@@ -1,0 +1,80 @@
+"""The operator is killed while a call prints: who follows and who reads later gets each line once."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.chaos.scene import Plane, eventually
+from tests.cluster.front_door import Person
+
+from skyward.contract.names import TASK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = Path(__file__).with_name("printing_program.py")
+LINES = 30_000
+
+
+@pytest.fixture
+def plane() -> Iterator[Plane]:
+    """A control plane; nothing is left of it afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-"))
+    person = Person(folder / "home", folder / "work")
+    person.folder.mkdir()
+    try:
+        subject = Plane(person)
+        subject.up()
+        yield subject
+        person.run("skyward", "local", "down", "--force")
+        assert not subject.machines()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers of the lines that were shown, in order."""
+    return [int(number) for number in re.findall(r"^\[node 0\] line (\d+)\.$", text, re.MULTILINE)]
+
+
+def test_output_is_followed_through_a_kill_of_the_operator(plane: Plane) -> None:
+    person, pool = plane.person, f"logs-{secrets.token_hex(3)}"
+    files = {name: person.folder / name for name in ("program", "follow")}
+    words = [sys.executable, str(PROGRAM), pool, str(LINES)]
+    with files["program"].open("wb") as out, files["follow"].open("wb") as followed:
+        program = subprocess.Popen(
+            words, cwd=person.folder, env=person.environment, stdout=out, stderr=subprocess.DEVNULL
+        )
+        try:
+            eventually(lambda: "line 0." in files["program"].read_text(), "the call prints")
+            (task,) = [
+                each["metadata"]["name"]
+                for each in plane.objects(TASK)
+                if each["spec"]["poolRef"]["name"] == pool
+            ]
+            command = [str(Path(sys.executable).with_name("skyward")), "logs", "-f", task]
+            follow = subprocess.Popen(command, env=person.environment, stdout=followed)
+            try:
+                eventually(lambda: len(numbers(files["follow"].read_text())) > LINES // 10, "it is followed")
+                before = plane.kill("operator")
+                assert len(numbers(files["follow"].read_text())) < LINES
+                plane.comes_back("operator", before)
+                assert follow.wait(120) == 0
+            finally:
+                follow.kill()
+                follow.wait()
+            assert program.wait(60) == 0
+        finally:
+            program.kill()
+            program.wait()
+    kept = person.run("skyward", "logs", task).stdout
+    for text in (files["program"].read_text(), files["follow"].read_text(), kept):
+        assert numbers(text) == list(range(LINES))
