@@ -83,7 +83,7 @@ class WorkerProcess:
         self._decoder = Decoder()
         self._unsent = bytearray()
         self._pipes: dict[str, int] = {}
-        self._pauses: dict[str, asyncio.TimerHandle] = {}
+        self._pause: asyncio.TimerHandle | None = None
         self._held = False
 
     async def start(self, plan: WorkerPlan) -> None:
@@ -157,9 +157,7 @@ class WorkerProcess:
             return
         self._held = held
         if held:
-            for stream, descriptor in self._pipes.items():
-                self._loop.remove_reader(descriptor)
-                self._stop_pause(stream)
+            self._deafen()
         else:
             self._listen()
 
@@ -233,19 +231,22 @@ class WorkerProcess:
             self._loop.add_reader(descriptor, self._on_readable, stream)
 
     def _on_readable(self, stream: str) -> None:
+        """Read one pipe and leave both alone for a moment: what is printed to one, then to the other, is then
+        read in that order more often than not."""
         size = self._read(stream)
-        if 0 < size < _READ and not self._held and stream in self._pipes:
-            self._loop.remove_reader(self._pipes[stream])
-            self._pauses[stream] = self._loop.call_later(_READ_PAUSE, self._resume, stream)
+        if 0 < size < _READ and not self._held:
+            self._deafen()
+            self._pause = self._loop.call_later(_READ_PAUSE, self._listen)
 
-    def _resume(self, stream: str) -> None:
-        self._pauses.pop(stream, None)
-        if stream in self._pipes:
-            self._loop.add_reader(self._pipes[stream], self._on_readable, stream)
+    def _deafen(self) -> None:
+        self._stop_pause()
+        for descriptor in self._pipes.values():
+            self._loop.remove_reader(descriptor)
 
-    def _stop_pause(self, stream: str) -> None:
-        if (pause := self._pauses.pop(stream, None)) is not None:
-            pause.cancel()
+    def _stop_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _read(self, stream: str) -> int:
         descriptor = self._pipes.get(stream)
@@ -259,14 +260,12 @@ class WorkerProcess:
             self._on_output(self, stream, data)
         else:
             self._loop.remove_reader(descriptor)
-            self._stop_pause(stream)
             os.close(self._pipes.pop(stream))
         return len(data)
 
     def _close(self) -> None:
-        for stream, descriptor in self._pipes.items():
-            self._loop.remove_reader(descriptor)
-            self._stop_pause(stream)
+        self._deafen()
+        for descriptor in self._pipes.values():
             os.close(descriptor)
         self._pipes.clear()
         self._loop.remove_reader(self._socket)
