@@ -448,6 +448,17 @@ TASKS = [
     Refused(
         "calls with bytes twice", calls(package="AAAA", blob=BLOB), "spec.calls", "exactly one of package"
     ),
+    Refused(
+        "open calls with bytes", calls(package="AAAA", open=True), "spec.calls", "exactly one of package"
+    ),
+    Refused("calls that are not open", calls(open=False), "spec.calls.open", "true or left out"),
+    Refused("open calls with a count", calls(open=True, count=2), "spec.calls.count", "leave it out"),
+    Refused(
+        "broadcast of open calls",
+        task(calls={"open": True}, target={"mode": "All"}),
+        "spec.target",
+        "not for open calls",
+    ),
     Refused("no calls", calls(count=0, package="AAAA"), "spec.calls.count", "greater than or equal to 1"),
     Refused(
         "too many calls", calls(count=1_000_001, package="AAAA"), "spec.calls.count", "or equal to 1000000"

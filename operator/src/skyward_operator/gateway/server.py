@@ -5,6 +5,7 @@
     GET /v1/namespaces/{ns}/tasks/{name}/results   outcomes as they become durable, in parts (see
                                                    skyward.wire.delivery); ?from=BYTE goes on there,
                                                    ?follow=1 goes on until the task has ended
+    GET /v1/namespaces/{ns}/tasks/{name}/session   the calls of an open task, over a WebSocket
     GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends,
                                                    ?since=TIME begins with what was kept after that,
                                                    marks where that ends, and ends with {"end":true}
@@ -33,6 +34,7 @@ from skyward.contract.reasons import NodePhase
 from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
 from skyward_operator.gateway.logs import Follower
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
+from skyward_operator.gateway.session import serve
 from skyward_operator.gateway.streams import END, Lines, send_node_log, send_output
 from skyward_operator.gateway.uploads import Uploads
 from skyward_operator.tasks.work import is_final
@@ -70,6 +72,7 @@ class Server:
                 web.put(f"{one}/tasks/{{name}}/payload", self.put_payload),
                 web.get(f"{one}/tasks/{{name}}/result", self.get_result),
                 web.get(f"{one}/tasks/{{name}}/results", self.get_results),
+                web.get(f"{one}/tasks/{{name}}/session", self.get_session),
                 web.get(f"{one}/tasks/{{name}}/logs", self.get_task_logs),
                 web.get(f"{one}/nodes/{{name}}/logs", self.get_node_logs),
                 web.get("/v1/logs", self.get_logs),
@@ -140,6 +143,19 @@ class Server:
         except (web.HTTPForbidden, ConnectionError, FileNotFoundError):
             pass  # the Task went while its results were read, or the reader did
         return await delivery.close()
+
+    async def get_session(self, request: web.Request) -> web.StreamResponse:
+        """The calls and outcomes of an open task, for as long as its client stays."""
+        task = await self._access.owned(TASK, request)
+        name = task["metadata"]["name"]
+        if is_final(task):
+            raise web.HTTPGone(text=f"Task {name} has ended")
+        live = self._backend.live(task["metadata"]["uid"])
+        if live is None:
+            raise web.HTTPServiceUnavailable(text=f"Task {name} is not known yet; try again")
+        if live.open is None:
+            raise web.HTTPConflict(text=f"Task {name} is not open: spec.calls.open is not true")
+        return await serve(request, live, self._backend.reception)
 
     async def get_task_logs(self, request: web.Request) -> web.StreamResponse:
         """The output of one task."""

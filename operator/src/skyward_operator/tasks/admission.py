@@ -53,6 +53,14 @@ class Admission:
     def explain(self, room: Room, live: LiveTask) -> None:
         """Find out again what an admitted task waits for."""
         if room.view is not None and (live.submitted or not room.open):
+            if live.open is not None and not live.open.calls:
+                there = live.open.caller is not None
+                live.waiting = (
+                    TaskPhase.RUNNING,
+                    TaskReason.AWAITING_CALLS if there else TaskReason.AWAITING_CALLER,
+                    "open: no call waits or runs" if there else "its client is not connected",
+                )
+                return
             wait = decide.waiting(live.work, room.view, room.scheduler.occupancy(), len(room.awaited))
             live.waiting = wait.phase, wait.reason, wait.message
 
@@ -69,7 +77,9 @@ class Admission:
             work.rank,
             work.broadcast,
             work.parallelism,
-            decide.buffer_depth(live.mean_seconds, configured) if live.total > 1 else 0,
+            decide.buffer_depth(live.mean_seconds, configured)
+            if live.total > 1 or live.open is not None
+            else 0,
             len(live.flights),
         )
         live.submitted = True

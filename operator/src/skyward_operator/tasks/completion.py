@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.record import Recorder
     from skyward_operator.tasks.room import Room
 
+OVER: Final = 4000
+"""The code that a client is left with when its open task has ended."""
+
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_SECONDS: Final = 10.0
@@ -67,6 +70,8 @@ class Completion:
         for node, attempt in live.unacknowledged:
             self._floor.sender.acknowledge(live.work.namespace, node, [attempt])
         live.results.close()
+        if live.open is not None and live.open.caller is not None:
+            live.open.caller.end(OVER, "the task has ended")
         self._floor.ledger.drop(live)
         self._floor.payloads.close(live.work)
         self._floor.logs.close(live.work)

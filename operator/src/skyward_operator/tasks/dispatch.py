@@ -19,6 +19,7 @@ from skyward_operator.tasks.decide import End, PoolView
 from skyward_operator.tasks.endings import Endings
 from skyward_operator.tasks.handout import Handout
 from skyward_operator.tasks.ledger import Attempt
+from skyward_operator.tasks.reception import Reception
 from skyward_operator.tasks.record import Pace, Recorder
 from skyward_operator.tasks.reunion import Reunion
 
@@ -42,6 +43,7 @@ class Dispatcher:
         self._handout = Handout(floor, self._completion)
         self._endings = Endings(floor, self._completion, self._handout)
         self._admission = Admission(floor, self._completion, self._handout)
+        self.reception = Reception(floor, self._completion, self._handout, self._endings)
         self._reunion = Reunion(floor, self._completion, self._endings)
 
     # The start
@@ -90,6 +92,8 @@ class Dispatcher:
         room = self._floor.room_of(live)
         room.tasks[live.work.uid] = live
         self._admission.arm(live)
+        if live.open is not None:
+            self.reception.await_caller(live)
         self._recorder.watch(live)
         self._admit(room, live)
 

@@ -16,7 +16,7 @@ from skyward_operator.tasks.payload import PayloadInvalid
 from skyward_operator.tasks.record import INLINE_RESULT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from skyward_operator.nodes.received import Received
     from skyward_operator.tasks.completion import Completion
@@ -39,6 +39,8 @@ class Endings:
         self._floor = floor
         self._completion = completion
         self._handout = handout
+        self.keep_open: Callable[[LiveTask, Outcome, bytes | Received, tuple[str, str] | None], None]
+        """What to do with an outcome of an open task."""
 
     def started(self, live: LiveTask, attempt: Attempt, time: float) -> None:
         """The call left the agent's queue: its run timeout counts from here, there and with a margin here."""
@@ -78,7 +80,11 @@ class Endings:
         value is a value, wherever it comes from; a failure counts only if no other attempt can follow."""
         _, index, number = parse_attempt(name)
         other = live.flights.get(index)
-        wanted = index < live.total and not live.has_ended(index) and live.ending is None
+        wanted = (
+            (live.open is not None or index < live.total)
+            and not live.has_ended(index)
+            and live.ending is None
+        )
         if not wanted or not (header["ok"] or (other is None and not live.submitted)):
             self._floor.sender.acknowledge(live.work.namespace, node, [name])
             return
@@ -102,6 +108,10 @@ class Endings:
         live.interruptions[index] = earlier + 1
         if live.ending is not None or live.has_ended(index):
             self._completion.complete_if_done(live)
+            return
+        if live.open is not None and live.open.is_cancelled(index):
+            error = decide.system_error(TaskReason.CANCELLED, f"cancelled, and {where} was lost meanwhile")
+            self._settle(live, _outcome(attempt, error, attempt.sent, 0.0), b"", None)
             return
         verdict = decide.interrupted(
             self._floor.payloads.terms(live.work, index).retry, earlier, where, cause
@@ -141,6 +151,8 @@ class Endings:
 
     def _is_outcome(self, room: Room, live: LiveTask, attempt: Attempt, error: ErrorInfo) -> bool:
         """Whether a failure ends its call; if not, it is tried again, or was cancelled with its task."""
+        if live.open is not None and live.open.is_cancelled(attempt.index):
+            return True
         if error.reason == FailureReason.CANCELLED:
             if live.ending is not None:
                 self._floor.trace(live, attempt, error.reason)
@@ -166,6 +178,10 @@ class Endings:
             self._handout.requeue(room, live, attempt.index)
         return False
 
+    def settle(self, live: LiveTask, outcome: Outcome) -> None:
+        """A call has an outcome that no attempt has brought."""
+        self._settle(live, outcome, b"", None)
+
     def _settle(
         self, live: LiveTask, outcome: Outcome, body: bytes | Received, attempt: Attempt | None
     ) -> None:
@@ -184,9 +200,11 @@ class Endings:
         source = (attempt.node, attempt.id) if attempt is not None else None
         if source is not None:
             live.unacknowledged[source] = None
-        if not self._keep_inline(live, outcome, body):
+        if live.open is not None:
+            self.keep_open(live, outcome, body, source)
+        elif not self._keep_inline(live, outcome, body):
             self._append(live, outcome, body, source)
-        if live.total > 1:
+        if live.total > 1 or live.open is not None:
             self._after_one_of_many(live)
         self._completion.complete_if_done(live)
 

@@ -52,6 +52,8 @@ class Handout:
         work = live.work
         if not live.submitted or live.ending is not None:
             return
+        if live.open is not None and index not in live.open.calls:
+            return  # its client has to send it again first
         if live.members and work.queue_seconds is not None:
             room.scheduler.requeue(work.uid, index, rank=live.members[index].rank)
         else:

@@ -75,7 +75,7 @@ class Journal:
             counts = live.exceptions if trace.cause in _FAILURES else live.interruptions
             counts[trace.index] = counts.get(trace.index, 0) + 1
         for index, attempt in past.sent.items():
-            if not live.has_ended(index) and attempt.number == live.numbers[index]:
+            if not live.has_ended(index) and attempt.number == live.numbers.get(index):
                 live.flights[index] = attempt
                 live.nodes.add(attempt.node)
                 live.started = live.started or attempt.sent
@@ -93,6 +93,10 @@ class Journal:
         """An attempt ended without an outcome of its call, or with its failure."""
         self._write(_over(live, trace))
 
+    def ended(self, live: LiveTask, index: int) -> None:
+        """A call of an open task has its outcome, which may never come to its file."""
+        self._write({"task": live.work.uid, "ended": index})
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:
@@ -101,6 +105,10 @@ class Journal:
 
     def _take(self, record: dict[str, Any]) -> None:
         past = self._past.setdefault(record.pop("task"), _Past())
+        if "ended" in record:
+            past.sent.pop(record["ended"], None)
+            past.numbers.pop(record["ended"], None)
+            return
         if "cause" in record:
             trace = Trace(**record)
             past.over.append(trace)

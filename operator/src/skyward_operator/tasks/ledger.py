@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
+from skyward_operator.tasks.open import OpenCalls
 from skyward_operator.tasks.ranges import IndexSet
 
 if TYPE_CHECKING:
@@ -115,9 +116,13 @@ class LiveTask:
     timed: int = 0
     """How many those are."""
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    open: OpenCalls | None = None
+    """Of an open task: the calls that its client sent."""
 
     def __post_init__(self) -> None:
-        if not self.work.broadcast:
+        if self.work.open:
+            self.open = OpenCalls()
+        elif not self.work.broadcast:
             self.total = self.work.count
 
     @property
@@ -130,6 +135,8 @@ class LiveTask:
         """No call is left to run, and none is on a node."""
         if self.flights:
             return False
+        if self.open is not None and self.ending is None:
+            return self.open.closed and not self.open.untaken and self.total <= self.ended_calls
         return self.ending is not None or 0 < self.total <= self.ended_calls
 
     @property
@@ -143,10 +150,14 @@ class LiveTask:
 
     def waiting_calls(self) -> int:
         """Calls that are neither ended nor on a node."""
+        if self.open is not None:
+            return max(0, len(self.open.calls) - len(self.flights))
         return max(0, (self.total or 1) - self.ended_calls - len(self.flights))
 
     def unhandled(self) -> Iterator[int]:
         """The calls to hand out: without outcome, not on a node, not kept for a later retry."""
+        if self.open is not None:
+            return iter(self.open.unsent(set(self.flights) | self.delayed))
         taken = set(self.flights) | self.delayed
         done = IndexSet()
         for part in (self.succeeded, self.failed):

@@ -117,6 +117,8 @@ class Recorder:
 
     async def _result(self, live: LiveTask) -> dict[str, Any] | None:
         result: dict[str, Any] = {}
+        if live.open is not None:
+            return None  # its client has the outcomes
         if live.outcome is not None:
             result["package"] = b64encode(live.outcome).decode()
         elif 0 < live.results.size <= INLINE_RESULT:

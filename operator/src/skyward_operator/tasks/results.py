@@ -8,6 +8,7 @@ again; the agents then send what it held once more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -140,6 +141,10 @@ class ResultFile:
         for growth in self._readers:
             growth.set()
 
+    async def find(self, index: int) -> Outcome | None:
+        """The latest durable outcome of a call, whole; None where there is none."""
+        return await asyncio.to_thread(self._find, index) if self.size else None
+
     async def flushed(self) -> None:
         """Wait until everything that was added is durable."""
         await self._idle.wait()
@@ -153,6 +158,14 @@ class ResultFile:
             return False
         self.trouble = None
         return True
+
+    def _find(self, index: int) -> Outcome | None:
+        found: Outcome | None = None
+        with self.path.open("rb") as file, contextlib.suppress(PackageError):  # its end is being written
+            for located in scan_outcomes(file):
+                if located.outcome.index == index:
+                    found = replace(located.outcome, body=_read(self.path, located.offset, located.size))
+        return found
 
     def _append(self, batch: list[_Record]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -206,6 +219,12 @@ class ResultFile:
             file.flush()
             os.fdatasync(file.fileno())
             return heads, file.tell()
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def failure_text(error: ErrorInfo) -> str:

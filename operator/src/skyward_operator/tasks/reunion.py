@@ -70,6 +70,8 @@ class Reunion:
         elif live.ending is not None:
             self._floor.disembark(room, live, attempt)
             self._completion.complete_if_done(live)
+        elif live.open is not None and index not in live.open.calls:
+            self._floor.disembark(room, live, attempt)  # its client brings it again
         else:
             self._floor.sender.send(room, live, attempt)
 
@@ -114,4 +116,4 @@ def _wants(live: LiveTask, index: int) -> bool:
     """Whether a task that has not been submitted yet can take over an attempt at this call."""
     if live.submitted or live.ending is not None or live.has_ended(index):
         return False
-    return index < live.total
+    return live.open is not None or index < live.total

@@ -34,7 +34,10 @@ class Sender:
         known = room.nodes.get(attempt.node)
         if link is None or known is None:
             return False
-        payload = self._payloads.call(live.work, attempt.index)
+        if live.open is not None:
+            payload = live.open.payload(attempt.index)
+        else:
+            payload = self._payloads.call(live.work, attempt.index)
         run_seconds = self._payloads.terms(live.work, attempt.index).run_seconds
         header = _header(room, live, attempt, payload, run_seconds)
         if (

@@ -15,7 +15,7 @@ from skyward_operator.tasks.expiry import Expiry
 from skyward_operator.tasks.files import Files
 from skyward_operator.tasks.floor import Floor
 from skyward_operator.tasks.journal import Journal
-from skyward_operator.tasks.ledger import Ledger
+from skyward_operator.tasks.ledger import Ledger, LiveTask
 from skyward_operator.tasks.payload import Payloads
 from skyward_operator.tasks.record import Pace
 from skyward_operator.tasks.sender import Sender
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from skyward_operator.context import Context
     from skyward_operator.nodes.fleet import Fleet, NodeListener
+    from skyward_operator.tasks.reception import Reception
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,15 @@ class GatewayBackend:
         """A task's payload is complete and verified."""
         if (live := self.ledger.get(uid)) is not None:
             self.dispatcher.payload_arrived(live)
+
+    def live(self, uid: str) -> LiveTask | None:
+        """A task that has not ended."""
+        return self.ledger.get(uid)
+
+    @property
+    def reception(self) -> Reception:
+        """Who serves the clients of open tasks."""
+        return self.dispatcher.reception
 
     def is_live(self, uid: str) -> bool:
         """Whether more output of this task may come."""

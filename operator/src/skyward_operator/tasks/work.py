@@ -62,6 +62,8 @@ class Work:
     python: str | None = None
     package: str | None = None
     blob: Blob | None = None
+    open: bool = False
+    """Calls come while the task runs."""
     function: Mapping[str, Any] | None = None
     command: Mapping[str, Any] | None = None
     mode: str = "Any"
@@ -126,6 +128,7 @@ def read_work(task: Mapping[str, Any]) -> Work:
         python=calls.get("python"),
         package=calls.get("package"),
         blob=Blob(blob["digest"], blob["sizeBytes"]) if blob else None,
+        open=bool(calls.get("open")),
         function=function,
         command=spec.get("command"),
         mode=target.get("mode", "Any"),

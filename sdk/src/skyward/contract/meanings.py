@@ -74,6 +74,9 @@ MEANING: dict[str, str] = {
     # tasks
     "Queued": "the task waits for a free slot",
     "AwaitingPayload": "the calls have not been uploaded yet",
+    "AwaitingCalls": "the task is open, and no call waits or runs",
+    "AwaitingCaller": "the client of an open task is not connected",
+    "CallerGone": "the client of an open task stayed away for longer than 60 s",
     "AwaitingNodes": "no node of the pool is ready",
     "Scheduled": "a node has been chosen",
     "Running": "calls are running",

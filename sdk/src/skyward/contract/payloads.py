@@ -3,7 +3,7 @@
 Exactly one of them; pickled bytes pass through unopened.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -31,10 +31,20 @@ class Calls(Model):
     model_config = ConfigDict(
         json_schema_extra=validations(
             rule(
-                "has(self.package) != has(self.blob)",
-                "calls needs exactly one of package (at most 64 KiB, inside the task)"
-                " and blob (uploaded to the gateway)",
-            )
+                "[has(self.package), has(self.blob), has(self.open)].exists_one(given, given)",
+                "calls needs exactly one of package (at most 64 KiB, inside the task),"
+                " blob (uploaded to the gateway) and open (calls come while it runs)",
+            ),
+            rule(
+                "!has(self.open) || self.open",
+                "calls.open is true or left out: calls that are not open have a package or a blob",
+                field=".open",
+            ),
+            rule(
+                "!has(self.open) || self.count == 1",
+                "calls.count is not for open calls, which are counted in the status: leave it out",
+                field=".count",
+            ),
         )
     )
 
@@ -64,6 +74,13 @@ class Calls(Model):
         None,
         description=(
             "The package of calls when it is larger: the task waits until the gateway has these bytes."
+        ),
+    )
+    open: Literal[True] | None = Field(
+        None,
+        description=(
+            "True for calls that come through the gateway while the task runs, from a client that stays "
+            "connected; without it for 60 seconds the task is cancelled."
         ),
     )
 

@@ -199,6 +199,8 @@ class TaskReason(StrEnum):
 
     QUEUED = "Queued"
     AWAITING_PAYLOAD = "AwaitingPayload"
+    AWAITING_CALLS = "AwaitingCalls"
+    AWAITING_CALLER = "AwaitingCaller"
     AWAITING_NODES = "AwaitingNodes"
     POOL_NOT_FOUND = "PoolNotFound"
     POOL_SUSPENDED = "PoolSuspended"
@@ -223,6 +225,7 @@ class TaskReason(StrEnum):
     QUEUE_TIMEOUT = "QueueTimeout"
     RUN_TIMEOUT = "RunTimeout"
     CANCELLED = "Cancelled"
+    CALLER_GONE = "CallerGone"
     POOL_DELETED = "PoolDeleted"
     BUDGET_EXCEEDED = "BudgetExceeded"
     RANK_NOT_FOUND = "RankNotFound"

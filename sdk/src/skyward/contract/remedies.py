@@ -132,6 +132,14 @@ NEXT_STEP: dict[str, str] = {
     "AwaitingPayload": (
         "The creator has to upload the payload; if its program ended before that, delete the task."
     ),
+    "AwaitingCalls": "Nothing to do: the task is open and runs calls as they come; its client closes it.",
+    "AwaitingCaller": (
+        "The client that sends the calls is not connected: it comes back within 60 seconds, or the task is "
+        "cancelled."
+    ),
+    "CallerGone": (
+        "Nothing more runs: the program that sent the calls ended or lost its connection; start it again."
+    ),
     "AwaitingNodes": "Wait for the pool's nodes; kubectl describe skp says what they are waiting for.",
     "PoolNotFound": (
         "Create the pool that spec.poolRef names, in the namespace of the task, or delete the task."

@@ -64,6 +64,11 @@ class TaskSpec(Model):
                 "target.mode All runs one call on every node: calls.count must be 1",
                 field=".target",
             ),
+            rule(
+                "self.target.mode != 'All' || !has(self.calls) || !has(self.calls.open)",
+                "target.mode All is not for open calls: each of them runs on one node",
+                field=".target",
+            ),
         )
     )
 

@@ -60,6 +60,9 @@ class FrameKind(IntEnum):
     PONG = 69
     NOTICE = 70
     REFUSED = 71
+    # client to operator, in the session of an open task, beside HELLO, FUNCTION, CALL, CANCEL and ACK;
+    # back come WELCOME, RESULT, RESULT_CHUNK and REFUSED
+    CLOSE = 96
 
 
 @dataclass(frozen=True, slots=True)

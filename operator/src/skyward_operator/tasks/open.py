@@ -1,0 +1,135 @@
+"""The calls of an open task, as far as they are here: what its client sent, and what it has not taken yet.
+
+The client knows best: it keeps each call until it has the outcome, and sends again what it still waits for
+when it comes back. So a call lives here from its arrival to its outcome, and an outcome until the client
+acknowledges it. Both are bounded by what a client may have under way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from skyward_operator.tasks.payload import CallPayload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from skyward.wire.frames import Frame
+    from skyward.wire.outcomes import Outcome
+
+AWAY_SECONDS: Final = 60.0
+"""How long the client of an open task may be away before the task is cancelled."""
+
+MOST_CALLS: Final = 16_384
+MOST_BYTES: Final = 128 * 1024 * 1024
+"""What one task may hold here at most; a client of ours sends a quarter of it ahead."""
+
+
+_MOST_UNUSED: Final = 64
+
+
+class Caller(Protocol):
+    """The connected client of an open task. Calls never block and never fail."""
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame with the others of this turn."""
+        ...
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Tell how a call ended; its body may be large."""
+        ...
+
+    def end(self, code: int, words: str) -> None:
+        """Nothing more is to be said."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class OpenCall:
+    """One call without an outcome."""
+
+    function: str
+    arguments: bytes
+    cancelled: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Untaken:
+    """An outcome that the client has not acknowledged. `source`: node and attempt that keep it as well.
+    `stored`: the file has it, and the body is not here any more."""
+
+    outcome: Outcome
+    source: tuple[str, str] | None
+    since: float
+    stored: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class OpenCalls:
+    """What is known of an open task's calls, besides what is known of every task's."""
+
+    calls: dict[int, OpenCall] = field(default_factory=dict)
+    untaken: dict[int, Untaken] = field(default_factory=dict)
+    caller: Caller | None = None
+    closed: bool = False
+    """The client sends no further calls."""
+    absences: int = 0
+    """Counts how often the client came and went, so that an old timer is known as such."""
+    storing: bool = False
+    """A look at what should be stored is due."""
+    held: int = 0
+    """Bytes of functions and arguments that are here."""
+    _functions: dict[str, bytes] = field(default_factory=dict)
+    _uses: Counter[str] = field(default_factory=Counter)
+
+    def keep_function(self, digest: str, data: bytes) -> None:
+        """A function that calls will name. Raises ValueError for more than is allowed."""
+        if digest in self._functions:
+            return
+        self._make_room(len(data))
+        self._functions[digest] = data
+        self.held += len(data)
+
+    def add(self, index: int, call: OpenCall) -> None:
+        """A call. Raises KeyError when its function is not here, ValueError for more than is allowed."""
+        self._functions[call.function] = self._functions.pop(call.function)
+        if len(self.calls) >= MOST_CALLS:
+            raise ValueError("more calls are under way than an open task may have")
+        self._uses[call.function] += 1
+        self._make_room(len(call.arguments))
+        self.calls[index] = call
+        self.held += len(call.arguments)
+
+    def drop(self, index: int) -> None:
+        """The call has its outcome. Its function stays for others while there is room."""
+        call = self.calls.pop(index, None)
+        if call is not None:
+            self.held -= len(call.arguments)
+            self._uses[call.function] -= 1
+            if not self._uses[call.function]:
+                del self._uses[call.function]
+
+    def _make_room(self, size: int) -> None:
+        """Let go of functions that no call needs, longest unused first."""
+        unused = [digest for digest in self._functions if digest not in self._uses]
+        while unused and (self.held + size > MOST_BYTES or len(unused) > _MOST_UNUSED):
+            self.held -= len(self._functions.pop(unused.pop(0)))
+        if self.held + size > MOST_BYTES:
+            raise ValueError("more bytes are under way than an open task may have")
+
+    def payload(self, index: int) -> CallPayload:
+        """What the call carries."""
+        call = self.calls[index]
+        function = memoryview(self._functions[call.function])
+        return CallPayload(call.function, function, memoryview(call.arguments))
+
+    def is_cancelled(self, index: int) -> bool:
+        """Whether the client has cancelled the call."""
+        call = self.calls.get(index)
+        return call is not None and call.cancelled
+
+    def unsent(self, known: Iterable[int]) -> list[int]:
+        """The calls that are here and not among `known`, in order."""
+        return sorted(self.calls.keys() - set(known))
