@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from skyward.executor import CallFuture, Executor
     from skyward.image import DEFAULT_IMAGE, Image, PipIndex
     from skyward.pools import Compute, Pool
     from skyward.providers import (
@@ -82,6 +83,7 @@ _LAZY = {
     **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
     **dict.fromkeys(("Accelerator", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"),
     "TaskFuture": "skyward.tasks",
+    **dict.fromkeys(("CallFuture", "Executor"), "skyward.executor"),
 }
 _MODULES = ("accelerators", "errors", "time")
 
@@ -98,6 +100,8 @@ __all__ = [
     "PendingFunctionGroup",
     "Retry",
     "TaskFuture",
+    "Executor",
+    "CallFuture",
     "InstanceInfo",
     "Compute",
     "Pool",

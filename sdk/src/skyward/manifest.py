@@ -147,6 +147,15 @@ def task_object(
     }
 
 
+def open_task_object(
+    name: str, namespace: str, pool: str, python: str, call: Call, owner: Owner
+) -> dict[str, Any]:
+    """A Task whose calls come while it runs."""
+    body = task_object(name, namespace, pool, python, 1, b"", call, owner)
+    body["spec"]["calls"] = {"python": python, "open": True}
+    return body
+
+
 def _candidate(name: str, spec: Spec) -> dict[str, Any]:
     provider = spec.provider
     region = spec.region or provider.region

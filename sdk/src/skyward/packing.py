@@ -80,6 +80,11 @@ def pack_each(
     return pack_calls([function], calls()), count
 
 
+def pack_one(member: PendingFunction[Any]) -> tuple[bytes, bytes]:
+    """The function and the arguments of one call. Raises NotPicklable, naming the part."""
+    return _function(member.function, member.name), _arguments(member, None)
+
+
 def _function(function: Callable[..., Any], name: str) -> bytes:
     try:
         return codec.dumps_function(function)

@@ -18,6 +18,7 @@ from skyward.functions import Function, PendingFunction, PendingFunctionGroup, R
 from skyward.functions import function as described
 from skyward.gather import StreamingGroup, checked_on_error
 from skyward.manifest import Call
+from skyward.open_task import OpenTask
 from skyward.packing import pack_each
 from skyward.poolview import PoolView
 from skyward.results import OnError
@@ -132,6 +133,15 @@ class Pool:
     def stream[T](self, group: StreamingGroup[T]) -> ResultIterator[T]:
         """Hand out results while other calls of the group still run: `gather(..., stream=True) >> pool`."""
         return self._stream(self._submit_group(group.members), group.ordered, group.on_error)
+
+    def open_task(self, *, timeout: float | None = None, retry: Retry | None = None) -> OpenTask:
+        """A task that takes calls while it is open: what `sky.Executor` works with."""
+        session, view = self._entered()
+        check_python(view)
+        call = self._with_defaults(Call(timeout=timeout, retry=retry))
+        handle = session.open_task(self._name, "executor", call)
+        handle.when_finished(lambda: self._tally.add(handle.calls))
+        return OpenTask(session, handle)
 
     @overload
     def map[T, R](

@@ -25,7 +25,7 @@ from skyward.contract.names import LABEL_RUN, TASK
 from skyward.errors import PoolDeleted, SkywardError, TaskError
 from skyward.functions import PendingFunction
 from skyward.image import client_python
-from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, task_object
+from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, open_task_object, task_object
 from skyward.packing import pack
 from skyward.tasks import TaskHandle
 from skyward.wire.options import CallOptions
@@ -106,6 +106,22 @@ class Session:
             self._withdraw(handle, error)
             if isinstance(error, ApiError):
                 raise TaskError(f"the call was refused: {error.message}", remedy=error.remedy) from error
+            raise
+        self._logs.start()
+        return handle
+
+    def open_task(self, pool: str, name: str, call: Call) -> TaskHandle:
+        """Create a Task whose calls come while it runs. Raises TaskError if the API server refuses it."""
+        name = object_name(name, 8, limit=50)
+        body = open_task_object(name, self.namespace, pool, client_python(), call, self.owner)
+        handle = TaskHandle(name, pool, None, self.console, self._fetch, self._cancel, self._follow)
+        self._handles[name] = handle
+        try:
+            self.api.create(TASK, body)
+        except BaseException as error:
+            self._withdraw(handle, error)
+            if isinstance(error, ApiError):
+                raise TaskError(f"the task was refused: {error.message}", remedy=error.remedy) from error
             raise
         self._logs.start()
         return handle

@@ -6,7 +6,7 @@ thread, for futures): unpickling runs the user's code and must hold up nobody el
 
 import asyncio
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import Executor, Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import Any
@@ -109,6 +109,14 @@ class TaskHandle:
         """Ask for the remote work to be stopped; the Task ends as cancelled soon after."""
         if not self.is_finished:
             self._cancel(self.name)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end; False if it did not come in time."""
+        return not wait([self._finished], timeout).not_done
+
+    def final(self) -> dict[str, Any]:
+        """The Task as it ended. Raises what was given to `fail`."""
+        return self._finished.result(0)
 
     def values(self, timeout: float | None = None, on_error: OnError = "raise") -> list[Any]:
         """Wait for the end and return the value of every call. Raises the first failure."""

@@ -121,6 +121,14 @@ class Gateway:
             self._url = None
             raise GatewayError(f"the operator's gateway does not answer: {error}") from error
 
+    def place(self, where: str) -> tuple[str, dict[str, str]]:
+        """The whole address of a path, and the headers to go there with, for what is no plain request."""
+        return f"{self._address()}{where}", self._headers()
+
+    def forget_address(self) -> None:
+        """It does not answer there: look again where it is."""
+        self._url = None
+
     def close(self) -> None:
         """Close all connections; a stream that is being read ends."""
         self._client.close()

@@ -1,0 +1,210 @@
+"""`sky.Executor`: `concurrent.futures.Executor` over one open Task, for many small calls without a wait.
+
+A call costs no write at the API server: it goes over a standing connection to the operator, and from there to
+a node. Otherwise it is a call as any other: retried when its node is lost, stopped when it is cancelled.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Executor as StandardExecutor
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from skyward.errors import ArgumentTooLarge, SkywardError
+from skyward.functions import Function, PendingFunction, Retry, resolve
+from skyward.open_task import ARGUMENTS_LIMIT, OpenTask
+from skyward.packing import pack_one
+from skyward.results import values_of
+from skyward.wire.digest import digest
+from skyward.wire.package import Outcome
+
+if TYPE_CHECKING:
+    from skyward.functions import Target
+
+MOST_BYTES = 256 * 1024 * 1024
+"""Arguments that wait for their outcome before `submit` waits as well."""
+_END_SECONDS = 30.0
+
+
+class CallFuture[T](Future[T]):
+    """The result of one call. Cancelling it stops the remote work, and it can be awaited.
+
+    What came back is unpickled by whoever asks for it, once: that runs the user's code.
+    """
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self._task = task
+        self._raw: Outcome | None = None
+        self._cancel_remote: Callable[[], None] = lambda: None
+        self._opening = threading.Lock()
+        self._opened: tuple[T | None, BaseException | None] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the call, wherever it is. False if it has ended already."""
+        if not super().cancel():
+            return False
+        self._cancel_remote()
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """The value. Raises what the call raised, `TimeoutError` or `CancelledError`."""
+        value: T = super().result(timeout)
+        if self._raw is None:
+            return value
+        value_, error = self._open(self._raw)
+        if error is not None:
+            raise error
+        return cast("T", value_)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised, or None."""
+        error = super().exception(timeout)
+        return self._open(self._raw)[1] if self._raw is not None else error
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+    def _open(self, raw: Outcome) -> tuple[T | None, BaseException | None]:
+        with self._opening:
+            if self._opened is None:
+                task: Mapping[str, Any] = {"metadata": {"name": self._task}, "status": {"phase": "Succeeded"}}
+                try:
+                    self._opened = values_of(task, [raw], 1)[0], None
+                except BaseException as error:
+                    self._opened = None, error
+        return self._opened
+
+    def settle(self, end: Outcome | SkywardError) -> None:
+        """The call has ended."""
+        with suppress(InvalidStateError):  # it was cancelled meanwhile
+            if isinstance(end, SkywardError):
+                self.set_exception(end)
+            else:
+                self._raw = end
+                self.set_result(cast("T", None))
+
+
+class Executor(StandardExecutor):
+    """Runs calls on a pool, as `ThreadPoolExecutor` does on threads: `with sky.Executor(pool) as executor:`.
+
+    `timeout` (seconds) ends each call that runs longer; `retry` says how often one is tried again. Use it
+    inside of the pool's `with`; several may be open at a time. The Task behind it ends with `shutdown`.
+    """
+
+    def __init__(
+        self, pool: "Target | None" = None, *, timeout: float | None = None, retry: Retry | None = None
+    ) -> None:
+        import skyward
+
+        target = resolve(pool if pool is not None else skyward)
+        self._task: OpenTask = target.open_task(timeout=timeout, retry=retry)
+        self._shut = False
+        self._lock = threading.Lock()
+        self._futures: set[CallFuture[Any]] = set()
+
+    @property
+    def task(self) -> str:
+        """The name of the Task."""
+        return self._task.handle.name
+
+    def submit[**P, T](
+        self, fn: Callable[P, T] | Function[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> CallFuture[T]:
+        """Have `fn(*args, **kwargs)` run on a node. Waits only while 256 MB of arguments are under way.
+
+        Raises NotPicklable or ArgumentTooLarge for what cannot be sent, RuntimeError after `shutdown`.
+        """
+        function: Any = fn.fn if isinstance(fn, Function) else fn
+        pending: PendingFunction[T] = PendingFunction(function, args, kwargs)
+        data, arguments = pack_one(pending)
+        if max(len(arguments), len(data)) > ARGUMENTS_LIMIT:
+            raise ArgumentTooLarge(
+                f"the function and arguments of {pending.name}() take {len(data) + len(arguments):,} bytes; "
+                f"a call of an executor may take {ARGUMENTS_LIMIT:,} bytes for each",
+                task=self.task,
+                remedy="send it with >> or pool.map(), which take any size",
+            )
+        task = self._task
+        with task.changed:
+            task.changed.wait_for(lambda: task.held < MOST_BYTES or task.failure is not None)
+        future: CallFuture[T] = CallFuture(self.task)
+        with self._lock:
+            if self._shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._futures.add(future)
+        try:
+            index = self._task.call(digest(data), data, arguments, future.settle)
+        except BaseException:
+            self._futures.discard(future)
+            raise
+        future._cancel_remote = lambda: self._task.cancel(index)
+        future.add_done_callback(self._futures.discard)
+        if future.cancelled():
+            self._task.cancel(index)
+        return future
+
+    def map[T](
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Results in the order of the items; with `buffersize`, at most that many calls ahead of the reader.
+
+        `chunksize` is for other executors: calls share messages here anyway. Raises TimeoutError from
+        the iterator when a result is not there `timeout` seconds after this call.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        arguments = zip(*iterables, strict=False)
+        ahead: deque[CallFuture[T]] = deque()
+        for given in arguments:
+            ahead.append(self.submit(fn, *given))
+            if buffersize is not None and len(ahead) >= buffersize:
+                break
+        return self._results(fn, arguments, ahead, end)
+
+    def _results[T](
+        self,
+        fn: Callable[..., T],
+        arguments: Iterator[tuple[Any, ...]],
+        ahead: deque[CallFuture[T]],
+        end: float | None,
+    ) -> Iterator[T]:
+        try:
+            while ahead:
+                result = ahead[0].result(None if end is None else end - time.monotonic())
+                ahead.popleft()
+                for given in arguments:
+                    ahead.append(self.submit(fn, *given))
+                    break
+                yield result
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no further calls. `cancel_futures` stops all that have not ended, those that run as well.
+
+        With `wait` it returns when the last call has ended, and the Task with it.
+        """
+        with self._lock:
+            self._shut = True
+        if cancel_futures:
+            for future in list(self._futures):
+                future.cancel()
+        self._task.close()
+        if wait:
+            with self._task.changed:
+                self._task.changed.wait_for(lambda: not self._task.waiting)
+            self._task.handle.wait(_END_SECONDS)

@@ -1,0 +1,288 @@
+"""The client's half of an open task: the calls that have no outcome yet, and how they come by one.
+
+This side is the source of truth. A call is kept here, with its bytes, until its outcome is; after a break the
+next connection begins with what is still waited for, and the operator answers what it knows and runs the
+rest. So an outcome is never lost, and a call is never run again because a connection broke.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from skyward.cluster.channel import Channel
+from skyward.contract import ranges
+from skyward.errors import GatewayError, SkywardError
+from skyward.results import task_error
+from skyward.session import Session
+from skyward.tasks import TaskHandle
+from skyward.wire.envelopes import PROTOCOL, ErrorInfo, RefusalReason
+from skyward.wire.frames import Frame, FrameKind
+from skyward.wire.package import Outcome
+
+MOST_SENT = 4096
+"""Calls that the operator holds for one task; those after them wait here."""
+BYTES_SENT = 32 * 1024 * 1024
+ARGUMENTS_LIMIT = 3 * 1024 * 1024
+"""What the pickled arguments of one call may take: they travel in one frame, ahead of others."""
+_FEW = 4
+_ACK_SECONDS = 0.05
+
+type Ended = Callable[[Outcome | SkywardError], None]
+"""Told once, with the outcome of a call or with why there is none."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call without an outcome."""
+
+    digest: str
+    function: bytes
+    arguments: bytes
+    ended: Ended
+    sent: bool = False
+    cancelled: bool = False
+    header: dict[str, Any] | None = None
+    body: bytearray = field(default_factory=bytearray)
+    """The pieces of a large result, and what they belong to."""
+
+
+class OpenTask:
+    """One Task of the session that takes calls for as long as it is open. Implements `channel.Peer`."""
+
+    def __init__(self, session: Session, handle: TaskHandle) -> None:
+        where = f"/v1/namespaces/{session.namespace}/tasks/{handle.name}/session"
+        self.handle = handle
+        self.held = 0
+        """Bytes of the calls that have no outcome."""
+        self._channel = Channel(session.gateway, where, self)
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
+        """Notified when calls end."""
+        self._calls: dict[int, _Call] = {}
+        self._unsent: deque[int] = deque()
+        self._next = 0
+        self._sent = 0
+        self._sent_calls = 0
+        self._sent_bytes = 0
+        self._failed: list[int] = []
+        self._known: set[str] = set()
+        self._acks: list[int] = []
+        self._ack_timer: threading.Timer | None = None
+        self._closing = self._close_sent = False
+        self._over: SkywardError | None = None
+        handle.when_finished(self._task_ended)
+        self._channel.start()
+
+    @property
+    def failure(self) -> SkywardError | None:
+        """Why no further call can be made, if the task has ended."""
+        return self._over
+
+    @property
+    def waiting(self) -> int:
+        """Calls without an outcome."""
+        return len(self._calls)
+
+    def call(self, digest: str, function: bytes, arguments: bytes, ended: Ended) -> int:
+        """Have a call run; returns its index. Raises why not, once the task has ended."""
+        with self._lock:
+            if self._over is not None:
+                raise self._over
+            index, self._next = self._next, self._next + 1
+            self._calls[index] = _Call(digest, function, arguments, ended)
+            self.held += len(arguments)
+            self._unsent.append(index)
+            frames = list(self._ready())
+            at_once = len(self._calls) <= _FEW
+        if frames:
+            self._channel.send(frames, at_once=at_once)
+        return index
+
+    def cancel(self, index: int) -> None:
+        """Stop a call, or have it never begin; it ends in any case."""
+        with self._lock:
+            call = self._calls.get(index)
+            if call is None or call.cancelled:
+                return
+            call.cancelled = True
+            sent = call.sent
+        if sent:
+            self._channel.send([Frame(FrameKind.CANCEL, {"index": index})], at_once=False)
+
+    def close(self) -> None:
+        """No further call follows: the Task ends when the last one has."""
+        with self._lock:
+            self._closing = True
+            frames = [*self._acknowledgements(), *self._ready()]
+        self._channel.send(frames, at_once=True)
+
+    # channel.Peer
+
+    def greeting(self) -> Iterator[Frame]:
+        """Who this is, what it still waits for, and everything that is under way, once more."""
+        with self._lock:
+            self._known.clear()
+            self._acks.clear()
+            self._close_sent = False
+            under_way = [(index, call) for index, call in sorted(self._calls.items()) if call.sent]
+            hello = {
+                "protocol": PROTOCOL,
+                "next": self._sent,
+                "open": ranges.encode(index for index, _ in under_way),
+                "failed": ranges.encode(self._failed),
+            }
+            frames = [Frame(FrameKind.HELLO, hello)]
+            for index, call in under_way:
+                call.header = None
+                call.body.clear()
+                frames += self._frames(index, call)
+            frames += self._ready()
+        return iter(frames)
+
+    def receive(self, frame: Frame) -> None:
+        """What the operator says."""
+        match frame.kind:
+            case FrameKind.RESULT:
+                self._result(frame.header, bytes(frame.body))
+            case FrameKind.RESULT_CHUNK:
+                self._piece(frame.header, bytes(frame.body))
+            case FrameKind.REFUSED:
+                self._refused(frame.header)
+
+    def received(self) -> None:
+        """Outcomes have made room for further calls."""
+        with self._lock:
+            frames = list(self._ready())
+            if self._acks and (frames or self._closing):
+                frames = [*self._acknowledgements(), *frames]
+            elif self._acks and self._ack_timer is None:
+                self._ack_timer = threading.Timer(_ACK_SECONDS, self._acknowledge_soon)
+                self._ack_timer.daemon = True
+                self._ack_timer.start()
+        if frames:
+            self._channel.send(frames, at_once=True)
+
+    def refused(self, words: str) -> None:
+        """The gateway has no session for this task."""
+        self._end(
+            GatewayError(
+                f"the operator's gateway has no session for task {self.handle.name}: {words}",
+                task=self.handle.name,
+                remedy="install the same version of skyward here and for the operator, and start again",
+            )
+        )
+
+    # calls out
+
+    def _ready(self) -> Iterator[Frame]:
+        """The calls that may be sent now, and the end behind the last one."""
+        while self._unsent and self._sent_calls < MOST_SENT and self._sent_bytes < BYTES_SENT:
+            index = self._unsent.popleft()
+            call = self._calls[index]
+            call.sent = True
+            self._sent = index + 1
+            self._sent_calls += 1
+            self._sent_bytes += len(call.arguments)
+            yield from self._frames(index, call)
+        if self._closing and not self._unsent and not self._close_sent:
+            self._close_sent = True
+            yield Frame(FrameKind.CLOSE, {"next": self._next})
+
+    def _frames(self, index: int, call: _Call) -> Iterator[Frame]:
+        if call.digest not in self._known:
+            self._known.add(call.digest)
+            yield Frame(FrameKind.FUNCTION, {"digest": call.digest}, call.function)
+        yield Frame(FrameKind.CALL, {"index": index, "function": call.digest}, call.arguments)
+        if call.cancelled:
+            yield Frame(FrameKind.CANCEL, {"index": index})
+
+    def _acknowledgements(self) -> Iterator[Frame]:
+        acks, self._acks = self._acks, []
+        if acks:
+            yield Frame(FrameKind.ACK, {"indexes": acks})
+
+    def _acknowledge_soon(self) -> None:
+        with self._lock:
+            self._ack_timer = None
+            frames = list(self._acknowledgements())
+        self._channel.send(frames, at_once=True)
+
+    # outcomes in
+
+    def _result(self, header: dict[str, Any], body: bytes) -> None:
+        if not header["chunked"]:
+            self._outcome(header, body)
+            return
+        with self._lock:
+            if (call := self._calls.get(header["index"])) is not None:
+                call.header = header
+                call.body.clear()
+
+    def _piece(self, header: dict[str, Any], body: bytes) -> None:
+        call = self._calls.get(header["index"])
+        if call is None or call.header is None or header["offset"] != len(call.body):
+            return
+        call.body += body
+        if len(call.body) == call.header["size"]:
+            self._outcome(call.header, bytes(call.body))
+
+    def _outcome(self, header: dict[str, Any], body: bytes) -> None:
+        index = header["index"]
+        with self._lock:
+            self._acks.append(index)
+            call = self._calls.pop(index, None)
+            if call is None:
+                return
+            self._sent_calls -= 1
+            self._sent_bytes -= len(call.arguments)
+            self.held -= len(call.arguments)
+            if not header["ok"]:
+                self._failed.append(index)
+            self.changed.notify_all()
+        error = header.get("error")
+        call.ended(
+            Outcome(
+                index,
+                header["ok"],
+                body,
+                None if error is None else ErrorInfo.from_json(error),
+                header["node"],
+                header["rank"],
+                header["attempt"],
+            )
+        )
+
+    def _refused(self, header: dict[str, Any]) -> None:
+        if header["reason"] != RefusalReason.FUNCTION_MISSING:
+            return
+        with self._lock:
+            call = self._calls.get(header["index"])
+            if call is None:
+                return
+            self._known.discard(call.digest)
+            frames = list(self._frames(header["index"], call))
+        self._channel.send(frames, at_once=True)
+
+    # the end
+
+    def _task_ended(self) -> None:
+        try:
+            task = self.handle.final()
+        except SkywardError as error:
+            self._end(error)
+        else:
+            self._end(task_error(task))
+
+    def _end(self, error: SkywardError) -> None:
+        with self._lock:
+            if self._over is not None:
+                return
+            self._over = error
+            left, self._calls = list(self._calls.values()), {}
+            self._unsent.clear()
+            self.changed.notify_all()
+        self._channel.close()
+        for call in left:
+            call.ended(error)
