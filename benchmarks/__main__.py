@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from benchmarks import calls, figures, starts
+from benchmarks import calls, executors, figures, starts
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
         starts.pools()
         calls.one_call(endpoint)
         calls.maps()
+        executors.executors()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ def round_trips(endpoint: Endpoint, count: int) -> list[float]:
     return asyncio.run(_round_trips(endpoint, count))
 
 
+def ssh_trips(count: int) -> list[float]:
+    """Seconds of 100 bytes to an SSH server and back, one after the other."""
+    return asyncio.run(_ssh_trips(count))
+
+
 @asynccontextmanager
 async def echo_server() -> AsyncIterator[int]:
     """An SSH server in another process; its port."""
@@ -72,6 +77,23 @@ async def _round_trips(endpoint: Endpoint, count: int) -> list[float]:
             samples.append(time.perf_counter() - begin)
             await _send(http.delete(f"{TASKS}/{name}"))
             await _event(watch, name, "DELETED")
+    return samples
+
+
+async def _ssh_trips(count: int) -> list[float]:
+    samples = []
+    async with (
+        echo_server() as port,
+        asyncssh.connect(
+            "127.0.0.1", port, known_hosts=None, encryption_algs=["aes128-gcm@openssh.com"]
+        ) as connection,
+        await connection.create_process("echo", encoding=None) as channel,
+    ):
+        for _ in range(count):
+            begin = time.perf_counter()
+            channel.stdin.write(b"x" * 100)
+            await channel.stdout.readexactly(100)
+            samples.append(time.perf_counter() - begin)
     return samples
 
 

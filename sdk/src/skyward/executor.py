@@ -23,6 +23,7 @@ from skyward.wire.digest import digest
 from skyward.wire.package import Outcome
 
 if TYPE_CHECKING:
+    from skyward.cluster.channel import Channel
     from skyward.functions import Target
 
 MOST_BYTES = 256 * 1024 * 1024
@@ -111,6 +112,11 @@ class Executor(StandardExecutor):
     def task(self) -> str:
         """The name of the Task."""
         return self._task.handle.name
+
+    @property
+    def connection(self) -> "Channel":
+        """The connection to the operator."""
+        return self._task.channel
 
     def submit[**P, T](
         self, fn: Callable[P, T] | Function[P, T], /, *args: P.args, **kwargs: P.kwargs

@@ -56,7 +56,7 @@ class OpenTask:
         self.handle = handle
         self.held = 0
         """Bytes of the calls that have no outcome."""
-        self._channel = Channel(session.gateway, where, self)
+        self.channel = Channel(session.gateway, where, self)
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         """Notified when calls end."""
@@ -73,7 +73,7 @@ class OpenTask:
         self._closing = self._close_sent = False
         self._over: SkywardError | None = None
         handle.when_finished(self._task_ended)
-        self._channel.start()
+        self.channel.start()
 
     @property
     def failure(self) -> SkywardError | None:
@@ -97,7 +97,7 @@ class OpenTask:
             frames = list(self._ready())
             at_once = len(self._calls) <= _FEW
         if frames:
-            self._channel.send(frames, at_once=at_once)
+            self.channel.send(frames, at_once=at_once)
         return index
 
     def cancel(self, index: int) -> None:
@@ -109,14 +109,14 @@ class OpenTask:
             call.cancelled = True
             sent = call.sent
         if sent:
-            self._channel.send([Frame(FrameKind.CANCEL, {"index": index})], at_once=False)
+            self.channel.send([Frame(FrameKind.CANCEL, {"index": index})], at_once=False)
 
     def close(self) -> None:
         """No further call follows: the Task ends when the last one has."""
         with self._lock:
             self._closing = True
             frames = [*self._acknowledgements(), *self._ready()]
-        self._channel.send(frames, at_once=True)
+        self.channel.send(frames, at_once=True)
 
     # channel.Peer
 
@@ -162,7 +162,7 @@ class OpenTask:
                 self._ack_timer.daemon = True
                 self._ack_timer.start()
         if frames:
-            self._channel.send(frames, at_once=True)
+            self.channel.send(frames, at_once=True)
 
     def refused(self, words: str) -> None:
         """The gateway has no session for this task."""
@@ -207,7 +207,7 @@ class OpenTask:
         with self._lock:
             self._ack_timer = None
             frames = list(self._acknowledgements())
-        self._channel.send(frames, at_once=True)
+        self.channel.send(frames, at_once=True)
 
     # outcomes in
 
@@ -263,7 +263,7 @@ class OpenTask:
                 return
             self._known.discard(call.digest)
             frames = list(self._frames(header["index"], call))
-        self._channel.send(frames, at_once=True)
+        self.channel.send(frames, at_once=True)
 
     # the end
 
@@ -283,6 +283,6 @@ class OpenTask:
             left, self._calls = list(self._calls.values()), {}
             self._unsent.clear()
             self.changed.notify_all()
-        self._channel.close()
+        self.channel.close()
         for call in left:
             call.ended(error)

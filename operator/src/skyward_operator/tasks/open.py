@@ -97,8 +97,8 @@ class OpenCalls:
         self._functions[call.function] = self._functions.pop(call.function)
         if len(self.calls) >= MOST_CALLS:
             raise ValueError("more calls are under way than an open task may have")
+        self._make_room(len(call.arguments), keep=call.function)
         self._uses[call.function] += 1
-        self._make_room(len(call.arguments))
         self.calls[index] = call
         self.held += len(call.arguments)
 
@@ -111,9 +111,9 @@ class OpenCalls:
             if not self._uses[call.function]:
                 del self._uses[call.function]
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int, keep: str = "") -> None:
         """Let go of functions that no call needs, longest unused first."""
-        unused = [digest for digest in self._functions if digest not in self._uses]
+        unused = [digest for digest in self._functions if digest not in self._uses and digest != keep]
         while unused and (self.held + size > MOST_BYTES or len(unused) > _MOST_UNUSED):
             self.held -= len(self._functions.pop(unused.pop(0)))
         if self.held + size > MOST_BYTES:

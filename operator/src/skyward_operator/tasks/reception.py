@@ -119,7 +119,6 @@ class Reception:
         state.drop(outcome.index)
         live.numbers.pop(outcome.index, None)
         live.exceptions.pop(outcome.index, None)
-        live.interruptions.pop(outcome.index, None)
         if isinstance(body, Received):
             untaken = Untaken(outcome, source, self._floor.now(), stored=True)
             state.untaken[outcome.index] = untaken

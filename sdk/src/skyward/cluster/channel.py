@@ -75,6 +75,10 @@ class Channel:
         else:
             self._wake.set()
 
+    def cut(self) -> None:
+        """Break the connection; another one is made at once."""
+        self._abort(self._socket)
+
     def close(self) -> None:
         """Let go of the connection; what is queued is not sent any more."""
         self._closed.set()
