@@ -93,9 +93,9 @@ class Journal:
         """An attempt ended without an outcome of its call, or with its failure."""
         self._write(_over(live, trace))
 
-    def ended(self, live: LiveTask, index: int) -> None:
+    def settled(self, live: LiveTask, index: int) -> None:
         """A call of an open task has its outcome, which may never come to its file."""
-        self._write({"task": live.work.uid, "ended": index})
+        self._write({"task": live.work.uid, "settled": index})
 
     def close(self) -> None:
         """Let go of the file."""
@@ -105,9 +105,9 @@ class Journal:
 
     def _take(self, record: dict[str, Any]) -> None:
         past = self._past.setdefault(record.pop("task"), _Past())
-        if "ended" in record:
-            past.sent.pop(record["ended"], None)
-            past.numbers.pop(record["ended"], None)
+        if "settled" in record:
+            past.sent.pop(record["settled"], None)
+            past.numbers.pop(record["settled"], None)
             return
         if "cause" in record:
             trace = Trace(**record)

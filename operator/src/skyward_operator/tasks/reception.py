@@ -115,7 +115,7 @@ class Reception:
     ) -> None:
         """A call has its outcome: tell the client. One that came as a file is told from there."""
         state = _open(live)
-        self._floor.journal.ended(live, outcome.index)
+        self._floor.journal.settled(live, outcome.index)
         state.drop(outcome.index)
         live.numbers.pop(outcome.index, None)
         live.exceptions.pop(outcome.index, None)
