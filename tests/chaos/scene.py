@@ -162,6 +162,7 @@ class Program:
     calls: int = 30
     seconds: float = 0.1
     padding: int = 0
+    way: str = "whole"
     script: Path = PROGRAM
     pool: str = field(default_factory=lambda: f"chaos-{secrets.token_hex(3)}")
     _process: subprocess.Popen[bytes] | None = None
@@ -174,7 +175,7 @@ class Program:
         """Start it in a process of its own."""
         person = self.plane.person
         numbers = [str(number) for number in (self.calls, self.seconds, self.padding)]
-        words = [sys.executable, str(self.script), str(self.ledger), self.pool, *numbers]
+        words = [sys.executable, str(self.script), str(self.ledger), self.pool, *numbers, self.way]
         with self._out.open("wb") as out:
             self._process = subprocess.Popen(
                 words, cwd=person.folder, env=person.environment, stdout=out, stderr=out

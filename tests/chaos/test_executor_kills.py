@@ -45,7 +45,7 @@ def run(plane: Plane) -> Iterator[Callable[..., Program]]:
     plane.up()
 
     def start(calls: int = 40, seconds: float = 0.1, cuts: int = 0) -> Program:
-        programs.append(Program(plane, calls, seconds, cuts, SCRIPT))
+        programs.append(Program(plane, calls, seconds, cuts, script=SCRIPT))
         return programs[-1].start()
 
     yield start

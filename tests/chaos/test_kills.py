@@ -48,8 +48,8 @@ def run(plane: Plane) -> Iterator[Callable[..., Program]]:
     """Starts the program; it ends with the test, and so does its pool."""
     programs: list[Program] = []
 
-    def start(calls: int = 30, seconds: float = 0.1, padding: int = 0) -> Program:
-        programs.append(Program(plane, calls, seconds, padding))
+    def start(calls: int = 30, seconds: float = 0.1, padding: int = 0, way: str = "whole") -> Program:
+        programs.append(Program(plane, calls, seconds, padding, way))
         return programs[-1].start()
 
     yield start
@@ -75,6 +75,27 @@ def test_operator(plane: Plane, run: Callable[..., Program], times: int) -> None
     assert max(shown) == 1
     # what was on its way at the moment of a kill may be lost: what two nodes printed in a moment
     assert shown.count(0) <= 4 * times
+
+
+@pytest.mark.parametrize("padding", [0, 5000], ids=["small", "large"])
+def test_operator_in_mid_stream(plane: Plane, run: Callable[..., Program], padding: int) -> None:
+    """What the caller has it keeps; the next operator sends the rest: each result once, and in order."""
+    program = run(calls=40, padding=padding, way="stream")
+    for received in (5, 15):
+        program.says(f"received {received} results.")
+        assert "received 40 results." not in program.output()
+        victim = plane.kill("operator")
+        plane.comes_back("operator", victim)
+    program.comes_right(repeated=0)
+
+
+def test_api_server_in_mid_stream(plane: Plane, run: Callable[..., Program]) -> None:
+    """Results come from the operator: they go on while the API server is away."""
+    program = run(calls=40, way="stream")
+    program.says("received 5 results.")
+    victim = plane.kill("kube-apiserver")
+    plane.comes_back("kube-apiserver", victim)
+    program.comes_right(repeated=0)
 
 
 def test_operator_while_a_payload_is_sent(plane: Plane, run: Callable[..., Program]) -> None:
