@@ -17,6 +17,7 @@ from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
 from aiohttp import web
 from tests.fake.kube_server import FakeKube, Object, collection, eventually
 
@@ -38,6 +39,7 @@ from skyward.wire.package import CallPackage, Outcome, pack_outcomes
 from skyward.wire.raised import dumps_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 POOLS, NODES, TASKS = collection("computepools"), collection("computenodes"), collection("tasks")
@@ -381,6 +383,25 @@ class FakePlane(FakeKube):
         selector = request.query.get("labelSelector") or request.query.get("fieldSelector") or ""
         found = [obj for obj in self._within(request.path) if _selected(selector, obj)]
         return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": found})
+
+
+@pytest.fixture
+def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
+    """A plane that this process's environment points at, and a home of its own for Skyward."""
+    with FakePlane() as plane:
+        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
+        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
+        yield plane
+
+
+def wait_until(claim: Callable[[], object]) -> None:
+    """Wait, in a thread that is not the plane's, until something is true."""
+    pause = threading.Event()
+    for _ in range(3000):
+        if claim():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen within 30 s")
 
 
 def _has_ended(task: Object) -> bool:

@@ -21,19 +21,10 @@ from skyward.wire.package import CallPackage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from skyward.pools import Pool
 
 SILENT = sky.Options(console="silent")
-
-
-@pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
-    with FakePlane() as plane:
-        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
-        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
-        yield plane
 
 
 @pytest.fixture

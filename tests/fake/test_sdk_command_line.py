@@ -27,14 +27,6 @@ SILENT = sky.Options(console="silent")
 
 
 @pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
-    with FakePlane() as plane:
-        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
-        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
-        yield plane
-
-
-@pytest.fixture
 def pool(plane: FakePlane) -> Iterator[Pool]:
     with sky.Compute(provider=sky.Local(), name="team", nodes=2, options=SILENT) as pool:
         yield pool

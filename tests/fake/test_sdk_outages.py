@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fake.sdk_plane import LEASES, POOLS, TASKS, FakePlane
+from tests.fake.sdk_plane import LEASES, POOLS, TASKS, FakePlane, wait_until
 
 import skyward as sky
 from skyward.cluster.api import Api
@@ -15,7 +15,7 @@ from skyward.cluster.watch import Watch
 from skyward.contract.names import ANNOTATION_SCHEMA, POOL, TASK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.fake.kube_server import Object
@@ -24,26 +24,9 @@ SILENT = sky.Options(console="silent")
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-@pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
-    with FakePlane() as plane:
-        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
-        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
-        yield plane
-
-
 @sky.function
 def add(a: int, b: int) -> int:
     return a + b
-
-
-def _wait_until(claim: Callable[[], object]) -> None:
-    pause = threading.Event()
-    for _ in range(2000):
-        if claim():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen within 20 s")
 
 
 def _api(plane: FakePlane) -> Api:
@@ -112,7 +95,7 @@ def test_what_was_missed_while_the_version_expired_is_told(held: FakePlane) -> N
     _put(held, "goes")
     seen, api = Seen(), _api(held)
     watch = seen.watch(api).start()
-    _wait_until(lambda: held.watching)
+    wait_until(lambda: held.watching)
 
     async def miss_and_expire() -> None:
         held.remove(TASKS, "goes", tell=False)
@@ -130,7 +113,7 @@ def test_a_watch_that_falls_silent_is_made_again(held: FakePlane) -> None:
     held.silent_watches = True
     seen, api = Seen(), _api(held)
     watch = seen.watch(api, silence=0.3).start()
-    _wait_until(lambda: held.watching)
+    wait_until(lambda: held.watching)
     _put(held, "unheard")
     seen.wait(lambda: any(text and "broke" in text for text in seen.troubles))
     assert seen.objects == []
@@ -189,7 +172,7 @@ def test_a_call_made_during_an_outage_is_made_afterwards(plane: FakePlane) -> No
         result: list[int] = []
         caller = threading.Thread(target=lambda: result.append(add(1, 2) >> pool))
         caller.start()
-        _wait_until(lambda: outage.seen >= 3)
+        wait_until(lambda: outage.seen >= 3)
         outage.times = 0
         caller.join(20)
     assert result == [3]

@@ -12,41 +12,23 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane
+from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane, wait_until
 
 import skyward as sky
 from skyward.contract.names import POOL_FINALIZER
 from skyward.contract.pool import ComputePool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 PLAIN = sky.Options(console="log")
 SILENT = sky.Options(console="silent")
 LOCAL = sky.Local()
 
 
-@pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
-    with FakePlane() as plane:
-        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
-        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
-        yield plane
-
-
 @sky.function
 def add(a: int, b: int) -> int:
     return a + b
-
-
-def _wait_until(claim: Callable[[], object]) -> None:
-    pause = threading.Event()
-    for _ in range(3000):
-        if claim():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen within 30 s")
 
 
 def _threads() -> set[threading.Thread]:
@@ -129,7 +111,7 @@ def test_a_refused_pool_shows_the_servers_words(plane: FakePlane) -> None:
     plane.fault(method="POST", path="/computepools", status=422, reason="Invalid")
     with pytest.raises(sky.PoolError, match="was refused: the fake: Invalid"):
         sky.Compute(provider=LOCAL, options=SILENT).__enter__()
-    _wait_until(lambda: _threads() <= before)
+    wait_until(lambda: _threads() <= before)
 
 
 def test_a_package_that_does_not_exist_raises_with_its_line_and_releases_the_node(plane: FakePlane) -> None:
@@ -198,7 +180,7 @@ def test_two_pools_of_a_program_share_one_watch_of_tasks(plane: FakePlane) -> No
         watches = [path for method, path in plane.requests if "watch=1" in path and "/tasks" in path]
         assert len(watches) == 1
     assert plane.names(POOLS) == []
-    _wait_until(lambda: all(thread.name == "skyward-console" for thread in _threads()))
+    wait_until(lambda: all(thread.name == "skyward-console" for thread in _threads()))
 
 
 def test_async_programs_use_async_with(plane: FakePlane) -> None:
@@ -270,7 +252,7 @@ def _wait_for(claim: Callable[[], object], process: subprocess.Popen[str]) -> No
         assert process.poll() is None, process.communicate()[0]
         return claim()
 
-    _wait_until(claim_or_dead)
+    wait_until(claim_or_dead)
 
 
 WAITING = """

@@ -12,7 +12,6 @@ import skyward as sky
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from skyward.pools import Pool
 
@@ -20,14 +19,12 @@ SILENT = sky.Options(console="silent")
 GATE = threading.Event()
 
 
-@pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePlane]:
-    with FakePlane() as plane:
-        monkeypatch.setenv("KUBECONFIG", str(plane.write_kubeconfig(tmp_path)))
-        monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "home"))
-        GATE.clear()
-        yield plane
-        GATE.set()
+@pytest.fixture(autouse=True)
+def gate() -> Iterator[None]:
+    """Closed at first; whoever waits behind it may go when the test ends."""
+    GATE.clear()
+    yield
+    GATE.set()
 
 
 @pytest.fixture
