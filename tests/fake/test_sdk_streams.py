@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fake.sdk_plane import TASKS, FakePlane
+from tests.fake.sdk_plane import TASKS, FakePlane, wait_until
 
 import skyward as sky
 
@@ -85,6 +85,18 @@ def test_leaving_early_cancels_the_task(plane: FakePlane, pool: Pool) -> None:
     with pool.map(gated, range(4), stream=True) as results:
         assert next(results) == 0
     assert plane.only(TASKS)["spec"]["cancel"] is True
+
+
+def test_an_iterator_that_is_dropped_waits_for_nobody(plane: FakePlane, pool: Pool) -> None:
+    """Its task is cancelled, but by somebody else: the API server may be away."""
+    results = pool.map(gated, range(4), stream=True)
+    assert next(results) == 0
+    outage = plane.fault(method="PATCH", path="/tasks", status=503, times=10**6)
+    del results
+    wait_until(lambda: outage.seen)
+    assert "cancel" not in plane.only(TASKS)["spec"]
+    outage.times = 0
+    wait_until(lambda: plane.only(TASKS)["spec"].get("cancel"))
 
 
 def test_a_task_that_is_deleted_ends_the_iteration(plane: FakePlane, pool: Pool) -> None:

@@ -258,7 +258,7 @@ class Pool:
 
         handle = self._send(Call(timeout=what.timeout), send)
         if handle is None:
-            return ResultIterator(iter(()), lambda: None) if stream else []
+            return ResultIterator.empty() if stream else []
         if stream or not ordered:
             values = self._stream(handle, ordered, on_error)
             return values if stream else list(values)
@@ -390,7 +390,10 @@ class Pool:
         return self._submit(members, call, len(members), options)
 
     def _stream(self, handle: TaskHandle, ordered: bool, on_error: OnError) -> ResultIterator[Any]:
-        return ResultIterator(handle.stream(ordered=ordered, on_error=on_error), handle.cancel)
+        leaving = self._entered()[0].leaving
+        leaving.start()
+        values = handle.stream(ordered=ordered, on_error=on_error)
+        return ResultIterator(values, handle.cancel, leaving.soon)
 
     def _wait(self, handle: TaskHandle, on_error: OnError = "raise") -> list[Any]:
         try:

@@ -25,6 +25,7 @@ from skyward.contract.names import LABEL_RUN, TASK
 from skyward.errors import PoolDeleted, SkywardError, TaskError
 from skyward.functions import PendingFunction
 from skyward.image import client_python
+from skyward.leaving import Leaving
 from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, open_task_object, task_object
 from skyward.packing import pack
 from skyward.tasks import TaskHandle
@@ -56,6 +57,7 @@ class Session:
         self.gateway = Gateway(api, ticket)
         tickets.keep(ticket, self.owner.ticket_hash)
         self.executor = ThreadPoolExecutor(4, thread_name_prefix="skyward-result")
+        self.leaving = Leaving()
         self.users = 0
         self._handles: dict[str, TaskHandle] = {}
         self._lines = LineAssembler()
@@ -169,6 +171,7 @@ class Session:
     def close(self) -> None:
         """Stop watching. Tasks that have not ended go on without anybody who waits."""
         self._watch.stop()
+        self.leaving.stop()
         self._logs.catch_up(OUTPUT_SECONDS)
         self._logs.stop()
         self.gateway.close()

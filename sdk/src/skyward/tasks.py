@@ -169,9 +169,17 @@ class TaskHandle:
 class ResultIterator[T](Iterator[T]):
     """Results of a Task while it runs. Leaving early cancels it: `close`, the end of a `with`, `del`."""
 
-    def __init__(self, values: Iterator[T], leave: Callable[[], None]) -> None:
+    def __init__(
+        self, values: Iterator[T], leave: Callable[[], None], soon: Callable[[Callable[[], None]], None]
+    ) -> None:
         self._values = values
         self._leave: Callable[[], None] | None = leave
+        self._soon = soon
+
+    @classmethod
+    def empty(cls) -> "ResultIterator[T]":
+        """The results of no calls."""
+        return cls(iter(()), lambda: None, lambda _: None)
 
     def __iter__(self) -> "ResultIterator[T]":
         return self
@@ -199,8 +207,9 @@ class ResultIterator[T](Iterator[T]):
         self.close()
 
     def __del__(self) -> None:
-        with suppress(Exception):  # the session may be closed, and the interpreter ending
-            self.close()
+        leave, self._leave = self._leave, None
+        if leave is not None:  # it asks the API server, which nobody waits for in here
+            self._soon(leave)
 
 
 def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
