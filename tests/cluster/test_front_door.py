@@ -48,6 +48,32 @@ def test_the_digits_example_ends_with_a_table_and_nothing_left_running(person: P
     assert person.kubectl("get", "skp,skn", "--all-namespaces", "-o", "name").strip() == ""
 
 
+def _runs(person: Person, example: str) -> list[str]:
+    """An example's output, line by line, and the last line of what it says; the README lists it."""
+    assert f"(examples/{example})" in (ROOT / "README.md").read_text()
+    done = person.run(person.python, ROOT / "examples" / example)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [*done.stdout.splitlines(), done.stderr.splitlines()[-1]]
+
+
+def test_the_map_example_has_a_better_estimate_with_each_result(person: Person) -> None:
+    """One line for each of 20 results."""
+    *lines, last = _runs(person, "map.py")
+    assert [line.split()[1] for line in lines] == [f"{done * 200_000:,}" for done in range(1, 21)]
+    assert lines[-1].endswith("π ≈ 3.14158")  # the seeds are fixed
+    assert re.search(r"20 calls · 2 nodes · .* · nothing left running", last)
+
+
+def test_the_cancel_example_stops_a_search_a_call_and_a_slow_one(person: Person) -> None:
+    """All of it would take hours; the call after it runs at once."""
+    found, cancelled, slow, after, last = _runs(person, "cancel.py")
+    assert re.fullmatch(r"999,985,999,949 can be divided by (999,983|1,000,003)", found)
+    assert cancelled == "cancelled: True"
+    assert "ran longer than its timeout of 1 s and was stopped" in slow
+    assert after == "waited for 0 s"
+    assert "nothing left running" in last
+
+
 def test_the_readme_s_kubectl_commands_compute_a_factorial(person: Person) -> None:
     """The YAML example, applied, waited for, shown and deleted with kubectl."""
     examples = ROOT / "examples"
