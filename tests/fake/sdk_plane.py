@@ -150,6 +150,15 @@ class FakePlane(FakeKube):
 
         self._loop.call_soon_threadsafe(send)
 
+    def log_done(self, task: str) -> None:
+        """Say that all output of a task has come, from any thread."""
+
+        def send() -> None:
+            for queue in self._log_queues:
+                queue.put_nowait({"task": task, "done": True})
+
+        self._loop.call_soon_threadsafe(send)
+
     def cut_logs(self) -> None:
         """Break the live output, from any thread."""
 
@@ -354,6 +363,8 @@ class FakePlane(FakeKube):
             if line["kept"] > float(request.query["since"]):
                 queue.put_nowait(line)
         queue.put_nowait({"kept": float(len(self._log_lines))})
+        if "follow" not in request.query:
+            queue.put_nowait(None)
         self._log_queues.append(queue)
         while (entry := await queue.get()) is not None:
             await response.write(json.dumps(entry).encode() + b"\n")

@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -61,7 +60,6 @@ class Session:
         self.users = 0
         self._handles: dict[str, TaskHandle] = {}
         self._lines = LineAssembler()
-        self._ended: deque[str] = deque(maxlen=64)
         self._logs = LogFollower(self.gateway, self.printed)
         self._watch = Watch(
             api,
@@ -159,21 +157,22 @@ class Session:
             self.console.done(CONTROL_PLANE, "answers again" if shown else "")
 
     def printed(self, piece: dict[str, Any]) -> None:
-        """One piece of output from a node."""
+        """One piece of output from a node, or that the last piece of a task has come."""
+        if "done" in piece:
+            self._print_rests(str(piece.get("task")))
+            return
         stream: Stream = "stderr" if piece.get("stream") == "stderr" else "stdout"
         prefix = f"[node {piece.get('rank', '?')}]"
         source: Source = (piece.get("task"), piece.get("index"), prefix, stream)
-        for line in self._lines.feed(source, str(piece.get("text", ""))):
-            self.console.remote(prefix, line, stream)
-        if piece.get("task") in self._ended:
-            self._print_rests(str(piece.get("task")))
+        if lines := self._lines.feed(source, str(piece.get("text", ""))):
+            self.console.remote_lines(prefix, lines, stream)
 
     def close(self) -> None:
         """Stop watching. Tasks that have not ended go on without anybody who waits."""
         self._watch.stop()
         self.leaving.stop()
-        self._logs.catch_up(OUTPUT_SECONDS)
-        self._logs.stop()
+        self._logs.finish(OUTPUT_SECONDS)
+        self._print_rests()
         self.gateway.close()
         self.api.close()
         self.executor.shutdown(wait=False)
@@ -184,14 +183,12 @@ class Session:
             handle.on_object(task)
             if handle.is_finished:
                 self._handles.pop(handle.name, None)
-                self._ended.append(handle.name)
-                self._print_rests(handle.name)
 
-    def _print_rests(self, task: str) -> None:
-        """A last line without an end of line is shown when its task has ended."""
+    def _print_rests(self, task: str | None = None) -> None:
+        """A last line without an end of line is shown when nothing more comes of its task."""
         for source in self._lines.sources():
             name, _, prefix, stream = source
-            if name == task and (rest := self._lines.rest(source)):
+            if task in (None, name) and (rest := self._lines.rest(source)):
                 self.console.remote(prefix, rest, stream)
 
     def _on_task_gone(self, task: dict[str, Any]) -> None:

@@ -280,10 +280,13 @@ class LogBook:
         self._followers.discard(follower)
 
     def close(self, work: Work) -> None:
-        """The task has ended: those who follow it get the rest, then an end."""
+        """The task has ended, and all of it is on disk: those who follow it have the rest, and hear so."""
+        done = json.dumps({"namespace": work.namespace, "task": work.name, "done": True}).encode() + b"\n"
         for follower in self._followers:
             if follower.uid == work.uid:
                 follower.close()
+            elif follower.uid is None and follower.wants(work):
+                follower.offer(float("inf"), done)
         self._open.pop(work.uid, None)
         self._ended[work.uid] = None
         if len(self._ended) > _ENDED:

@@ -32,14 +32,16 @@ class Position:
         """What a replay has brought so far: it is not in order, so it may have to begin again."""
         self._replaying = True
 
-    def begin(self) -> dict[str, str]:
-        """A connection begins; what to ask for."""
+    def begin(self, *, follow: bool = True) -> dict[str, str]:
+        """A connection begins; what to ask for: what there is, and, to follow, what comes."""
         self._replaying = True
-        return {"follow": "1", "since": repr(self.since)}
+        return {"since": repr(self.since), **({"follow": "1"} if follow else {})}
 
     def takes(self, record: dict[str, Any]) -> bool:
         """Whether a record brings something new."""
         kept = record.get("kept")
+        if "done" in record:
+            return True
         if not record.get("text"):
             self.since = float(kept or self.since)
             self._ahead.clear()
@@ -62,13 +64,13 @@ class LogFollower:
     def __init__(self, gateway: Gateway, on_line: Callable[[dict[str, Any]], None]) -> None:
         self._gateway = gateway
         self._on_line = on_line
+        self._ending = threading.Event()
         self._stopped = threading.Event()
         self._cutter = Cutter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._current = threading.Event()
-        """Set while a connection is up and has brought what was kept before it."""
-        self._was_current = False
+        self.connected = threading.Event()
+        """Set once a connection has brought what was kept before it."""
         self._position = Position()
 
     def start(self) -> None:
@@ -78,19 +80,39 @@ class LogFollower:
                 self._thread = threading.Thread(target=self._run, name="skyward-logs", daemon=True)
                 self._thread.start()
 
-    def catch_up(self, seconds: float) -> None:
-        """Wait, but not for long, for what was printed while a connection that had worked was broken."""
-        if self._was_current:
-            self._current.wait(seconds)
+    def finish(self, seconds: float) -> None:
+        """Hand on what was printed until now and has not come yet, then end.
 
-    def stop(self) -> None:
-        """End, without waiting for the thread."""
-        self._stopped.set()
+        However much it is, as long as it comes; an operator that does not answer gets `seconds`.
+        """
+        self._ending.set()
         self._cutter.cut()
+        if self._thread is None or not self.connected.is_set():
+            self._stopped.set()
+            return
+        while self._thread.is_alive():
+            before = self._position.since
+            self._thread.join(seconds)
+            if self._position.since == before:
+                break
+        deadline = time.monotonic() + seconds
+        while not self._thread.is_alive() and not self._has_rest() and time.monotonic() < deadline:
+            time.sleep(_PAUSES[1])
+        self._stopped.set()
+
+    def _has_rest(self) -> bool:
+        """Take what was kept since the last record; False where the connection breaks."""
+        query = self._position.begin(follow=False)
+        try:
+            for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS):
+                self._take(line)
+        except (SkywardError, ValueError):
+            return False
+        return True
 
     def _run(self) -> None:
         failures = 0
-        while not self._stopped.is_set():
+        while not self._ending.is_set():
             query = self._position.begin()
             try:
                 for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS, self._cutter):
@@ -98,17 +120,14 @@ class LogFollower:
                     self._take(line)
             except (SkywardError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile
                 failures += 1
-            finally:
-                self._current.clear()
-            self._stopped.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            self._ending.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
     def _take(self, line: dict[str, Any]) -> None:
         """Pass a line on, unless an earlier connection brought it; one without text ends a replay."""
         if self._position.takes(line) and not self._stopped.is_set():
             self._on_line(line)
         if not line.get("text"):
-            self._was_current = True
-            self._current.set()
+            self.connected.set()
 
 
 def follow_task(gateway: Gateway, path: str, patience: float = PATIENCE_SECONDS) -> Iterator[dict[str, Any]]:

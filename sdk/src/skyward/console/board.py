@@ -7,7 +7,7 @@ exists, no more than `SILENCE_SECONDS` pass without a sign of life.
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -116,6 +116,12 @@ class Console(ABC):
     @abstractmethod
     def remote(self, prefix: str, text: str, stream: Stream) -> None:
         """One line that a function printed on a node."""
+
+    def remote_lines(self, prefix: str, lines: Sequence[str], stream: Stream) -> None:
+        """Several lines that a function printed, one after the other; nothing comes in between."""
+        self.remote(
+            prefix, "\n".join(line if not n else f"{prefix} {line}" for n, line in enumerate(lines)), stream
+        )
 
     def visible(self, now: float) -> list[Row]:
         """The rows that have lasted long enough to be shown."""

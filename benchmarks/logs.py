@@ -1,0 +1,116 @@
+"""Lines from a function to the caller's stdout, and what they cost a call beside it.
+
+`python -m benchmarks.logs` measures both. The program under measurement is this module in a process of its
+own, so that its stdout is a pipe that something reads, as with `| cat`.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Final
+
+import skyward as sky
+from benchmarks import figures, starts
+from benchmarks.figures import rarer, slower, timed
+from benchmarks.starts import echo
+
+LINES: Final = 300_000
+CALLS: Final = 150
+ROUNDS: Final = 3
+_LINE: Final = "line {} of a function that prints much"
+
+
+@sky.function
+def chatty(lines: int) -> None:
+    """Print so many lines, as fast as it goes."""
+    for number in range(lines):
+        print(_LINE.format(number))
+
+
+@sky.function
+def busy(seconds: float) -> None:
+    """Use as much of a processor as a chatty function, and print nothing."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        _LINE.format(0)
+
+
+def main() -> None:
+    """Measure on a control plane of its own."""
+    os.environ["SKYWARD_CONTROL_PLANE"] = "local"
+    figures.head()
+    with starts.control_plane():
+        lines()
+        beside()
+
+
+def lines() -> None:
+    """Lines per second at whoever reads the program's stdout, beside the same loop without us."""
+    printed, limits = [], []
+    for _ in range(ROUNDS):
+        printed.append(_rate("pool"))
+        limits.append(_rate("alone"))
+    rarer("lines to the caller", statistics.median(printed), statistics.median(limits), "print, pipe")
+
+
+def beside() -> None:
+    """A no-op call beside a chatty function, beside one that computes, and alone."""
+    taken: dict[str, list[float]] = {"alone": [], "busy": [], "chatty": []}
+    null = os.open(os.devnull, os.O_WRONLY)
+    kept = os.dup(1)
+    sys.stdout.flush()
+    os.dup2(null, 1)  # the lines themselves are of no interest here
+    try:
+        options = sky.Options(worker=sky.Worker(concurrency=2), console="silent")
+        with sky.Compute(provider=sky.Local(), nodes=1, options=options) as pool:
+            assert echo(1) >> pool == 1
+            for _ in range(ROUNDS):
+                _calls(pool, taken["alone"])
+                for name, other in (("busy", busy(3600.0)), ("chatty", chatty(1 << 40))):
+                    future = other > pool
+                    time.sleep(1.0)
+                    _calls(pool, taken[name])
+                    future.cancel()
+                    time.sleep(1.0)
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+    median = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    slower("one call beside a busy function", median["busy"], median["alone"], "alone")
+    slower("one call beside a chatty function", median["chatty"], median["busy"], "beside a busy one")
+
+
+def _calls(pool: sky.Pool, taken: list[float]) -> None:
+    for number in range(CALLS):
+        with timed(taken):
+            assert echo(number) >> pool == number
+
+
+def _rate(how: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.logs", how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        count, first, last = 0, 0.0, 0.0
+        while data := os.read(process.stdout.fileno(), 1 << 16):
+            last = time.perf_counter()
+            first = first or last
+            count += data.count(b"\n")
+    assert count == LINES, f"{count} lines of {LINES}"
+    return count / (last - first)
+
+
+def _print(how: str) -> None:
+    if how == "alone":
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        chatty.local(LINES)
+        return
+    with sky.Compute(provider=sky.Local(), nodes=1) as pool:
+        chatty(LINES) >> pool
+
+
+if __name__ == "__main__":
+    _print(sys.argv[1]) if len(sys.argv) > 1 else main()
