@@ -29,7 +29,7 @@ from skyward.wire import codec
 from skyward.wire.bundle import bundle
 from skyward.wire.digest import digest
 from skyward.wire.frames import Decoder, FrameKind
-from skyward.wire.outcomes import iter_outcomes
+from skyward.wire.outcomes import digest_outcomes, iter_outcomes
 from skyward.wire.package import pack_calls
 from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.nodes.image import plan
@@ -61,6 +61,7 @@ INLINE: Final = 64 * 1024
 def work(ledger: str, argument: bytes, result: int, seconds: float) -> tuple[int, bytes]:
     """What each call does. It leaves a line at its beginning and one at its end, each with one write."""
     import os
+    import random
     import time
 
     import skyward as sky
@@ -75,7 +76,7 @@ def work(ledger: str, argument: bytes, result: int, seconds: float) -> tuple[int
         os.write(descriptor, f"end {words}".encode())
     finally:
         os.close(descriptor)
-    return len(argument), bytes([call.index % 251]) * result
+    return len(argument), random.Random(call.index).randbytes(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +266,12 @@ class Scene:
         if "package" in result:
             return list(iter_outcomes(b64decode(result["package"])))
         path = self.operator.tasks.gateway_backend.blobs.results("default", task["metadata"]["uid"])
-        data = path.read_bytes()
-        assert digest(data) == result["blob"]["digest"]
-        return list(iter_outcomes(data))
+        with path.open("rb") as file:
+            assert digest_outcomes(file) == result["blob"]["digest"], (
+                "the outcomes are others than the status says"
+            )
+            file.seek(0)
+            return list(iter_outcomes(file))
 
     async def settles(self) -> None:
         """Wait until the agent has been told that every result is safe."""
