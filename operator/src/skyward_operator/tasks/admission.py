@@ -26,8 +26,10 @@ class Admission:
         self._handout = handout
 
     def arm(self, live: LiveTask) -> None:
-        """Start the clocks of a task that waits."""
-        work, age = live.work, self._floor.now() - live.work.created
+        """Start the clocks of a task that waits. One that is seen to be made is new, whatever the API server
+        says the time is; only one that was there before this operator has an age by it."""
+        work = live.work
+        age = 0.0 if self._floor.started else self._floor.now() - work.created
         if work.queue_seconds is not None and live.started is None:
             self._floor.later(live, max(0.0, work.queue_seconds - age), lambda: self._queued_too_long(live))
         if not self._floor.payloads.is_present(work):

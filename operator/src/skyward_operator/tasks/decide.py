@@ -151,6 +151,15 @@ def python_mismatch(client: str, node: str, where: str) -> End:
     )
 
 
+def placed(said: float, duration: float, sent: float, now: float) -> float:
+    """When a call began by the clock of this operator, where its node's clock says `said`.
+
+    Clocks of machines may be hours apart; but no call begins before it was sent, or ends after its end was
+    heard of.
+    """
+    return min(max(said, min(sent, now - duration)), now - duration)
+
+
 def same_python(one: str, other: str) -> bool:
     """Whether two Python versions can exchange pickled functions."""
     return _minor(one) == _minor(other)

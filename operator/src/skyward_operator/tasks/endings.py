@@ -44,7 +44,7 @@ class Endings:
 
     def started(self, live: LiveTask, attempt: Attempt, time: float) -> None:
         """The call left the agent's queue: its run timeout counts from here, there and with a margin here."""
-        attempt.started = time
+        attempt.started = time = decide.placed(time, 0.0, attempt.sent, self._floor.now())
         live.started = min(live.started or time, time)
         if run_seconds := self._floor.payloads.terms(live.work, attempt.index).run_seconds:
             patience = run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
@@ -66,11 +66,12 @@ class Endings:
             self._floor.sender.acknowledge(room.namespace, attempt.node, [attempt.id])
             return
         self._floor.disembark(room, live, attempt)
-        started = float(header.get("started") or attempt.sent)
+        duration = float(header.get("duration") or 0.0)
+        said = float(header.get("started") or attempt.sent)
+        started = decide.placed(said, duration, attempt.sent, self._floor.now())
         live.started = min(live.started or started, started)
         if error is None and "value" in header:
             live.values[attempt.index] = header["value"]
-        duration = float(header.get("duration") or 0.0)
         self._settle(live, _outcome(attempt, error, started, duration), body, attempt)
 
     def unexpected(
@@ -283,5 +284,13 @@ class Endings:
 
 def _outcome(attempt: Attempt, error: ErrorInfo | None, started: float, duration: float) -> Outcome:
     return Outcome(
-        attempt.index, error is None, b"", error, attempt.node, attempt.rank, attempt.id, started, duration
+        attempt.index,
+        error is None,
+        b"",
+        error,
+        attempt.node,
+        attempt.rank,
+        attempt.id,
+        started,
+        max(0.0, duration),
     )

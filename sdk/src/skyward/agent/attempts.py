@@ -28,6 +28,8 @@ class Attempt:
     worker: WorkerProcess | None = None
     slot: int = -1
     started: float = 0.0
+    begun: float = 0.0
+    """The same moment by the clock that nobody sets: what durations are measured with."""
     ending: Ending | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 

@@ -215,7 +215,8 @@ class Slots:
             self._hand_over(self._waiting.popleft(), worker, slot)
 
     def _hand_over(self, attempt: Attempt, worker: WorkerProcess, slot: int) -> None:
-        attempt.worker, attempt.slot, attempt.started = worker, slot, time.time()
+        attempt.worker, attempt.slot = worker, slot
+        attempt.started, attempt.begun = time.time(), time.monotonic()
         worker.running[attempt.id] = attempt
         worker.last = attempt.id
         self._give_function(attempt, worker)
@@ -278,7 +279,8 @@ class Slots:
 
     def _finish(self, attempt: Attempt, error: ErrorInfo, duration: float | None = None) -> None:
         """End an attempt that brought no result of its own."""
-        took = time.time() - attempt.started if duration is None else duration
+        begun = attempt.begun
+        took = duration if duration is not None else time.monotonic() - begun if begun else 0.0
         answer = {"ok": False, "duration": max(0.0, took), "size": 0, "error": error.to_json()}
         self._complete(attempt, answer, b"")
 
