@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from skyward.contract.names import ANNOTATION_TICKET
+from skyward.contract.names import ANNOTATION_TICKET, NODE, POOL
+from skyward_operator.gateway.guesses import Guesses
 from skyward_operator.kube.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skyward.contract.names import Kind
     from skyward_operator.context import Context
 
 TICKET_HEADER: Final = "Skyward-Ticket"
 _LONGEST_TICKET: Final = 512
+_LONGEST_NAME: Final = 253
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NOBODY: Final = "no-node"
+"""Stands for the pool of a node that is not there."""
 
 
 class Access:
@@ -30,30 +39,52 @@ class Access:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._guesses = Guesses()
 
     async def owned(self, kind: Kind, request: web.Request) -> dict[str, Any]:
         """The object that the path names, for its creator; 403 for others as for one that is not there."""
-        given, namespace, name = ticket_hash(request), *_place(request)
-        obj = self._context.store.get(kind, namespace, name)
-        if obj is None:
-            # A client may be here before its own create has come back through the watch.
-            obj = await self._read(kind, namespace, name)
-        if not matches(obj, given):
-            raise refusal(kind.kind, namespace, name)
-        return obj
+        return await self._opened(kind, request, *place(request), matches)
 
     async def readable(self, kind: Kind, request: web.Request) -> dict[str, Any]:
         """The object that the path names, for its creator and for readers; 403 for all others."""
-        given, namespace, name = ticket_hash(request), *_place(request)
-        return await self.read(kind, namespace, name, given)
+        return await self._opened(kind, request, *place(request), opens)
 
-    async def read(self, kind: Kind, namespace: str, name: str, given: str) -> dict[str, Any]:
-        """One object, if a ticket with this hash lets its bearer read it."""
+    async def readable_node(self, request: web.Request) -> dict[str, Any]:
+        """The node that the path names, for those who may read its pool; 403 for all others."""
+        namespace, name = place(request)
+        node = self._context.store.get(NODE, namespace, name)
+        pool = node["spec"]["poolRef"]["name"] if node is not None else ""
+        try:
+            # Where there is no node a pool is looked for that cannot be: as long, and with the same answer.
+            await self._opened(POOL, request, namespace, pool or _NOBODY, opens)
+        except web.HTTPForbidden:
+            raise refusal(NODE.kind, namespace, name) from None
+        if node is None:
+            raise refusal(NODE.kind, namespace, name)
+        return node
+
+    async def _opened(
+        self,
+        kind: Kind,
+        request: web.Request,
+        namespace: str,
+        name: str,
+        is_opened: Callable[[dict[str, Any], str], bool],
+    ) -> dict[str, Any]:
+        """An object that the request's ticket opens. Where it opens nothing known here, the API server is
+        asked, whether there is an object or not: a client may be ahead of our watch."""
+        given, peer = ticket_hash(request), request.remote or ""
         obj = self._context.store.get(kind, namespace, name)
-        if obj is None or not opens(obj, given):
-            # A reader may be here before the annotation has come back through the watch.
-            obj = await self._read(kind, namespace, name)
-        if not opens(obj, given):
+        if obj is not None and is_opened(obj, given):
+            return obj
+        if self._guesses.too_many(peer):
+            raise web.HTTPTooManyRequests(
+                text=f"too many requests with a wrong {TICKET_HEADER} came from here; try again in a moment",
+                headers={"Retry-After": "1"},
+            )
+        obj = await self._find(kind, namespace, name)
+        if obj is None or not is_opened(obj, given):
+            self._guesses.wrong(peer)
             raise refusal(kind.kind, namespace, name)
         return obj
 
@@ -62,10 +93,16 @@ class Access:
         return await self._read(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
 
     async def _read(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
+        obj = await self._find(kind, namespace, name)
+        if obj is None:
+            raise refusal(kind.kind, namespace, name)
+        return obj
+
+    async def _find(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
         try:
             obj = await self._context.api.get(kind, namespace, name)
         except NotFound:
-            raise refusal(kind.kind, namespace, name) from None
+            return None
         self._context.store.put(kind, obj)
         return obj
 
@@ -85,8 +122,12 @@ def _is_same(wanted: str | None, given: str) -> bool:
     return bool(wanted) and hmac.compare_digest(str(wanted).encode(), given.encode())
 
 
-def _place(request: web.Request) -> tuple[str, str]:
-    return request.match_info["namespace"], request.match_info["name"]
+def place(request: web.Request) -> tuple[str, str]:
+    """Namespace and name in a path; 404 for what can be no name, before it gets into any other path."""
+    namespace, name = request.match_info["namespace"], request.match_info["name"]
+    if not _NAMESPACE.fullmatch(namespace) or not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+        raise web.HTTPNotFound(text="the path holds what can be no namespace or no name of an object")
+    return namespace, name
 
 
 def ticket_hash(request: web.Request) -> str:

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from skyward.contract.names import NODE, POOL, TASK
+from skyward.contract.names import NODE, TASK
 from skyward.contract.reasons import NodePhase
-from skyward_operator.gateway.access import Access, matches, refusal, ticket_hash
+from skyward_operator.gateway.access import Access, matches, ticket_hash
 from skyward_operator.gateway.logs import Follower
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
@@ -194,12 +194,8 @@ class Server:
 
     async def get_node_logs(self, request: web.Request) -> web.StreamResponse:
         """How a node was made; the ticket is that of its pool."""
-        given, store = ticket_hash(request), self._context.store
-        namespace, name = request.match_info["namespace"], request.match_info["name"]
-        node = store.get(NODE, namespace, name)
-        if node is None:
-            raise refusal(NODE.kind, namespace, name)
-        await self._access.read(POOL, namespace, node["spec"]["poolRef"]["name"], given)
+        node, store = await self._access.readable_node(request), self._context.store
+        namespace, name = node["metadata"]["namespace"], node["metadata"]["name"]
         path = self._context.settings.data_dir / "logs" / namespace / "nodes" / f"{name}.log"
         follows = _follows(request)
 
