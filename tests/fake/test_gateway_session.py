@@ -155,6 +155,7 @@ async def test_what_a_client_has_had_is_counted_by_an_operator_that_never_saw_it
         await one.say(FrameKind.CALL, b"", index=4, function=digest(FUNCTION))
         refused = await one.hears(FrameKind.REFUSED)
         assert (refused.header["index"], refused.header["reason"]) == (4, "FunctionMissing")
+        await until(lambda: status(world).get("counts", {}).get("total") == 10)
         node = world.node()
         await one.call(4)
         await until(lambda: node.calls)

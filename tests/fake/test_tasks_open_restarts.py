@@ -130,6 +130,23 @@ async def test_outcome_that_came_while_the_client_was_away_is_told_by_the_next_o
     assert len(node.calls) == 1
 
 
+async def test_ended_call_is_not_lost_with_a_node_that_goes_later(world: World) -> None:
+    uid = await opened(world)
+    node, client = world.node(), Client()
+    client.attach(world, uid)
+    client.call(world, uid, 0)
+    node.finish()
+    client.say(world, uid, FrameKind.ACK, indexes=[0])
+    await world.restart(node)
+    node.die()
+    await world.api.delete(NODE, "default", "node-0")
+    client.attach(world, uid, 1)
+    client.say(world, uid, FrameKind.CLOSE, next=1)
+    status = await world.ends()
+    assert status["counts"]["succeeded"] == 1
+    assert status.get("attempts", {}).get("interrupted", 0) == 0
+
+
 async def test_call_that_was_lost_with_the_operator_is_the_next_attempt(world: World) -> None:
     uid = await opened(world)
     node, client = world.node(), Client()
