@@ -356,6 +356,7 @@ def test_remote_output_reaches_the_terminal_by_node(
 
         pool._entered()[0].console.remote = notice  # type: ignore[method-assign]
         add(1) >> pool
+        assert pool._entered()[0]._logs.connected.wait(10)
         name = plane.names(TASKS)[0]
         plane.log(name, "epoch 1\nepoch 2\n", rank=1)
         plane.log(name, "careful\n", rank=0, stream="stderr")
