@@ -249,7 +249,9 @@ class Program:
         `repeated` is how many runs there may be beyond one for each call.
         """
         assert self.end() == 0, self.output()
-        answer = json.loads(self.output().splitlines()[-1])
+        last = self.output().splitlines()[-1]
+        assert last.startswith("{"), self.output()
+        answer = json.loads(last)
         assert answer["squares"] == [index**2 for index in range(self.calls)]
         assert answer["ranks"] == [0, 1]
         runs = self.runs()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from socket import SHUT_RDWR
 from typing import Any, Protocol
 
 import websocket
@@ -109,6 +110,7 @@ class Channel:
                 log.debug("the session broke: %s", error)
             finally:
                 self._abort(socket)
+                _close(socket)
             self._closed.wait(_PAUSES[0])
 
     def _connect(self) -> websocket.WebSocket:
@@ -121,6 +123,17 @@ class Channel:
             enable_multithread=True,
         )
         socket.settimeout(SILENCE_SECONDS)
+        try:
+            self._greet(socket)
+        except BaseException:
+            _close(socket)
+            raise
+        self._flush()
+        if self._closed.is_set():
+            self._abort(socket)
+        return socket
+
+    def _greet(self, socket: websocket.WebSocket) -> None:
         with self._sending:
             # Nothing may overtake the greeting, and what was queued before is part of it.
             with self._lock:
@@ -130,10 +143,6 @@ class Channel:
                 socket.send_binary(message)
             self._socket = socket
             self.connections += 1
-        self._flush()
-        if self._closed.is_set():
-            self._abort(socket)
-        return socket
 
     def _read(self, socket: websocket.WebSocket) -> None:
         decoder = Decoder()
@@ -170,6 +179,7 @@ class Channel:
                 self._sending.release()
 
     def _abort(self, socket: websocket.WebSocket | None) -> None:
+        """Break a connection; the thread that reads it wakes up and closes it."""
         if socket is None:
             return
         if self._socket is socket:
@@ -177,9 +187,12 @@ class Channel:
         raw: Any = socket.sock
         if raw is not None:
             with suppress(OSError):
-                raw.shutdown(2)  # wakes the thread that reads
-        with suppress(OSError, websocket.WebSocketException):
-            socket.close(timeout=0)
+                raw.shutdown(SHUT_RDWR)
+
+
+def _close(socket: websocket.WebSocket) -> None:
+    with suppress(OSError):
+        socket.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _messages(frames: list[bytes]) -> Iterable[bytes]:
