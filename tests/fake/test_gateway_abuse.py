@@ -15,6 +15,7 @@ from yarl import URL
 from skyward.contract.names import NODE, TASK
 from skyward.wire.digest import digest
 from skyward.wire.package import pack_calls
+from skyward_operator.gateway import uploads
 from skyward_operator.gateway.guesses import BURST, PER_SECOND, Guesses
 
 if TYPE_CHECKING:
@@ -159,6 +160,26 @@ async def test_body_that_is_larger_than_it_says_or_than_was_said_of_it_is_not_ke
     assert not list(folder.glob("payload*"))
     async with world.http.put(url, data=PAYLOAD, headers=MINE) as response:
         assert response.status == 204
+
+
+async def test_body_that_trickles_is_ended_and_not_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PATIENCE_SECONDS", 0.3)
+    blob = {"digest": digest(PAYLOAD), "sizeBytes": len(PAYLOAD)}
+    uid = await world.task(calls={"python": "3.13", "count": 1, "blob": blob})
+    done = asyncio.Event()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield PAYLOAD[:1]
+        await done.wait()
+
+    url = f"{world.url}/v1/namespaces/default/tasks/task/payload"
+    async with asyncio.timeout(20), world.http.put(url, data=trickle(), headers=MINE) as response:
+        assert response.status == 408
+        assert "too slowly" in await response.text()
+        done.set()
+    assert not list((world.folder / "blobs" / "default" / uid).glob("payload*"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from aiohttp import web
 from skyward_operator.gateway.blobs import replace_durably
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from skyward_operator.gateway.blobs import BlobStore
 
 _PIECE: Final = 1 << 20
+PATIENCE_SECONDS: Final = 60.0
+SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
+"""A body may pause for as long as the first, and may be as slow as the second over its whole length."""
 
 
 class Uploads:
@@ -76,9 +80,9 @@ class Uploads:
 
 async def _receive(content: StreamReader, part: Path, size: int, digest: str) -> None:
     received, seen = 0, hashlib.sha256()
-    file = await asyncio.to_thread(part.open, "xb")
+    file = _create(part)
     try:
-        async for piece in content.iter_chunked(_PIECE):
+        async for piece in _in_time(content):
             received += len(piece)
             if received > size:
                 raise web.HTTPBadRequest(text=f"the body is larger than the {size} bytes of spec.calls.blob")
@@ -92,6 +96,29 @@ async def _receive(content: StreamReader, part: Path, size: int, digest: str) ->
         await asyncio.to_thread(_sync, file)
     finally:
         await asyncio.to_thread(file.close)
+
+
+async def _in_time(content: StreamReader) -> AsyncIterator[bytes]:
+    """The pieces of a body, for as long as they come at a rate that is worth a connection."""
+    loop = asyncio.get_running_loop()
+    begun, received = loop.time(), 0
+    while True:
+        try:
+            async with asyncio.timeout_at(begun + PATIENCE_SECONDS + received / SLOWEST_BYTES_PER_SECOND):
+                piece = await content.read(_PIECE)
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(
+                text=f"the body comes too slowly: {received} bytes in {loop.time() - begun:.0f} s; try again"
+            ) from None
+        if not piece:
+            return
+        received += len(piece)
+        yield piece
+
+
+def _create(part: Path) -> BinaryIO:
+    """Open the file; not in a thread, which would open it for nobody when the request ends meanwhile."""
+    return part.open("xb")
 
 
 def _keep(file: BinaryIO, seen: Any, piece: bytes) -> None:
