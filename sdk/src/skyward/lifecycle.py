@@ -4,6 +4,7 @@ Whatever happens in between, the end runs: after an exception, after Ctrl-C or S
 interpreter exits. Only a second Ctrl-C stops it, and then the person is told how to finish later.
 """
 
+import asyncio
 import atexit
 import re
 import sys
@@ -110,17 +111,8 @@ def close_pool(
     console = session.console
     try:
         open_handles = session.open_handles(view.name)
-        if isinstance(error, (KeyboardInterrupt, Terminated)):
-            what, again = (
-                ("interrupted", "press Ctrl-C again")
-                if isinstance(error, KeyboardInterrupt)
-                else ("terminated", "send SIGTERM again")
-            )
-            deletion = f", deleting pool {view.name}" if owned else ""
-            console.say(
-                f"{what}: cancelling {count(len(open_handles), 'running task')}{deletion}; "
-                f"{again} to leave at once"
-            )
+        if words := _interruption_words(error, len(open_handles), view.name if owned else None):
+            console.say(words)
         if owned:
             view.expect_deletion()
         for handle in open_handles:
@@ -141,6 +133,22 @@ def close_pool(
         sessions.release(session)
         if session.users <= 0:
             console.close()
+
+
+def _interruption_words(error: BaseException | None, running: int, deleted: str | None) -> str:
+    """What happens now that somebody ended the block from outside; empty for any other end."""
+    match error:
+        case KeyboardInterrupt():
+            what, again = "interrupted", "; press Ctrl-C again to leave at once"
+        case Terminated():
+            what, again = "terminated", "; send SIGTERM again to leave at once"
+        case asyncio.CancelledError():  # so Ctrl-C arrives in asyncio.run, and its loop waits for this end
+            what, again = "interrupted", ""
+        case _:
+            return ""
+    steps = [f"cancelling {count(running, 'running task')}"] if running else []
+    steps += [f"deleting pool {deleted}"] if deleted else []
+    return f"{what}: {', '.join(steps) or 'nothing was running'}{again}"
 
 
 def _create(session: Session, name: str, specs: Sequence[Spec], options: Options) -> None:

@@ -269,7 +269,8 @@ class Pool:
     def __enter__(self) -> Self:
         termination.begin()
         try:
-            self._open()
+            with termination.interruptible():
+                self._open()
         except BaseException as error:
             termination.end()
             if isinstance(error, (SkywardError, KeyboardInterrupt)):  # our frames explain nothing
@@ -283,7 +284,8 @@ class Pool:
     ) -> None:
         deactivate(self)
         try:
-            self._close(error)
+            with termination.interruptible():
+                self._close(error)
         except KeyboardInterrupt as again:
             raise again.with_traceback(None) from None
         finally:
@@ -367,7 +369,8 @@ class Pool:
         session, view = self._entered()
         check_python(view)
         try:
-            handle = send(session, self._with_defaults(call))
+            with termination.interruptible():
+                handle = send(session, self._with_defaults(call))
         except SkywardError as error:
             raise error.with_traceback(None) from error.__cause__
         if handle is not None:
@@ -397,7 +400,8 @@ class Pool:
 
     def _wait(self, handle: TaskHandle, on_error: OnError = "raise") -> list[Any]:
         try:
-            return handle.values(on_error=on_error)
+            with termination.interruptible():
+                return handle.values(on_error=on_error)
         except (KeyboardInterrupt, Terminated) as error:
             handle.cancel()
             raise error.with_traceback(None) from None

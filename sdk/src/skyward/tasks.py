@@ -19,6 +19,7 @@ from skyward.errors import TaskCancelled
 from skyward.narration import task_words
 from skyward.reorder import in_order
 from skyward.results import OnError, each_value, outcomes_of, values_of
+from skyward.termination import interruptible
 
 QUIET_SECONDS = 1.0
 """A task that takes no longer than this is not worth a line."""
@@ -38,6 +39,11 @@ class TaskFuture[T](Future[T]):
             return False
         self._cancel_remote()
         return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the result; raises what the call raised. Ctrl-C ends the wait, in `asyncio.run` too."""
+        with interruptible():
+            return super().result(timeout)
 
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
@@ -186,7 +192,8 @@ class ResultIterator[T](Iterator[T]):
 
     def __next__(self) -> T:
         try:
-            return next(self._values)
+            with interruptible():
+                return next(self._values)
         except StopIteration:
             self._leave = None
             raise

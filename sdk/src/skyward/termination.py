@@ -1,10 +1,15 @@
 """SIGTERM ends an open pool as Ctrl-C does: an exception in the main thread, so that every `with` ends.
 
-Only while a pool is open, and only where nobody else has decided what SIGTERM does.
+Only while a pool is open, and only where nobody else has decided what SIGTERM does. And Ctrl-C itself ends
+what blocks, whoever runs the event loop.
 """
 
+import asyncio
+import functools
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 STATUS = 128 + signal.SIGTERM
@@ -37,6 +42,24 @@ def end() -> None:
     _open_pools -= 1
     if _open_pools == 0 and signal.getsignal(signal.SIGTERM) is _terminate:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While this blocks, Ctrl-C raises KeyboardInterrupt, inside of `asyncio.run` too.
+
+    There the first Ctrl-C only asks the loop to cancel its main task, and the loop is what is blocked.
+    """
+    handler = signal.getsignal(signal.SIGINT) if _is_main() else None
+    runner = getattr(handler.func, "__self__", None) if isinstance(handler, functools.partial) else None
+    if not isinstance(runner, asyncio.Runner):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _terminate(_: int, __: FrameType | None) -> None:
