@@ -13,6 +13,8 @@ from skyward.gather import StreamingGroup
 from skyward.tasks import ResultIterator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skyward.pools import Pool
 
 
@@ -55,6 +57,30 @@ def test_calling_describes_and_does_not_run() -> None:
     assert repr(pending) == "<pending add(1, b=2)>"
     assert add.__name__ == "add"
     assert add.__doc__ == "Add."
+
+
+bare: Any = add
+"""What a type checker does not see through."""
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda pool: bare >> pool,
+        lambda pool: bare > pool,
+        lambda pool: bare @ pool,
+        lambda _: bare & add(1),
+        lambda _: add(1) & bare,
+        lambda _: (add(1) & add(2)) & bare,
+        lambda _: sky.gather(add(1), bare),
+    ],
+)
+def test_a_function_without_its_brackets_is_told_where_they_go(
+    send: Callable[[Any], object], pool: Recorder
+) -> None:
+    with pytest.raises(TypeError, match=r"add is a function, not yet a call: .*add\(\.\.\.\) >> pool"):
+        send(pool)
+    assert pool.sent == []
 
 
 def test_a_pending_call_is_frozen() -> None:

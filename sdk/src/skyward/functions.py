@@ -183,6 +183,12 @@ class Function[**P, T]:
         with call({"node": 0, "total_nodes": 1, "job_id": "local", "task": "local"}):
             return self.fn(*args, **kwargs)
 
+    def _not_called(self, _: object) -> NoReturn:
+        raise TypeError(_brackets_missing(self))
+
+    if not TYPE_CHECKING:  # a type checker refuses them already
+        __rshift__ = __gt__ = __matmul__ = __and__ = _not_called
+
     def __repr__(self) -> str:
         return f"<sky.function {self.__name__}>"
 
@@ -262,11 +268,18 @@ def checked_member[T](other: PendingFunction[T] | object) -> PendingFunction[T]:
     """`other` if it can stand beside `&`; otherwise the error that says where the brackets go."""
     if isinstance(other, PendingFunction):
         return other
+    if isinstance(other, Function):
+        raise TypeError(_brackets_missing(other))
     raise TypeError(
         f"`&` joins calls that have not run, but one side is already a result: {_short(other)}. "
         "In Python >> and @ bind tighter than &, so `a() & b() >> pool` sends only b(). "
         "Put brackets around the group: (a() & b()) >> pool"
     )
+
+
+def _brackets_missing(function: Function[..., Any]) -> str:
+    name = function.__name__
+    return f"{name} is a function, not yet a call: put brackets behind its name, {name}(...) >> pool"
 
 
 def _positive(what: str, seconds: float | None) -> float | None:
