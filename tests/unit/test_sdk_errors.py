@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import pickle
+import threading
 from typing import Any
 
 import pytest
@@ -96,9 +97,24 @@ def test_its_own_cause_is_kept_and_the_remote_traceback_comes_last() -> None:
 
 def test_an_exception_of_an_unknown_class_keeps_its_words() -> None:
     info = ErrorInfo("DatabaseError", "no such table", "psycopg", "Traceback …", "User")
-    error = exception_of("train-1", Outcome(0, False, b"", info, "n0", 0))
+    body = pickle.dumps(ValueError()).replace(b"ValueError", b"ValueErroR")
+    error = exception_of("train-1", Outcome(0, False, body, info, "n0", 0))
     assert type(error) is sky.RemoteError
-    assert str(error).startswith("psycopg.DatabaseError: no such table\n  → ")
+    assert str(error).startswith("psycopg.DatabaseError: no such table\n  → the class of this exception")
+
+
+class Locked(Exception):
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.lock = threading.Lock()
+
+
+def test_an_exception_that_holds_what_cannot_be_pickled_is_not_said_to_be_of_an_unknown_class() -> None:
+    error = exception_of("train-1", _failed(Locked("no way in")))
+    assert type(error) is sky.RemoteError
+    words, remedy = str(error).split("\n  → ")
+    assert words.endswith("Locked: no way in")
+    assert remedy.startswith("the exception holds something that pickle cannot carry")
 
 
 @pytest.mark.parametrize("leaving", [SystemExit(), SystemExit("bye"), KeyboardInterrupt()])

@@ -143,19 +143,20 @@ def _system_error(reason: str, message: str, task: str, node: str | None) -> Sky
 
 
 def _rebuilt(outcome: Outcome, info: ErrorInfo, task: str) -> BaseException:
+    remedy = (
+        "the exception holds something that pickle cannot carry, so only its words came back: catch "
+        "sky.RemoteError, or raise it with plain data such as text and numbers"
+    )
     if outcome.body:
         try:
             return loads_error(outcome.body)
-        except PickleError:
-            pass  # its class is not known here; the words are
+        except PickleError:  # its class is not known here; the words are
+            remedy = (
+                "the class of this exception is not known here: catch sky.RemoteError, or install the "
+                "package that defines it"
+            )
     kind = f"{info.module}.{info.type}" if info.module not in ("", "builtins", "__main__") else info.type
-    return errors.RemoteError(
-        f"{kind}: {info.message}",
-        task=task,
-        node=outcome.node,
-        remedy="the class of this exception is not known here: catch sky.RemoteError, or install the package "
-        "that defines it",
-    )
+    return errors.RemoteError(f"{kind}: {info.message}", task=task, node=outcome.node, remedy=remedy)
 
 
 def _leaving(error: BaseException, task: str, node: str) -> errors.RemoteError:
