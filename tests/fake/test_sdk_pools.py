@@ -376,6 +376,18 @@ def test_ctrl_c_while_the_pool_begins_deletes_it(plane: FakePlane) -> None:
     assert "✔" not in output
 
 
+def test_a_program_that_ends_before_its_future_ends_without_a_traceback(plane: FakePlane) -> None:
+    plane.answer = lambda _, task: {
+        "phase": "Cancelled" if task["spec"].get("cancel") else "Running",
+    }
+    with _script("pool.__enter__()\nfuture = forever(100) > pool\n") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert plane.only(TASKS)["spec"]["cancel"] is True
+    assert "Traceback" not in output
+    assert "RuntimeError" not in output
+
+
 def test_a_program_that_forgets_the_end_is_tidied_up_at_exit(plane: FakePlane) -> None:
     with _script("pool.__enter__()\nprint('in')\n") as process:
         output, _ = process.communicate(timeout=30)

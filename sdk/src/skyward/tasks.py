@@ -164,7 +164,13 @@ class TaskHandle:
             else:
                 _settle(future, result=result)
 
-        self._finished.add_done_callback(lambda _: executor.submit(resolve))
+        def hand_over(_: Future[dict[str, Any]]) -> None:
+            try:
+                executor.submit(resolve)
+            except RuntimeError as error:  # the interpreter ends: nobody is left to show the result to
+                _settle(future, error=error)
+
+        self._finished.add_done_callback(hand_over)
         return future
 
     def _finish(self, task: dict[str, Any]) -> None:
