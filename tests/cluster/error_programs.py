@@ -75,6 +75,11 @@ def returns_a_generator():
 
 
 @sky.function
+def returns_much():
+    return os.urandom(3_000_000)
+
+
+@sky.function
 def exits():
     os._exit(7)
 
@@ -160,6 +165,7 @@ with sky.Compute(provider=sky.Local()) as pool:
     tell("lock", lambda: uses_a_lock() >> pool)
     tell("argument", lambda: same({"a": [1, threading.Lock()]}) >> pool)
     tell("generator", lambda: returns_a_generator() >> pool)
+    tell("returns much", lambda: returns_much() >> pool)
     tell("exits", lambda: exits() >> pool)
     tell("killed", lambda: out_of_memory() >> pool)
     tell("leaves", lambda: leaves("that is all") >> pool)

@@ -51,8 +51,8 @@ spec:
 
 @pytest.fixture(scope="module")
 def person() -> Iterator[Person]:
-    """Somebody whose control plane takes at most 2 MB of arguments."""
-    with newcomer(SKYWARD_LARGEST_PAYLOAD="2000000") as somebody:
+    """Somebody whose control plane takes at most 2 MB of arguments, and as many of a result."""
+    with newcomer(SKYWARD_LARGEST_PAYLOAD="2000000", SKYWARD_LARGEST_RESULT="2000000") as somebody:
         up = somebody.run("skyward", "local", "up")
         assert up.returncode == 0, up.stderr
         yield Person(somebody.home, somebody.folder)
@@ -143,6 +143,15 @@ def test_a_result_that_cannot_be_pickled_names_the_part(calls: Report) -> None:
     assert error["type"] == "ResultNotPicklable"
     assert "['rows'] (a generator) cannot be pickled" in error["text"]
     assert "→ Return something that pickle can carry" in error["text"]
+
+
+def test_a_result_over_the_operator_s_limit_says_how_large_and_what_is_allowed(calls: Report) -> None:
+    error = calls["returns much"]
+    assert error["type"] == "ResultTooLarge"
+    assert re.search(r"the result has 3,000,\d+ bytes", error["text"])
+    assert "at most 2,000,000" in error["text"]
+    assert "→ Write the result to a volume or object store" in error["text"]
+    assert "SKYWARD_LARGEST_RESULT" in error["text"]
 
 
 @pytest.mark.parametrize(

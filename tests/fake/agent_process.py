@@ -41,7 +41,9 @@ class Outcome:
 class Operator:
     """Speaks to an agent as an operator does, one step at a time."""
 
-    def __init__(self, path: Path, epoch: int = 1, name: str = "test", *, hello: bool = True) -> None:
+    def __init__(
+        self, path: Path, epoch: int = 1, name: str = "test", *, hello: bool = True, **said: Any
+    ) -> None:
         self.socket = sockets.connect(path, PATIENCE)
         self.frames: list[Frame] = []
         self.welcome: dict[str, Any] = {}
@@ -51,7 +53,7 @@ class Operator:
         self._decoder = Decoder()
         self._functions: set[str] = set()
         if hello:
-            self.send(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": name, "epoch": epoch})
+            self.send(FrameKind.HELLO, {"protocol": PROTOCOL, "operator": name, "epoch": epoch, **said})
             self.welcome = self.expect(FrameKind.WELCOME).header
 
     def send(self, kind: FrameKind, header: dict[str, Any], body: bytes = b"") -> None:
@@ -211,8 +213,8 @@ class AgentProcess:
     def _wait(self) -> None:
         self.process.wait(timeout=PATIENCE)
 
-    def connect(self, epoch: int = 1, name: str = "test", *, hello: bool = True) -> Operator:
-        return Operator(self.socket, epoch, name, hello=hello)
+    def connect(self, epoch: int = 1, name: str = "test", *, hello: bool = True, **said: Any) -> Operator:
+        return Operator(self.socket, epoch, name, hello=hello, **said)
 
 
 @contextlib.contextmanager

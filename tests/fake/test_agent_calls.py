@@ -41,6 +41,11 @@ class Unwelcome(Exception):
         self.guest = guest
 
 
+def kept_results(agent: AgentProcess) -> set[Path]:
+    """The files of large results on the node."""
+    return set((agent.home / "spool").glob("*.result"))
+
+
 def test_welcome_says_what_the_node_is(operator: Operator) -> None:
     welcome = operator.welcome
     assert welcome["slots"] == 2
@@ -117,6 +122,48 @@ def test_result_that_cannot_be_pickled_names_the_part(operator: Operator) -> Non
     outcome = operator.run("lock.0.1", lambda: {"a": [threading.Lock()]})
     assert outcome.error["reason"] == "ResultNotPicklable"
     assert "['a'][0]" in outcome.error["message"]
+
+
+def test_result_over_the_operators_limit_fails_the_call_before_a_byte_of_it_is_written(
+    agent: AgentProcess,
+) -> None:
+    operator = agent.connect(largest_result=2_000_000)
+    before = kept_results(agent)
+
+    def returns(size: int) -> bytes:
+        return os.urandom(size)
+
+    outcome = operator.run("over.0.1", returns, 2_000_000)
+    assert not outcome.header["ok"]
+    assert outcome.error["reason"] == "ResultTooLarge"
+    assert "2,000,0" in outcome.error["message"]
+    assert "at most 2,000,000" in outcome.error["message"]
+    assert kept_results(agent) == before
+    assert len(operator.run("over.1.1", returns, 1_900_000).value) == 1_900_000
+    operator.close()
+
+
+def test_limit_of_results_is_the_newest_operators(agent: AgentProcess) -> None:
+    first = agent.connect(largest_result=1000)
+    assert first.run("limit.0.1", bytes, 2000).error["reason"] == "ResultTooLarge"
+    second = agent.connect(largest_result=5000)
+    assert len(second.run("limit.1.1", bytes, 2000).value) == 2000
+    third = agent.connect()
+    assert len(third.run("limit.2.1", bytes, 9000).value) == 9000
+    for operator in (first, second, third):
+        operator.close()
+
+
+def test_exception_over_the_limit_of_results_comes_in_words(agent: AgentProcess) -> None:
+    operator = agent.connect(largest_result=2000)
+
+    def fail() -> None:
+        raise ValueError("no", os.urandom(100_000))
+
+    outcome = operator.run("words.0.1", fail)
+    assert (outcome.error["type"], outcome.error["reason"]) == ("ValueError", "UserException")
+    assert outcome.body == b""
+    operator.close()
 
 
 def test_missing_module_is_named_with_the_remedy(operator: Operator) -> None:

@@ -237,6 +237,16 @@ async def test_an_older_operator_is_turned_away() -> None:
         assert not first.closed.done()
 
 
+async def test_a_result_over_the_limit_of_the_hello_stays_on_its_node() -> None:
+    recorder = Recorder()
+    async with lab() as place, node(place, recorder) as (connection, socket):
+        link = await open_link(connection, socket, recorder)
+        await link.hello("test", 1, Worker(), largest_result=1000)
+        link.send_call(call(0, entry={"entrypoint": "builtins:bytes", "args": [2000]}), None)
+        header, _ = await recorder.outcome("uid.0.1")
+        assert header["error"]["reason"] == "ResultTooLarge"
+
+
 async def test_a_dead_agent_is_noticed_and_started_again() -> None:
     recorder = Recorder()
     async with lab() as place, node(place, recorder) as (connection, socket):

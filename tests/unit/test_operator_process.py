@@ -33,6 +33,7 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
         "SKYWARD_DATA_DIR": str(tmp_path),
         "SKYWARD_NAMESPACE": "a, b",
         "SKYWARD_LOG_LEVEL": "debug",
+        "SKYWARD_LARGEST_RESULT": "1000",
     }
 
     settings = parse(["run", "--log-level", "ERROR", "--gateway-listen", "[::1]:8080"], environment)
@@ -40,6 +41,7 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
     assert settings.namespaces == ("a", "b")
     assert settings.namespace is None
     assert settings.log_level == "error"
+    assert settings.largest_result == 1000
     assert settings.gateway_listen == Address("::1", 8080)
 
 
@@ -55,6 +57,7 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
         (["--data-dir", "/tmp", "--namespace", "Team A"], "lower-case letters"),
         (["--data-dir", "/tmp", "--holder", "a", "--predecessors", "b,a"], "the --holder itself"),
         (["--data-dir", "/tmp", "--largest-payload", "1 GB"], "a whole number of bytes"),
+        (["--data-dir", "/tmp", "--largest-result", "0"], "at least 1"),
         (["--data-dir", "/tmp", "--lease-retry", "0"], "more than 0"),
         (["--data-dir", "/tmp", "--lease-retry", "soon"], "a number of seconds"),
         (["--data-dir", "/tmp", "--lease-deadline", "20"], "must grow in this order"),

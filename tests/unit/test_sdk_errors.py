@@ -53,6 +53,7 @@ def test_timeouts_are_timeout_errors() -> None:
         (TaskReason.NODE_LOST, sky.NodeLost),
         (TaskReason.INDETERMINATE, sky.Indeterminate),
         (TaskReason.RESULT_NOT_PICKLABLE, sky.ResultNotPicklable),
+        (TaskReason.RESULT_TOO_LARGE, sky.ResultTooLarge),
         (TaskReason.NOT_DESERIALIZABLE, sky.EnvironmentMismatch),
         (TaskReason.ENVIRONMENT_MISMATCH, sky.EnvironmentMismatch),
         (TaskReason.PAYLOAD_INVALID, sky.PayloadError),

@@ -46,6 +46,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         gateway_listen=given.gateway_listen,
         health_listen=given.health_listen,
         largest_payload=given.largest_payload,
+        largest_result=given.largest_result,
         advertise_gateway_url=given.advertise_gateway_url,
         log_format=given.log_format,
         log_level=given.log_level,
@@ -82,6 +83,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
               "URL")  # fmt: skip
     flags.add("largest-payload", _bytes, f"{defaults.largest_payload}", "bytes that a task's calls may take",
               "BYTES")  # fmt: skip
+    flags.add(
+        "largest-result", _bytes, f"{defaults.largest_result}", "bytes that one call may return", "BYTES"
+    )
     flags.add("log-format", _one_of(LOG_FORMATS), "plain", "plain or json", "FORMAT")
     flags.add("log-level", _one_of(LOG_LEVELS), "info", "debug, info, warning or error", "LEVEL")
     flags.add("providers", _names, "", "providers to enable, by comma (default: all installed)", "NAMES")

@@ -53,6 +53,8 @@ class Settings:
     health_listen: Address = Address("127.0.0.1", 0)
     largest_payload: int = 16 * 1024**3
     """Bytes that the calls of one task may take at the gateway."""
+    largest_result: int = 16 * 1024**3
+    """Bytes that one call may return; its node refuses more."""
     advertise_gateway_url: str | None = None
     """What clients reach the gateway by; None: what it listens on."""
     log_format: str = "plain"

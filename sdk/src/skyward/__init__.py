@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         RemoteError,
         RemoteTraceback,
         ResultNotPicklable,
+        ResultTooLarge,
         SchemaMismatch,
         SkywardError,
         TaskCancelled,
@@ -70,8 +71,8 @@ __version__ = "0.1.0"
 _ERRORS = (
     "ArgumentTooLarge BootstrapFailed ControlPlaneError EnvironmentMismatch GatewayError Indeterminate "
     "NoControlPlane NodeLost NotPicklable PayloadError PoolDeleted PoolError PoolNotFound PoolNotReady "
-    "PoolStalled QueueTimeout RemoteError RemoteTraceback ResultNotPicklable SchemaMismatch SkywardError "
-    "TaskCancelled TaskError TaskTimeout WorkerDied"
+    "PoolStalled QueueTimeout RemoteError RemoteTraceback ResultNotPicklable ResultTooLarge SchemaMismatch "
+    "SkywardError TaskCancelled TaskError TaskTimeout WorkerDied"
 )
 _PROVIDERS = (
     "AWS DigitalOcean GCP Hyperstack Local Novita Provider RunPod Scaleway TensorDock VastAI Verda Vultr"
@@ -153,6 +154,7 @@ __all__ = [
     "NodeLost",
     "Indeterminate",
     "ResultNotPicklable",
+    "ResultTooLarge",
     "RemoteError",
     "RemoteTraceback",
     "__version__",

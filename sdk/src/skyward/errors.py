@@ -23,6 +23,7 @@ SkywardError
     ├── NodeLost               the VM was lost during the call, and retries were used up
     ├── Indeterminate          it may or may not have run; it was not tried again
     ├── ResultNotPicklable     the function returned something that cannot be sent back
+    ├── ResultTooLarge         the function returned more bytes than the operator takes
     └── RemoteError            the function raised something that cannot be rebuilt here
 
 An exception that the user's own function raises arrives as its original type, with a `RemoteTraceback` as its
@@ -272,6 +273,16 @@ class ResultNotPicklable(TaskError):
     """
 
     default_reason = "ResultNotPicklable"
+
+
+class ResultTooLarge(TaskError):
+    """The function returned more bytes than the operator takes; none of them was sent.
+
+    Write the result to a volume or object store and return its place, or raise the operator's limit,
+    `SKYWARD_LARGEST_RESULT`.
+    """
+
+    default_reason = "ResultTooLarge"
 
 
 class RemoteError(TaskError):

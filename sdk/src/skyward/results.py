@@ -28,6 +28,7 @@ ERROR_OF_REASON: dict[str, type[SkywardError]] = {
     TaskReason.NODE_LOST: errors.NodeLost,
     TaskReason.INDETERMINATE: errors.Indeterminate,
     TaskReason.RESULT_NOT_PICKLABLE: errors.ResultNotPicklable,
+    TaskReason.RESULT_TOO_LARGE: errors.ResultTooLarge,
     TaskReason.NOT_DESERIALIZABLE: errors.EnvironmentMismatch,
     TaskReason.ENVIRONMENT_MISMATCH: errors.EnvironmentMismatch,
     TaskReason.PAYLOAD_INVALID: errors.PayloadError,

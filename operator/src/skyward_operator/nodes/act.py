@@ -166,6 +166,7 @@ class Actor:
             worker=node.spec.worker,
             operator=self.context.leadership.identity,
             epoch=self.epoch,
+            largest_result=self.context.settings.largest_result,
         )
         session = Session(
             subject,

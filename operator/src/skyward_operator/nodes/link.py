@@ -152,15 +152,20 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
 
     # what the session asks for
 
-    async def hello(self, operator: str, epoch: int, worker: Worker) -> Mapping[str, Any]:
-        """Take the agent over. Returns its WELCOME; raises LinkClosed."""
-        header = {
+    async def hello(
+        self, operator: str, epoch: int, worker: Worker, largest_result: int | None = None
+    ) -> Mapping[str, Any]:
+        """Take the agent over, and have calls fail that return more than so many bytes. Returns its WELCOME;
+        raises LinkClosed."""
+        header: dict[str, Any] = {
             "protocol": PROTOCOL,
             "operator": operator,
             "epoch": epoch,
             "slots": worker.concurrency,
             "executor": worker.executor,
         }
+        if largest_result is not None:
+            header["largest_result"] = largest_result
         self._send(FrameKind.HELLO, header)
         async with asyncio.timeout(WELCOME_SECONDS):
             awaited: list[asyncio.Future[Any]] = [self._welcome, self.closed]

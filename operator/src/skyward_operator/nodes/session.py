@@ -59,6 +59,8 @@ class Subject:
     worker: Worker
     operator: str
     epoch: int
+    largest_result: int | None = None
+    """Bytes that one call may return; None: as many as it likes."""
 
 
 class Session:
@@ -218,7 +220,7 @@ class Session:
         """The agent's welcome, or None if it speaks another protocol."""
         subject = self._subject
         try:
-            return await link.hello(subject.operator, subject.epoch, subject.worker)
+            return await link.hello(subject.operator, subject.epoch, subject.worker, subject.largest_result)
         except LinkClosed as closed:
             if str(closed).startswith(RefusalReason.PROTOCOL):
                 return None

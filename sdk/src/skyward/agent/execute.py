@@ -14,17 +14,17 @@ import subprocess
 import time
 import types
 from collections.abc import Callable
-from hashlib import sha256
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from typing import Any
 
 from skyward.agent.capture import run_command
+from skyward.agent.returned import ResultTooLarge, Returned, keep
 from skyward.wire.codec import dumps_parts, loads
 from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import VALUE_LIMIT, ErrorInfo, FailureReason
 from skyward.wire.errors import NotDeserializable, NotPicklable
-from skyward.wire.frames import MAX_BODY, Frame
+from skyward.wire.frames import Frame
 from skyward.wire.raised import dumps_error
 
 
@@ -101,6 +101,8 @@ class Execution:
                 reason = FailureReason.NOT_DESERIALIZABLE
             case NotPicklable():
                 reason = FailureReason.RESULT_NOT_PICKLABLE
+            case ResultTooLarge():
+                reason = FailureReason.RESULT_TOO_LARGE
         self._value = None
         self._error_body, self._error = dumps_error(error, reason=reason)
         self._duration = time.monotonic() - self._started
@@ -108,23 +110,29 @@ class Execution:
     def result(self, spool: Path) -> tuple[dict[str, Any], BytesLike]:
         """Header and body of the RESULT; a large body is in a file in `spool` that the header names."""
         header: dict[str, Any] = {"attempt": self._header["attempt"]}
-        parts: list[BytesLike] = []
+        returned = Returned()
         if self._error is None:
             try:
-                parts = dumps_parts(self._value)
+                returned = keep(dumps_parts(self._value), spool, self._header.get("largest_result"))
                 self._add_value(header)
             except NotPicklable as error:
                 self.fail(NotPicklable(f"the result of the call: {error}; return plain data instead"))
+            except ResultTooLarge as error:
+                self.fail(error)
         if self._error is not None:
-            parts = [self._error_body]
+            returned = self._raised(spool)
             header["error"] = self._error.to_json()
-        size = sum(memoryview(part).nbytes for part in parts)
-        header.update(ok=self._error is None, duration=self._duration, size=size)
-        if size <= MAX_BODY:
-            return header, b"".join(parts)
-        file, header["digest"] = _write(spool, parts)
-        header["file"] = file.name
-        return header, b""
+        header.update(ok=self._error is None, duration=self._duration, size=returned.size)
+        if returned.file is not None:
+            header.update(file=returned.file.name, digest=returned.digest)
+        return header, returned.body
+
+    def _raised(self, spool: Path) -> Returned:
+        """The pickled exception, or nothing of one that is too much: its words go in any case."""
+        try:
+            return keep([self._error_body], spool, self._header.get("largest_result"))
+        except ResultTooLarge:
+            return Returned()
 
     def _call(self) -> Any:
         entry = self._header.get("entry")
@@ -233,15 +241,3 @@ def _mapped(path: Path) -> BytesLike:
     """A file as writable memory that shares pages with its other readers until someone writes."""
     with path.open("rb") as file:
         return memoryview(mmap(file.fileno(), 0, access=ACCESS_COPY))
-
-
-def _write(spool: Path, parts: list[BytesLike]) -> tuple[Path, str]:
-    path = spool / f"{os.getpid()}-{time.monotonic_ns()}.result"
-    hasher = sha256()
-    with path.open("wb", buffering=0) as file:
-        for part in parts:
-            view = memoryview(part).cast("B")
-            hasher.update(view)
-            while view.nbytes:
-                view = view[file.write(view) :]
-    return path, hasher.hexdigest()

@@ -202,6 +202,8 @@ class Agent:
             message = f"operator {operator} has epoch {epoch}; this agent has already obeyed {self._epoch}"
             self._turn_away(connection, RefusalReason.STALE_EPOCH, message)
         else:
+            largest = header.get("largest_result")
+            self._slots.largest_result = None if largest is None else int(largest)
             self._take_over(connection, operator, epoch)
 
     def _turn_away(self, connection: Connection, reason: RefusalReason, message: str) -> None:

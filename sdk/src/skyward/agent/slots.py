@@ -39,6 +39,8 @@ class Slots:
 
     def __init__(self, plan: WorkerPlan, workers: int, listener: Listener, *, reuse: bool = True) -> None:
         self.attempts: dict[str, Attempt] = {}
+        self.largest_result: int | None = None
+        """Bytes that a call which starts from now on may return; None: as many as it likes."""
         self._plan = plan
         self._workers = workers
         self._listener = listener
@@ -261,6 +263,7 @@ class Slots:
             "args_path": str(attempt.args_path) if attempt.args_path else None,
             "entry": header.get("entry"),
             "context": {**(header.get("context") or {}), **place},
+            "largest_result": self.largest_result,
             "deadline": attempt.started + float(timeout) if timeout is not None else None,
         }
 

@@ -90,7 +90,7 @@ MEANING: dict[str, str] = {
     "CommandNotFound": "the program of the command, or its folder, does not exist on the node",
     "NotDeserializable": "the node could not load the function or its arguments",
     "ResultNotPicklable": "the function returned what cannot be sent back",
-    "ResultTooLarge": "the result is over the limit",
+    "ResultTooLarge": "a call returned more bytes than the operator takes",
     "EntrypointNotFound": "the module or function of the entrypoint does not exist on the node",
     "EnvironmentMismatch": "client and node have different Python minors",
     "PayloadInvalid": "the calls do not fit their description",

@@ -159,7 +159,10 @@ NEXT_STEP: dict[str, str] = {
     "ResultNotPicklable": (
         "Return something that pickle can carry, such as arrays, numbers or text, instead of open resources."
     ),
-    "ResultTooLarge": "Write the result to a volume or object store and return its place.",
+    "ResultTooLarge": (
+        "Write the result to a volume or object store and return its place, or raise --largest-result of the "
+        "operator (SKYWARD_LARGEST_RESULT)."
+    ),
     "EntrypointNotFound": (
         "Check module and name of spec.function.entrypoint, and that its package is in spec.image.pip."
     ),

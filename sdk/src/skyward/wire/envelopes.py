@@ -84,7 +84,8 @@ class Context(TypedDict, total=False):
 
 
 class Hello(TypedDict):
-    """HELLO: an operator takes the agent over. The newest one of the highest `epoch` wins."""
+    """HELLO: an operator takes the agent over. The newest one of the highest `epoch` wins. A call that
+    returns more than `largest_result` bytes fails."""
 
     protocol: int
     operator: str
