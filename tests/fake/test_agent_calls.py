@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import resource
 import signal
 import sys
 import threading
@@ -164,6 +166,33 @@ def test_exception_over_the_limit_of_results_comes_in_words(agent: AgentProcess)
     assert (outcome.error["type"], outcome.error["reason"]) == ("ValueError", "UserException")
     assert outcome.body == b""
     operator.close()
+
+
+def test_full_disk_fails_the_call_that_returned_much_and_its_worker_lives_on(tmp_path: Path) -> None:
+    def returns(size: int, room: int) -> bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        return os.urandom(size)
+
+    def fails(size: int) -> None:
+        raise ValueError(os.urandom(size))
+
+    with running_agent(tmp_path) as agent:
+        operator = agent.connect()
+        outcome = operator.run("full.0.1", returns, 5_000_000, 1_500_000)
+        assert not outcome.header["ok"]
+        assert (outcome.error["reason"], outcome.error["kind"]) == ("ResultNotStored", "System")
+        assert re.search(r"5,000,\d+ bytes cannot be stored on the node", outcome.error["message"])
+        assert re.search(r"[\d,]+ bytes are free there", outcome.error["message"])
+        assert not kept_results(agent)
+
+        words = operator.run("full.1.1", fails, 5_000_000)
+        assert (words.error["type"], words.body) == ("ValueError", b"")
+        assert not kept_results(agent)
+
+        assert len(operator.run("full.2.1", returns, 5_000_000, resource.RLIM_INFINITY).value) == 5_000_000
+        started = [operator.expect(FrameKind.STARTED, attempt=f"full.{n}.1").header["pid"] for n in range(3)]
+        assert len(set(started)) == 1
+        operator.close()
 
 
 def test_missing_module_is_named_with_the_remedy(operator: Operator) -> None:

@@ -54,6 +54,7 @@ def test_timeouts_are_timeout_errors() -> None:
         (TaskReason.INDETERMINATE, sky.Indeterminate),
         (TaskReason.RESULT_NOT_PICKLABLE, sky.ResultNotPicklable),
         (TaskReason.RESULT_TOO_LARGE, sky.ResultTooLarge),
+        (TaskReason.RESULT_NOT_STORED, sky.TaskError),
         (TaskReason.NOT_DESERIALIZABLE, sky.EnvironmentMismatch),
         (TaskReason.ENVIRONMENT_MISMATCH, sky.EnvironmentMismatch),
         (TaskReason.PAYLOAD_INVALID, sky.PayloadError),

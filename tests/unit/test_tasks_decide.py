@@ -63,6 +63,7 @@ JUDGED = [
     (FailureReason.NOT_DESERIALIZABLE, 5, 0, None),
     (FailureReason.RESULT_NOT_PICKLABLE, 5, 0, None),
     (FailureReason.RESULT_TOO_LARGE, 5, 0, None),
+    (FailureReason.RESULT_NOT_STORED, 5, 0, None),
     (FailureReason.ENTRYPOINT_NOT_FOUND, 5, 0, None),
     (FailureReason.PAYLOAD_INVALID, 5, 0, None),
     ("AReasonOfANewerAgent", 5, 0, None),

@@ -16,10 +16,10 @@ import types
 from collections.abc import Callable
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from skyward.agent.capture import run_command
-from skyward.agent.returned import ResultTooLarge, Returned, keep
+from skyward.agent.returned import ResultNotStored, ResultTooLarge, Returned, keep
 from skyward.wire.codec import dumps_parts, loads
 from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import VALUE_LIMIT, ErrorInfo, FailureReason
@@ -89,6 +89,7 @@ class Execution:
 
     def fail(self, error: BaseException) -> None:
         """The call ended with `error`."""
+        kind: Literal["User", "System"] = "User"
         reason = FailureReason.USER_EXCEPTION
         match error:
             case CommandFailed():
@@ -103,8 +104,10 @@ class Execution:
                 reason = FailureReason.RESULT_NOT_PICKLABLE
             case ResultTooLarge():
                 reason = FailureReason.RESULT_TOO_LARGE
+            case ResultNotStored():
+                kind, reason = "System", FailureReason.RESULT_NOT_STORED
         self._value = None
-        self._error_body, self._error = dumps_error(error, reason=reason)
+        self._error_body, self._error = dumps_error(error, kind=kind, reason=reason)
         self._duration = time.monotonic() - self._started
 
     def result(self, spool: Path) -> tuple[dict[str, Any], BytesLike]:
@@ -117,7 +120,7 @@ class Execution:
                 self._add_value(header)
             except NotPicklable as error:
                 self.fail(NotPicklable(f"the result of the call: {error}; return plain data instead"))
-            except ResultTooLarge as error:
+            except (ResultTooLarge, ResultNotStored) as error:
                 self.fail(error)
         if self._error is not None:
             returned = self._raised(spool)
@@ -128,10 +131,10 @@ class Execution:
         return header, returned.body
 
     def _raised(self, spool: Path) -> Returned:
-        """The pickled exception, or nothing of one that is too much: its words go in any case."""
+        """The pickled exception, or nothing of one that there is no place for: its words go in any case."""
         try:
             return keep([self._error_body], spool, self._header.get("largest_result"))
-        except ResultTooLarge:
+        except (ResultTooLarge, ResultNotStored):
             return Returned()
 
     def _call(self) -> Any:

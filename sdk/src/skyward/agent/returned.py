@@ -1,6 +1,7 @@
 """What a call returned, in bytes: small in the RESULT frame itself, large in a file of the spool."""
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +13,10 @@ from skyward.wire.frames import MAX_BODY
 
 class ResultTooLarge(Exception):
     """The call returned more bytes than the operator takes. None of them was written or sent."""
+
+
+class ResultNotStored(Exception):
+    """The node's disk did not take the result: the call ran, and what it returned is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Returned:
 def keep(parts: list[BytesLike], spool: Path, largest: int | None) -> Returned:
     """Make these bytes ready to be sent, in a file in `spool` where they are many.
 
-    Raises `ResultTooLarge` for more than `largest` bytes (None: no limit).
+    Raises `ResultTooLarge` for more than `largest` bytes (None: no limit), and `ResultNotStored`.
     """
     size = sum(memoryview(part).nbytes for part in parts)
     if largest is not None and size > largest:
@@ -37,7 +42,14 @@ def keep(parts: list[BytesLike], spool: Path, largest: int | None) -> Returned:
     if size <= MAX_BODY:
         return Returned(size, b"".join(parts))
     path = spool / f"{os.getpid()}-{time.monotonic_ns()}.result"
-    return Returned(size, file=path, digest=_write(path, parts))
+    try:
+        return Returned(size, file=path, digest=_write(path, parts))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ResultNotStored(
+            f"the call ended, and its result of {size:,} bytes cannot be stored on the node: "
+            f"{error.strerror or error}{_free(spool)}"
+        ) from None
 
 
 def _write(path: Path, parts: list[BytesLike]) -> str:
@@ -49,3 +61,10 @@ def _write(path: Path, parts: list[BytesLike]) -> str:
             while view.nbytes:
                 view = view[file.write(view) :]
     return hasher.hexdigest()
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(folder).free:,} bytes are free there, in {folder})"
+    except OSError:
+        return ""

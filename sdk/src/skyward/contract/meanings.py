@@ -91,6 +91,7 @@ MEANING: dict[str, str] = {
     "NotDeserializable": "the node could not load the function or its arguments",
     "ResultNotPicklable": "the function returned what cannot be sent back",
     "ResultTooLarge": "a call returned more bytes than the operator takes",
+    "ResultNotStored": "the call ended, and the disk of its node did not take what it returned",
     "EntrypointNotFound": "the module or function of the entrypoint does not exist on the node",
     "EnvironmentMismatch": "client and node have different Python minors",
     "PayloadInvalid": "the calls do not fit their description",

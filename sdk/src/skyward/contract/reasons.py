@@ -216,6 +216,7 @@ class TaskReason(StrEnum):
     NOT_DESERIALIZABLE = "NotDeserializable"
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     RESULT_TOO_LARGE = "ResultTooLarge"
+    RESULT_NOT_STORED = "ResultNotStored"
     ENTRYPOINT_NOT_FOUND = "EntrypointNotFound"
     ENVIRONMENT_MISMATCH = "EnvironmentMismatch"
     PAYLOAD_INVALID = "PayloadInvalid"

@@ -163,6 +163,10 @@ NEXT_STEP: dict[str, str] = {
         "Write the result to a volume or object store and return its place, or raise --largest-result of the "
         "operator (SKYWARD_LARGEST_RESULT)."
     ),
+    "ResultNotStored": (
+        "Free space on the node's disk, or give the pool machines with a larger one, and send the call "
+        "again; or write the result to a volume or object store and return its place."
+    ),
     "EntrypointNotFound": (
         "Check module and name of spec.function.entrypoint, and that its package is in spec.image.pip."
     ),

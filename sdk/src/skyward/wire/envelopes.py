@@ -35,6 +35,7 @@ class FailureReason(StrEnum):
     ENTRYPOINT_NOT_FOUND = "EntrypointNotFound"
     PAYLOAD_INVALID = "PayloadInvalid"
     RESULT_TOO_LARGE = "ResultTooLarge"
+    RESULT_NOT_STORED = "ResultNotStored"
     INTERNAL_ERROR = "InternalError"
 
 
