@@ -167,6 +167,23 @@ async def test_streamed_payload_that_is_too_long_is_refused(world: World) -> Non
     assert world.files(uid) == []
 
 
+async def test_payload_is_heard_of_while_it_still_comes(world: World) -> None:
+    uid = await world.task(package())
+    live = world.tasks.gateway_backend.ledger.get(uid)
+    assert live is not None
+    before, seen = live.payload_heard, asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        whole = package()
+        yield whole[:100_000]
+        await until(lambda: live.payload_heard > before)
+        seen.set()
+        yield whole[100_000:]
+
+    assert await world.put(pieces()) == (204, "")
+    assert seen.is_set()
+
+
 async def test_upload_that_breaks_off_leaves_nothing(world: World) -> None:
     uid = await world.task(package())
     host, port = world.url.removeprefix("http://").split(":")

@@ -61,7 +61,8 @@ class Server:
         self._context = context
         self._backend = backend
         self._access = Access(context)
-        self._uploads = Uploads(backend.blobs, largest_payload or context.settings.largest_payload)
+        largest = largest_payload or context.settings.largest_payload
+        self._uploads = Uploads(backend.blobs, largest, backend.payload_progressed)
 
     def app(self) -> web.Application:
         """The application, ready to be served."""

@@ -16,7 +16,7 @@ from aiohttp import web
 from skyward_operator.gateway.blobs import replace_durably
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from typing import BinaryIO
 
@@ -33,9 +33,11 @@ SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 class Uploads:
     """Takes payloads in."""
 
-    def __init__(self, blobs: BlobStore, largest: int) -> None:
+    def __init__(self, blobs: BlobStore, largest: int, progressed: Callable[[str], None]) -> None:
+        """`progressed` is told the uid of a task for each piece of its payload that is kept."""
         self._blobs = blobs
         self._largest = largest
+        self._progressed = progressed
 
     async def take(self, task: dict[str, Any], request: web.Request) -> None:
         """Store the body of a request as the payload of a task; again is success. Raises HTTP errors."""
@@ -64,7 +66,7 @@ class Uploads:
         folder = await asyncio.to_thread(self._blobs.make, namespace, uid)
         part = folder / f"payload.{secrets.token_hex(8)}.part"
         try:
-            await _receive(request.content, part, size, blob["digest"])
+            await _receive(request.content, part, size, blob["digest"], lambda: self._progressed(uid))
             await asyncio.to_thread(replace_durably, part, final)
         except OSError as error:
             raise web.HTTPInsufficientStorage(
@@ -78,7 +80,9 @@ class Uploads:
         self._blobs.remove(task["metadata"]["namespace"], task["metadata"]["uid"])
 
 
-async def _receive(content: StreamReader, part: Path, size: int, digest: str) -> None:
+async def _receive(
+    content: StreamReader, part: Path, size: int, digest: str, progressed: Callable[[], None]
+) -> None:
     received, seen = 0, hashlib.sha256()
     file = _create(part)
     try:
@@ -87,6 +91,7 @@ async def _receive(content: StreamReader, part: Path, size: int, digest: str) ->
             if received > size:
                 raise web.HTTPBadRequest(text=f"the body is larger than the {size} bytes of spec.calls.blob")
             await asyncio.to_thread(_keep, file, seen, piece)
+            progressed()
         if received != size:
             raise web.HTTPBadRequest(text=f"the body ended after {received} of {size} bytes")
         if seen.hexdigest() != digest:

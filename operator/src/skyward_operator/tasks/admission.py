@@ -33,8 +33,13 @@ class Admission:
         if work.queue_seconds is not None and live.started is None:
             self._floor.later(live, max(0.0, work.queue_seconds - age), lambda: self._queued_too_long(live))
         if not self._floor.payloads.is_present(work):
-            wait = max(0.0, decide.PAYLOAD_SECONDS - age)
-            self._floor.later(live, wait, lambda: self._payload_missing(live))
+            # from now, not from the creation: whoever uploads could not while no operator was there
+            self.payload_progressed(live)
+            self._await_payload(live)
+
+    def payload_progressed(self, live: LiveTask) -> None:
+        """Bytes of a task's payload arrive."""
+        live.payload_heard = self._floor.context.clock.monotonic()
 
     def admit(self, room: Room, live: LiveTask) -> None:
         """Submit a task's calls, or note what it waits for, or end it."""
@@ -98,7 +103,13 @@ class Admission:
             text = f"no call started within {live.work.queue_seconds} s; {awaited}"
             self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.QUEUE_TIMEOUT, text))
 
-    def _payload_missing(self, live: LiveTask) -> None:
-        if not self._floor.payloads.is_present(live.work):
-            text = f"no payload was uploaded within {decide.PAYLOAD_SECONDS:.0f} s of the creation"
-            self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.PAYLOAD_INVALID, text))
+    def _await_payload(self, live: LiveTask) -> None:
+        """End a task whose payload is not there and has stopped coming, or look again later."""
+        if self._floor.payloads.is_present(live.work):
+            return
+        quiet = self._floor.context.clock.monotonic() - live.payload_heard
+        if quiet < decide.PAYLOAD_SECONDS:
+            self._floor.later(live, decide.PAYLOAD_SECONDS - quiet, lambda: self._await_payload(live))
+            return
+        text = f"its payload was not uploaded: nothing of it came for {decide.PAYLOAD_SECONDS:.0f} s"
+        self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.PAYLOAD_INVALID, text))

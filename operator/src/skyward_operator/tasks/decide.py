@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.work import Retry, Work
 
 PAYLOAD_SECONDS: Final = 300.0
-"""How long a task waits for its payload before it fails."""
+"""How long a task waits for its payload, or for the next bytes of it, before it fails."""
 
 _RETRIED_WITH_EXCEPTIONS: Final = frozenset({FailureReason.USER_EXCEPTION, FailureReason.WORKER_DIED})
 _SHORT_CALL_SECONDS: Final = 0.5

@@ -119,6 +119,10 @@ class Dispatcher:
         end = End(TaskPhase.CANCELLED, TaskReason.CANCELLED, "the Task was deleted")
         self._completion.stop(live, end)
 
+    def payload_progressed(self, live: LiveTask) -> None:
+        """The gateway receives the payload."""
+        self._admission.payload_progressed(live)
+
     def payload_arrived(self, live: LiveTask) -> None:
         """The gateway has the payload now."""
         self._admit(self._floor.room_of(live), live)

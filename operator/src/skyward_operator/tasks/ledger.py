@@ -100,6 +100,8 @@ class LiveTask:
     started: float | None = None
     nodes: set[str] = field(default_factory=set)
     """Where attempts were sent."""
+    payload_heard: float = 0.0
+    """When bytes of the payload came last, or this operator began to wait for them; monotonic."""
     submitted: bool = False
     waiting: tuple[TaskPhase, TaskReason, str] = (TaskPhase.QUEUED, TaskReason.QUEUED, "")
     ending: End | None = None

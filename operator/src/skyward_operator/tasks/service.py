@@ -46,6 +46,11 @@ class GatewayBackend:
     ledger: Ledger
     dispatcher: Dispatcher
 
+    def payload_progressed(self, uid: str) -> None:
+        """Bytes of a task's payload have come."""
+        if (live := self.ledger.get(uid)) is not None:
+            self.dispatcher.payload_progressed(live)
+
     def payload_arrived(self, uid: str) -> None:
         """A task's payload is complete and verified."""
         if (live := self.ledger.get(uid)) is not None:
