@@ -73,6 +73,10 @@ class FakePlane(FakeKube):
         """Outcomes so far, by task."""
         self.cut_results_after: int | None = None
         """Each delivery of results breaks after so many bytes."""
+        self.cut_downloads_after: int | None = None
+        """Each download of a whole result breaks after so many bytes."""
+        self.downloads: list[int] = []
+        """Where each of them began."""
         self.task_logs: dict[str, list[Object]] = {}
         self.refuse_payload = 0
         self.python: str | None = None
@@ -246,7 +250,7 @@ class FakePlane(FakeKube):
             result: Object = {"package": base64.b64encode(packed).decode()}
         else:
             self.results[name] = packed
-            result = {"blob": {"digest": sha256(packed).hexdigest(), "sizeBytes": len(packed)}}
+            result = {"blob": {"digest": digest_outcomes(BytesIO(packed)), "sizeBytes": len(packed)}}
         reason = "UserException" if failed else "Succeeded"
         self._end_task(task, "Failed" if failed else "Succeeded", reason, "", result, len(outcomes))
 
@@ -334,7 +338,18 @@ class FakePlane(FakeKube):
         if what == "logs":
             lines = [json.dumps(line) for line in self.task_logs.get(name, [])]
             return web.Response(text="\n".join(lines))
-        return web.Response(body=self.results[name])
+        return await self._send_result(request, self.results[name])
+
+    async def _send_result(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        start = request.http_range.start or 0
+        self.downloads.append(start)
+        response = web.StreamResponse(status=206 if start else 200)
+        response.content_length = len(data) - start
+        await response.prepare(request)
+        await response.write(data[start:][: self.cut_downloads_after])
+        if self.cut_downloads_after is not None and request.transport is not None:
+            request.transport.close()
+        return response
 
     async def _deliver(self, request: web.Request, name: str) -> web.StreamResponse:
         response, at, left = web.StreamResponse(), int(request.query["from"]), self.cut_results_after

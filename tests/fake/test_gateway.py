@@ -264,6 +264,11 @@ async def test_result_is_downloaded_from_wherever_it_is(world: World) -> None:
         status, packed = await world.get(f"/v1/namespaces/default/tasks/{name}/result")
         assert status == 200
         assert body in packed
+        if name == "large":
+            status, rest = await world.get(
+                f"/v1/namespaces/default/tasks/{name}/result", MINE | {"Range": "bytes=100000-"}
+            )
+            assert (status, rest) == (206, packed[100_000:])
         assert (await world.get(f"/v1/namespaces/default/tasks/{name}/result", OTHERS))[0] == 403
     assert world.files(uid) == ["results"]
 

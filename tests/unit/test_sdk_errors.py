@@ -148,13 +148,13 @@ def test_results_are_in_order_and_the_latest_attempt_counts() -> None:
         Outcome(index, True, codec.dumps(value)) for index, value in [(1, "old"), (0, "a"), (1, "new")]
     ]
     package = base64.b64encode(pack_outcomes(outcomes)).decode()
-    found = outcomes_of(_ended(result={"package": package}), lambda: b"")
+    found = outcomes_of(_ended(result={"package": package}), lambda _: b"")
     assert values_of(_ended(), found, 2) == ["a", "new"]
 
 
 def test_large_results_are_fetched() -> None:
     packed = pack_outcomes([Outcome(0, True, codec.dumps("big"))])
-    found = outcomes_of(_ended(result={"blob": {"digest": "x", "sizeBytes": 1}}), lambda: packed)
+    found = outcomes_of(_ended(result={"blob": {"digest": "x", "sizeBytes": 1}}), lambda _: packed)
     assert values_of(_ended(), found, 1) == ["big"]
 
 
@@ -163,7 +163,8 @@ def test_missing_or_damaged_results_are_never_values() -> None:
         values_of(_ended(), [], 2)
     with pytest.raises(sky.GatewayError, match="damaged"):
         outcomes_of(
-            _ended(result={"blob": {}} | {"package": base64.b64encode(b"nonsense" * 9).decode()}), bytes
+            _ended(result={"blob": {}} | {"package": base64.b64encode(b"nonsense" * 9).decode()}),
+            lambda _: b"",
         )
     with pytest.raises(sky.EnvironmentMismatch, match="cannot be read here"):
         values_of(_ended(), [Outcome(0, True, b"\x80\x05cno_such_module\nX\n.")], 1)

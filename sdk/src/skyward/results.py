@@ -8,6 +8,7 @@ import base64
 import linecache
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from skyward import errors
@@ -15,6 +16,7 @@ from skyward.contract import ranges
 from skyward.contract.reasons import TaskReason, next_step
 from skyward.errors import RemoteTraceback, SkywardError, TaskError
 from skyward.wire import codec
+from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import ErrorInfo, parse_attempt
 from skyward.wire.errors import PickleError
 from skyward.wire.package import Outcome, PackageError, iter_outcomes
@@ -39,23 +41,26 @@ ERROR_OF_REASON: dict[str, type[SkywardError]] = {
 }
 """The class for each reason that has one of its own; TaskError for the others."""
 _LONGEST_RANGES = 200
+_IN_PLACE = 1024 * 1024
+"""A value of so many bytes is used where it lies, among those of other calls."""
 type OnError = Literal["raise", "return"]
 """What becomes of a call that failed: its exception is raised once all have ended, or stands in its place."""
 _FRAME = re.compile(r'^( +)File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
-def outcomes_of(task: Mapping[str, Any], fetch: Callable[[], bytes]) -> list[Outcome]:
-    """The outcomes of a finished Task in the order of its calls; `fetch` gets those too large for it."""
+def outcomes_of(task: Mapping[str, Any], fetch: Callable[[Mapping[str, Any]], BytesLike]) -> list[Outcome]:
+    """The outcomes of a finished Task in the order of its calls; `fetch` gets those too large for it, by what
+    its status says of them."""
     result = task.get("status", {}).get("result") or {}
     if package := result.get("package"):
-        data = base64.b64decode(package)
-    elif result.get("blob"):
-        data = fetch()
+        data: BytesLike = base64.b64decode(package)
+    elif blob := result.get("blob"):
+        data = fetch(blob)
     else:
         return []
     try:
         # A call that was tried again after a restart may stand there twice: the latest counts.
-        latest = {outcome.index: outcome for outcome in iter_outcomes(data)}
+        latest = {outcome.index: _on_its_own(outcome) for outcome in iter_outcomes(data)}
     except PackageError as error:
         raise errors.GatewayError(
             f"the result of task {task['metadata']['name']} is damaged: {error}",
@@ -63,6 +68,14 @@ def outcomes_of(task: Mapping[str, Any], fetch: Callable[[], bytes]) -> list[Out
             remedy="send the call again",
         ) from error
     return [latest[index] for index in sorted(latest)]
+
+
+def _on_its_own(outcome: Outcome) -> Outcome:
+    """A small value must not keep what came with it: it is copied when it is unpickled, not used in place."""
+    body = outcome.body
+    if isinstance(body, memoryview) and body.nbytes < _IN_PLACE:
+        return replace(outcome, body=body.toreadonly())
+    return outcome
 
 
 def values_of(

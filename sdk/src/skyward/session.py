@@ -7,14 +7,16 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from skyward.cluster import tickets
 from skyward.cluster.api import Api, ApiError
 from skyward.cluster.connection import Connection, ReportedStep, connect, find_embedded
 from skyward.cluster.cutter import Cutter
+from skyward.cluster.download import download
 from skyward.cluster.gateway import Gateway
 from skyward.cluster.logs import LogFollower
 from skyward.cluster.watch import Watch
@@ -28,6 +30,7 @@ from skyward.leaving import Leaving
 from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, open_task_object, task_object
 from skyward.packing import pack
 from skyward.tasks import TaskHandle
+from skyward.wire.digest import BytesLike
 from skyward.wire.options import CallOptions
 
 PATIENCE_SECONDS = 300.0
@@ -203,8 +206,9 @@ class Session:
         if not isinstance(error, ApiError):
             self._cancel(handle.name)
 
-    def _fetch(self, task: str) -> bytes:
-        return self.gateway.get_result(self.namespace, task)
+    def _fetch(self, task: str, blob: Mapping[str, Any]) -> BytesLike:
+        begin = partial(self.gateway.result, self.namespace, task)
+        return download(task, int(blob["sizeBytes"]), str(blob["digest"]), begin)
 
     def _follow(self, task: str, start: int, cutter: Cutter) -> Iterator[bytes]:
         return self.gateway.follow_results(self.namespace, task, start, cutter)

@@ -5,7 +5,7 @@ thread, for futures): unpickling runs the user's code and must hold up nobody el
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -20,6 +20,7 @@ from skyward.narration import task_words
 from skyward.reorder import in_order
 from skyward.results import OnError, each_value, outcomes_of, values_of
 from skyward.termination import interruptible
+from skyward.wire.digest import BytesLike
 
 QUIET_SECONDS = 1.0
 """A task that takes no longer than this is not worth a line."""
@@ -58,7 +59,7 @@ class TaskHandle:
         pool: str,
         count: int | None,
         console: Console,
-        fetch: Callable[[str], bytes],
+        fetch: Callable[[str, Mapping[str, Any]], BytesLike],
         cancel: Callable[[str], None],
         follow: Callable[[str, int, Cutter], Iterator[bytes]],
     ) -> None:
@@ -127,7 +128,8 @@ class TaskHandle:
     def values(self, timeout: float | None = None, on_error: OnError = "raise") -> list[Any]:
         """Wait for the end and return the value of every call. Raises the first failure."""
         task = self._finished.result(timeout)
-        return values_of(task, outcomes_of(task, lambda: self._fetch(self.name)), self._count, on_error)
+        outcomes = outcomes_of(task, lambda blob: self._fetch(self.name, blob))
+        return values_of(task, outcomes, self._count, on_error)
 
     def stream(self, *, ordered: bool, on_error: OnError) -> Iterator[Any]:
         """The value of each call as it ends, or in the order of the calls. Raises at the end, for all."""

@@ -6,8 +6,9 @@ and is read again whenever the gateway does not answer, because a restarted oper
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from skyward.errors import ArgumentTooLarge, ControlPlaneError, GatewayError, Pa
 PATIENCE_SECONDS = 120.0
 SILENCE_SECONDS = 60.0
 """The gateway sends a sign of life every 15 s."""
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _CHUNK = 1024 * 1024
 _PAUSE_SECONDS = 0.5
 
@@ -64,20 +66,13 @@ class Gateway:
                 remedy="send the call again; if it happens again, install the same version here and there",
             )
 
-    def get_result(self, namespace: str, task: str) -> bytes:
-        """The outcomes of a finished Task. Raises GatewayError."""
-        response = self._persistently(
-            lambda url: self._client.get(
-                f"{url}/v1/namespaces/{namespace}/tasks/{task}/result", headers=self._headers()
-            )
-        )
-        if not response.is_success:
-            raise GatewayError(
-                f"the result of task {task} could not be fetched: {_words(response)}",
-                task=task,
-                remedy="it is kept while the task exists; try again, or send the call again",
-            )
-        return response.content
+    def result(self, namespace: str, task: str, start: int) -> AbstractContextManager[httpx.Response]:
+        """The outcomes of a finished Task from a byte on, to be read; all of them where the status is 200.
+
+        Raises GatewayError when it breaks, and GatewayRefused where there is no use in asking again.
+        """
+        where, cut = f"/v1/namespaces/{namespace}/tasks/{task}/result", {"Range": f"bytes={start}-"}
+        return self._following(where, {}, SILENCE_SECONDS, None, cut if start else {})
 
     def stream(
         self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None = None
@@ -100,21 +95,27 @@ class Gateway:
 
     @contextmanager
     def _following(
-        self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None
+        self,
+        where: str,
+        query: dict[str, str],
+        silence: float,
+        cutter: Cutter | None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Iterator[httpx.Response]:
         try:
             with self._client.stream(
                 "GET",
                 f"{self._address()}{where}",
                 params=query,
-                headers=self._headers(),
+                headers={**self._headers(), "Accept-Encoding": "identity", **headers},
                 timeout=httpx.Timeout(30.0, read=silence),
             ) as response:
                 if not response.is_success:
                     response.read()
                     passing = response.status_code == 429 or response.status_code >= 500
+                    self._url = None if passing else self._url
                     kind = GatewayError if passing else GatewayRefused
-                    raise kind(f"no output from the operator: {_words(response)}")
+                    raise kind(f"the operator does not send it: {_words(response)}")
                 with (cutter or Cutter()).around(response):
                     yield response
         except (httpx.TransportError, httpx.StreamError) as error:
