@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(5 * MINUTES)
 
 PROGRAM = """
-import json, os, pathlib, sys, time
+import hashlib, json, os, pathlib, sys, time
 import skyward as sky
 
 GATES = pathlib.Path(sys.argv[1])
@@ -38,6 +41,11 @@ def behind(name, number):
 def sleep(seconds):
     time.sleep(seconds)
     return seconds
+
+
+@sky.function
+def noise(size):
+    return os.urandom(size)
 
 
 def numbered(name):
@@ -85,6 +93,7 @@ with sky.Compute(provider=sky.Local(), nodes=2, name="streams") as pool:
     dropped = pool.map(sleep, [0.1, 0.1, 601, 601, 601], stream=True)
     answers["dropped"] = next(dropped)
     del dropped
+    answers["large"] = hashlib.sha256(noise(200_000) >> pool).hexdigest()
     answers["afterwards"] = [sleep(0) >> pool for _ in range(2)]
 print(json.dumps(answers))
 """
@@ -134,10 +143,30 @@ def test_leaving_early_makes_room_for_the_next_call(answers: Any) -> None:
 def test_each_expression_is_one_task(person: Person, answers: Any) -> None:
     """As kubectl and `skyward tasks` show them."""
     tasks = json.loads(person.kubectl("get", "tasks", "-o", "json"))["items"]
-    assert len(tasks) == 10
+    assert len(tasks) == 11
     shown = person.run("skyward", "tasks").stdout
     assert all(task["metadata"]["name"] in shown for task in tasks)
     phases = [task["status"]["phase"] for task in tasks]
     assert phases.count("Cancelled") == 2
     assert phases.count("Failed") == 3
-    assert phases.count("Succeeded") == 5
+    assert phases.count("Succeeded") == 6
+
+
+def test_results_are_there_for_other_processes_once_the_pool_is_gone(person: Person, answers: Any) -> None:
+    """Small ones stand in the Task; for a large one a ticket is added by whoever may update it."""
+    tasks = json.loads(person.kubectl("get", "tasks", "-o", "json"))["items"]
+    shutil.rmtree(person.home / "tickets")
+    (large,) = [each for each in tasks if "blob" in each["status"].get("result", {})]
+    file = person.folder / "large"
+    for _ in range(2):
+        done = person.run("skyward", "result", large["metadata"]["name"], "-o", "pickle", "--to", file)
+        assert done.returncode == 0, done.stderr
+        assert sha256(pickle.loads(file.read_bytes())).hexdigest() == answers["large"]
+        file.unlink()
+    small = [
+        each["metadata"]["name"]
+        for each in tasks
+        if each["status"]["phase"] == "Succeeded" and each["metadata"]["name"].startswith("behind-")
+    ]
+    shown = [json.loads(person.run("skyward", "result", name).stdout) for name in small]
+    assert [10, 70, 20, 30] in shown

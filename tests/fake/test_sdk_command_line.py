@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +121,38 @@ def test_a_cluster_that_does_not_answer_is_named_with_a_way_out(
     result = CliRunner().invoke(APP, ["pools"])
     assert f"waiting for {gone.server} (context fake)" in result.stderr
     assert "SKYWARD_CONTROL_PLANE=local" in str(result.exception)
+
+
+@sky.function
+def half(number: int) -> complex | float:
+    return number / 2 if number >= 0 else complex(number, 1)
+
+
+def test_the_result_of_a_task_is_written_as_it_is_asked_for(
+    plane: FakePlane, pool: Pool, tmp_path: Path
+) -> None:
+    pool.map(half, [1, 2])
+    half(3) >> pool
+    half(-2) >> pool
+    several, one, odd = plane.names(TASKS)
+    assert json.loads(_run("result", several)) == [0.5, 1.0]
+    assert _run("result", one) == "1.5\n"
+    assert _run("result", odd, "--output", "repr") == "(-2+1j)\n"
+    file = tmp_path / "result"
+    assert _run("result", odd, "-o", "pickle", "--to", str(file)) == ""
+    assert pickle.loads(file.read_bytes()) == complex(-2, 1)
+    failed = CliRunner().invoke(APP, ["result", odd])
+    assert failed.exit_code == 1
+    assert "complex is not JSON serializable\n  → use --output repr" in failed.output
+
+
+def test_a_result_that_does_not_come_in_time_is_no_result(plane: FakePlane, pool: Pool) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    future = half(1) > pool
+    late = CliRunner().invoke(APP, ["result", plane.names(TASKS)[0], "--timeout", "0.05"])
+    assert late.exit_code == 1
+    assert "has not ended within 0.05 s; it goes on\n  → ask again later" in late.output
+    assert not future.done()
 
 
 def test_an_unknown_name_says_how_to_find_one(plane: FakePlane) -> None:

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Verda,
         Vultr,
     )
+    from skyward.reference import TaskReference, task
     from skyward.spec import Accelerator, Nodes, Options, Spec, Volume, Worker
     from skyward.tasks import TaskFuture
 
@@ -84,6 +85,7 @@ _LAZY = {
     **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
     **dict.fromkeys(("Accelerator", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"),
     "TaskFuture": "skyward.tasks",
+    **dict.fromkeys(("task", "TaskReference"), "skyward.reference"),
     **dict.fromkeys(("CallFuture", "Executor"), "skyward.executor"),
 }
 _MODULES = ("accelerators", "errors", "time")
@@ -101,6 +103,8 @@ __all__ = [
     "PendingFunctionGroup",
     "Retry",
     "TaskFuture",
+    "task",
+    "TaskReference",
     "Executor",
     "CallFuture",
     "InstanceInfo",

@@ -7,10 +7,11 @@ from skyward.cli.hello import hello
 from skyward.cli.logs import logs
 from skyward.cli.nodes import nodes
 from skyward.cli.pools import pools
+from skyward.cli.result import result
 from skyward.cli.tasks import tasks
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root application."""
-    for command in (hello, pools, nodes, tasks, logs, down):
+    for command in (hello, pools, nodes, tasks, logs, result, down):
         app.command()(command)
