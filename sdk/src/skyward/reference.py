@@ -7,11 +7,13 @@ the ticket on this computer; others need the right to update it (`skyward.cluste
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from skyward.cluster import tickets
 from skyward.cluster.api import Api, ApiError
 from skyward.cluster.cutter import Cutter
+from skyward.cluster.download import download
 from skyward.cluster.gateway import Gateway
 from skyward.cluster.watch import Watch
 from skyward.console import Console, open_console
@@ -21,6 +23,7 @@ from skyward.gather import checked_on_error
 from skyward.results import OnError
 from skyward.session import CONTROL_PLANE, open_api
 from skyward.tasks import TaskHandle
+from skyward.wire.digest import BytesLike
 
 type Object = Mapping[str, Any]
 
@@ -162,8 +165,9 @@ class _Reading:
             self._gateway = Gateway(self.api, ticket)
         return self._gateway
 
-    def _fetch(self, name: str) -> bytes:
-        return self._gate().get_result(self.place, name)
+    def _fetch(self, name: str, blob: Mapping[str, Any]) -> BytesLike:
+        begin = partial(self._gate().result, self.place, name)
+        return download(name, int(blob["sizeBytes"]), str(blob["digest"]), begin)
 
     def _follow(self, name: str, start: int, cutter: Cutter) -> Iterator[bytes]:
         return self._gate().follow_results(self.place, name, start, cutter)
