@@ -484,6 +484,11 @@ async def test_lost_node_moves_the_call(world: World) -> None:
     one.die()
     assert two.waiting() == [f"{uid}.0.2"]
     two.finish(body=b"value")
+    header, _ = two.calls[0]
+    # Told anew, from the nodes that answer now: the rank stays, the place is dense.
+    assert {key: header["context"][key] for key in ("rank", "node", "total_nodes")} == {
+        "rank": 1, "node": 0, "total_nodes": 1,
+    }  # fmt: skip
     status = await world.ends()
     assert status["phase"] == "Succeeded"
     assert status["attempts"]["interrupted"] == 1
