@@ -373,6 +373,28 @@ def test_remote_output_reaches_the_terminal_by_node(
     assert "[node 0] careful\n" in err
 
 
+def test_an_attempt_that_is_lost_with_its_node_is_told_once(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    lost: dict[str, Any] = {"index": 0, "attempt": 1, "node": "n1", "rank": 1, "cause": "AgentRestarted"}
+    failed = {"index": 0, "attempt": 2, "node": "n1", "rank": 1, "cause": "UserException"}
+    again: dict[str, Any] = {"index": 0, "attempt": 3, "node": "n0", "rank": 0}
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        future = add(1) > pool
+        name = plane.names(TASKS)[0]
+        plane.change(TASKS, name, phase="Running", attempts={"recent": [again, failed, lost]})
+        plane.change(TASKS, name, phase="Recovering", attempts={"recent": [again, failed, lost]})
+        plane.change(TASKS, name, phase="Failed", reason="NodeLost", attempts={"recent": [failed, lost]})
+        with pytest.raises(sky.NodeLost):
+            future.result(10)
+    told = [line for line in capsys.readouterr().err.splitlines() if "attempt" in line]
+    assert len(told) == 1
+    assert told[0].endswith(
+        f"task={name} ⚠ attempt 1 of call 0 was lost on node 1 (AgentRestarted); the call is tried again"
+    )
+
+
 def test_output_that_a_broken_stream_missed_is_shown_before_the_end(
     plane: FakePlane, capsys: pytest.CaptureFixture[str]
 ) -> None:

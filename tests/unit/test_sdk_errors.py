@@ -14,7 +14,7 @@ import skyward as sky
 from skyward import errors
 from skyward.contract.reasons import TaskReason, next_step
 from skyward.errors import RemoteTraceback, SkywardError
-from skyward.narration import ignored_words, node_words, pool_words, stalled_error, task_words
+from skyward.narration import ignored_words, lost_attempts, node_words, pool_words, stalled_error, task_words
 from skyward.results import exception_of, outcomes_of, task_error, values_of
 from skyward.wire import codec
 from skyward.wire.envelopes import ErrorInfo
@@ -219,3 +219,18 @@ def test_a_stalled_pool_shows_the_line_that_failed() -> None:
     assert isinstance(error, sky.BootstrapFailed)
     assert "| no such package: nunpy" in str(error)
     assert next_step("PackageNotFound") in str(error)
+
+
+def test_losses_are_told_oldest_first_and_promise_no_retry_that_is_not_seen() -> None:
+    recent = [
+        {"index": 1, "attempt": 4, "rank": 0, "node": "n0", "cause": "MachineLost"},
+        {"index": 1, "attempt": 3, "rank": 1, "node": "n1", "cause": "WorkerDied"},
+        {"index": 1, "attempt": 2, "rank": 1, "node": "n1", "cause": "AgentRestarted"},
+        {"index": 0, "attempt": 1, "rank": 0, "node": "n0"},
+    ]
+    task = {"status": {"phase": "Running", "attempts": {"recent": recent}}}
+    assert list(lost_attempts(task).values()) == [
+        "⚠ attempt 2 of call 1 was lost on node 1 (AgentRestarted); the call is tried again",
+        "⚠ attempt 4 of call 1 was lost on node 0 (MachineLost)",
+    ]
+    assert lost_attempts({}) == {}

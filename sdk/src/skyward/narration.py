@@ -6,8 +6,12 @@ from typing import Any
 from skyward import errors
 from skyward.contract.reasons import NodePhase, next_step
 from skyward.errors import PoolStalled
+from skyward.wire.envelopes import FailureReason
 
 _BOOTSTRAP = {"BootstrapFailed", "BootstrapTimeout", "ImageRejected", "PackageNotFound", "PythonNotFound"}
+
+_OWN_FAILURES = frozenset(str(reason) for reason in FailureReason)
+"""What ends an attempt without the loss of anything: the call itself failed."""
 
 
 def pool_words(pool: Mapping[str, Any], waited: float) -> str:
@@ -66,6 +70,26 @@ def task_words(task: Mapping[str, Any]) -> str:
     if phase in ("Queued", "Recovering", "Suspended") and status.get("message"):
         parts.append(_without_remedy(str(status["message"]), status.get("reason")))
     return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
+
+
+def lost_attempts(task: Mapping[str, Any]) -> dict[tuple[int, int], str]:
+    """In words, the attempts of a task that its status shows as lost with their node, by call and number."""
+    status = task.get("status") or {}
+    recent = (status.get("attempts") or {}).get("recent") or ()
+    newest: dict[int, int] = {}
+    for each in recent:
+        newest[each["index"]] = max(each["attempt"], newest.get(each["index"], 0))
+    words = {}
+    for each in reversed(recent):  # the oldest first
+        index, attempt = each["index"], each["attempt"]
+        if each.get("cause") is None or each["cause"] in _OWN_FAILURES:
+            continue
+        again = newest[index] > attempt or status.get("phase") == "Succeeded"
+        words[index, attempt] = (
+            f"⚠ attempt {attempt} of call {index} was lost on node {each.get('rank', '?')} ({each['cause']})"
+            f"{'; the call is tried again' if again else ''}"
+        )
+    return words
 
 
 def stalled_error(pool: Mapping[str, Any]) -> PoolStalled | None:

@@ -16,7 +16,7 @@ from skyward.console import Console, Subject
 from skyward.contract.reasons import TaskPhase
 from skyward.delivery import Delivery
 from skyward.errors import TaskCancelled
-from skyward.narration import task_words
+from skyward.narration import lost_attempts, task_words
 from skyward.reorder import in_order
 from skyward.results import OnError, each_value, outcomes_of, values_of
 from skyward.termination import interruptible
@@ -73,6 +73,7 @@ class TaskHandle:
         self._cancel = cancel
         self._follow = follow
         self._finished: Future[dict[str, Any]] = Future()
+        self._losses_told: set[tuple[int, int]] = set()
 
     @property
     def is_finished(self) -> bool:
@@ -88,6 +89,10 @@ class TaskHandle:
         """The Task as it is now (from the watch thread)."""
         if self.is_finished:
             return
+        for attempt, words in lost_attempts(task).items():
+            if attempt not in self._losses_told:  # a call that may have run twice is never kept quiet
+                self._losses_told.add(attempt)
+                self._console.tell(self._subject, words)
         if (task.get("status") or {}).get("phase") in _FINAL:
             self._console.done(self._subject)
             counts = task["status"].get("counts") or {}

@@ -45,7 +45,7 @@ class LiveConsole(Console):
         self._live.update(self._draw(rows, now), refresh=True)
 
     def tell(self, subject: Subject, text: str) -> None:
-        line = Text("✔ ", style="green") if not text.startswith("✘") else Text()
+        line = Text("✔ ", style="green") if not text.startswith(("✘", "⚠")) else Text()
         line.append(f"{subject} ", style="bold").append(text)
         self._print(line)
 
