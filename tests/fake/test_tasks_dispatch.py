@@ -477,6 +477,12 @@ async def test_died_worker_is_not_retried_unasked(world: World) -> None:
 
 
 async def test_lost_node_moves_the_call(world: World) -> None:
+    told: list[tuple[str, ...]] = []
+
+    def emit(task: dict[str, Any], *words: str) -> None:
+        told.append((task["metadata"]["name"], *words))
+
+    world.context.events.emit = emit  # type: ignore[method-assign, assignment]
     await world.pool(nodes=2)
     one = world.node(0)
     uid = await world.task()
@@ -489,6 +495,8 @@ async def test_lost_node_moves_the_call(world: World) -> None:
     assert {key: header["context"][key] for key in ("rank", "node", "total_nodes")} == {
         "rank": 1, "node": 0, "total_nodes": 1,
     }  # fmt: skip
+    text = f"node {one.name} was lost (MachineLost) while a call ran; it is tried again"
+    assert told == [("task", "Warning", "MachineLost", text)]
     status = await world.ends()
     assert status["phase"] == "Succeeded"
     assert status["attempts"]["interrupted"] == 1

@@ -118,6 +118,8 @@ class Endings:
             self._floor.payloads.terms(live.work, index).retry, earlier, where, cause
         )
         if isinstance(verdict, Retried):
+            # One text per loss, so that a node that takes a hundred calls along is one event with a count.
+            self._floor.warn(live, cause, f"{where} was lost ({cause}) while a call ran; it is tried again")
             self._retry(live, index)
             return
         duration = self._floor.now() - attempt.sent

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from skyward.contract.names import TASK
 from skyward.wire.envelopes import parse_attempt
 from skyward_operator.tasks.ledger import Attempt, Ledger, LiveTask, Trace
 from skyward_operator.tasks.room import Room
@@ -102,6 +103,13 @@ class Floor:
         trace = Trace(attempt.index, attempt.number, attempt.node, attempt.rank, begun, self.now(), cause)
         live.recent.append(trace)
         self.journal.over(live, trace)
+
+    def warn(self, live: LiveTask, reason: str, message: str) -> None:
+        """Show people who describe the task what happened to it."""
+        work = live.work
+        metadata = {"namespace": work.namespace, "name": work.name, "uid": work.uid}
+        task = {"apiVersion": TASK.api_version, "kind": TASK.kind, "metadata": metadata}
+        self.context.events.emit(task, "Warning", reason, message)
 
     def later(self, live: LiveTask, delay: float, call: Callable[[], None]) -> None:
         """Do something for a task after some seconds, unless it ends first."""
