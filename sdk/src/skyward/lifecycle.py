@@ -21,7 +21,7 @@ from skyward.console import open_console
 from skyward.console.board import count, elapsed
 from skyward.contract.names import LABEL_POOL, NODE, POOL
 from skyward.errors import PoolError, PoolNotFound, SkywardError
-from skyward.image import check_python
+from skyward.image import check_python, client_python
 from skyward.manifest import object_name, pool_object
 from skyward.poolview import PoolView
 from skyward.session import Session
@@ -78,8 +78,8 @@ def open_pool(
     try:
         if specs:
             _create(session, name, specs, options)
-        elif session.api.get(POOL, session.namespace, name) is None:
-            raise _not_found(session, name)
+        else:
+            _find(session, name)
     except BaseException as error:
         if specs and not isinstance(error, SkywardError):  # interrupted: it may have been created
             session.api.delete(POOL, session.namespace, name)
@@ -163,6 +163,21 @@ def _create(session: Session, name: str, specs: Sequence[Spec], options: Options
                 f"skyward down {name}",
             ) from None
         raise PoolError(f"pool {name} was refused: {error.message}", remedy=error.remedy) from None
+
+
+def _find(session: Session, name: str) -> None:
+    """Raise for a pool that does not exist, or that has only the promise of another Python.
+
+    Nodes count for what they have, which is known once they are watched; here is what waiting cannot mend.
+    """
+    pool = session.api.get(POOL, session.namespace, name)
+    if pool is None:
+        raise _not_found(session, name)
+    python = pool["spec"].get("image", {}).get("python")
+    if python and python != client_python():
+        nodes, _ = session.api.list(NODE, session.namespace, labelSelector=f"{LABEL_POOL}={name}")
+        if not any((node.get("status") or {}).get("agent") for node in nodes):
+            check_python(python, f"pool {name}")
 
 
 def _not_found(session: Session, name: str) -> PoolNotFound:
