@@ -217,3 +217,8 @@ def test_a_pool_is_named_after_the_script(monkeypatch: pytest.MonkeyPatch) -> No
     assert re.fullmatch(r"train-digits-[0-9a-f]{4}", new_name())
     monkeypatch.setattr("sys.argv", ["/venv/ipykernel_launcher.py"])
     assert new_name().startswith("notebook-")
+
+
+def test_an_unknown_field_of_a_provider_is_told_by_the_name_that_was_written() -> None:
+    with pytest.raises(TypeError, match=r"^Local\(\) has no field 'foo'"):
+        sky.Local(foo=1)  # type: ignore[call-arg]

@@ -15,7 +15,7 @@ def strict[C](cls: type[C]) -> type[C]:
     init: Callable[..., None] = cls.__init__
 
     def checked(self: C, *args: Any, **kwargs: Any) -> None:
-        reject_unknown(cls.__name__, kwargs, known)
+        reject_unknown(type(self).__name__, kwargs, known)
         init(self, *args, **kwargs)
 
     checked.__doc__ = init.__doc__
