@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import skyward as sky
 from skyward.cli.commands import register
+from skyward.cli.main import app
 from skyward.cluster.api import Api, ApiError
 from skyward.contract.names import ANNOTATION_TICKET
 
@@ -42,6 +43,12 @@ def _run(*words: str) -> str:
     result = CliRunner().invoke(APP, list(words))
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
+
+
+@pytest.mark.parametrize("words", ["version", "--version"])
+def test_the_version_is_printed(words: str) -> None:
+    result = CliRunner().invoke(app, [words])
+    assert (result.exit_code, result.output) == (0, f"{sky.__version__}\n")
 
 
 def test_pools_nodes_and_tasks_are_listed(plane: FakePlane, pool: Pool) -> None:

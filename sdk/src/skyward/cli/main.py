@@ -5,6 +5,7 @@ traceback is for what nobody expected.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -16,12 +17,26 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="skyward",
-    help="Ephemeral compute that feels like a function call.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(local.app, name="local")
 commands.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Ephemeral compute that feels like a function call."""
 
 
 @app.command()
