@@ -11,6 +11,7 @@ import pytest
 from skyward.console import PlainConsole, SilentConsole, Subject, open_console
 from skyward.console.board import Console, elapsed
 from skyward.console.live import LiveConsole
+from skyward.tasks import TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,3 +184,27 @@ def test_the_console_fits_the_stream(
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert elapsed(seconds) == text
+
+
+def _handle(console: PlainConsole) -> TaskHandle:
+    return TaskHandle("train-1", "team", 1, console, lambda *_: b"", lambda _: None, lambda *_: iter(()))
+
+
+def test_a_task_that_has_printed_is_not_said_to_be_queued(plain: PlainConsole, clock: Clock) -> None:
+    handle = _handle(plain)
+    handle.submitted()
+    handle.on_output()
+    _ticker(plain, clock)(2.0)
+    (line,) = _lines(plain)
+    assert "task=train-1 Running" in line
+
+
+def test_a_task_whose_end_is_known_before_its_creation_is_answered_leaves_no_line(
+    plain: PlainConsole, clock: Clock
+) -> None:
+    handle = _handle(plain)
+    handle.on_object({"metadata": {"name": "train-1"}, "status": {"phase": "Succeeded"}})
+    handle.submitted()
+    handle.on_output()
+    _ticker(plain, clock)(20.0)
+    assert _lines(plain) == []

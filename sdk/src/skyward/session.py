@@ -164,6 +164,9 @@ class Session:
         if "done" in piece:
             self._print_rests(str(piece.get("task")))
             return
+        handle = self._handles.get(str(piece.get("task")))
+        if handle is not None:
+            handle.on_output()
         stream: Stream = "stderr" if piece.get("stream") == "stderr" else "stdout"
         prefix = f"[node {piece.get('rank', '?')}]"
         source: Source = (piece.get("task"), piece.get("index"), prefix, stream)

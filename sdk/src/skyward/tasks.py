@@ -73,6 +73,7 @@ class TaskHandle:
         self._cancel = cancel
         self._follow = follow
         self._finished: Future[dict[str, Any]] = Future()
+        self._words = ""
         self._losses_told: set[tuple[int, int]] = set()
 
     @property
@@ -82,8 +83,13 @@ class TaskHandle:
 
     def submitted(self) -> None:
         """The Task exists."""
-        if not self.is_finished:
-            self._console.update(self._subject, "Queued", after=QUIET_SECONDS)
+        if not self._words:  # the watch may have been quicker
+            self._say_how_far("Queued")
+
+    def on_output(self) -> None:
+        """A call of it has printed something: it runs, whatever was heard of the Task so far."""
+        if not self._words or self._words.startswith("Queued"):
+            self._say_how_far("Running")
 
     def on_object(self, task: dict[str, Any]) -> None:
         """The Task as it is now (from the watch thread)."""
@@ -99,7 +105,15 @@ class TaskHandle:
             self.calls = counts.get("succeeded", 0) + counts.get("failed", 0)
             self._finish(task)
         else:
-            self._console.update(self._subject, task_words(task), after=QUIET_SECONDS)
+            self._say_how_far(task_words(task))
+
+    def _say_how_far(self, words: str) -> None:
+        if self.is_finished:
+            return
+        self._words = words
+        self._console.update(self._subject, words, after=QUIET_SECONDS)
+        if self.is_finished:  # meanwhile, in another thread
+            self._console.done(self._subject)
 
     def on_gone(self) -> None:
         """The Task was deleted before it ended (from the watch thread)."""
