@@ -69,10 +69,15 @@ def test_the_phases_of_every_node_are_told(plane: FakePlane, capsys: pytest.Capt
     assert "node 0: Bootstrapping: pip" in told
 
 
-def test_an_exception_in_the_block_still_releases_everything(plane: FakePlane) -> None:
-    with pytest.raises(LookupError, match="mine"), sky.Compute(provider=LOCAL, options=SILENT):
+def test_an_exception_in_the_block_still_releases_everything(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LookupError, match="mine"), sky.Compute(provider=LOCAL, options=PLAIN):
         raise LookupError("mine")
     assert plane.names(POOLS) == []
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "✘ 0 calls · 1 node · " in last
+    assert last.endswith("nothing left running")
 
 
 def test_a_pool_that_is_there_is_used_and_stays(plane: FakePlane, capsys: pytest.CaptureFixture[str]) -> None:

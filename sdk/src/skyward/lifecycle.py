@@ -118,9 +118,9 @@ def close_pool(
         for handle in open_handles:
             handle.cancel()
         if owned:
-            _delete(session, view, options.shutdown_timeout, tally)
+            _delete(session, view, options.shutdown_timeout, tally, failed=error is not None)
         else:
-            mark = "✔ " if tally.started else ""
+            mark = ("✔ " if error is None else "✘ ") if tally.started else ""
             console.say(f"{mark}{_extent(view, tally)} · pool {view.name} stays, as it was there before")
     except (KeyboardInterrupt, Terminated):
         console.clear(
@@ -189,7 +189,7 @@ def _not_found(session: Session, name: str) -> PoolNotFound:
     )
 
 
-def _delete(session: Session, view: PoolView, seconds: float, tally: Tally) -> None:
+def _delete(session: Session, view: PoolView, seconds: float, tally: Tally, *, failed: bool) -> None:
     console = session.console
     cost = _cost(view)
     try:
@@ -202,7 +202,7 @@ def _delete(session: Session, view: PoolView, seconds: float, tally: Tally) -> N
         )
         return
     if gone:
-        mark = "✔" if tally.started else "released ·"
+        mark = ("✘" if failed else "✔") if tally.started else "released ·"
         console.clear(f"{mark} {_extent(view, tally)} · ${cost} · nothing left running")
     else:
         left = ", ".join(sorted(view.nodes)) or view.name
