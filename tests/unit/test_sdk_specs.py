@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from hashlib import sha256
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import skyward as sky
 from skyward.contract.pool import ComputePool
 from skyward.contract.task import Task
-from skyward.image import client_python
+from skyward.image import DEBIAN_PACKAGE, VARIABLE, client_python
 from skyward.lifecycle import checked_name, new_name
 from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, pool_object, task_object
 
@@ -222,3 +223,24 @@ def test_a_pool_is_named_after_the_script(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unknown_field_of_a_provider_is_told_by_the_name_that_was_written() -> None:
     with pytest.raises(TypeError, match=r"^Local\(\) has no field 'foo'"):
         sky.Local(foo=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("env", {"A B": "1"}, "A B"),
+        ("shell_vars", {"1ST": "hostname"}, "1ST"),
+        ("apt", ["git", "a; rm"], "a; rm"),
+    ],
+)
+def test_a_name_that_the_resource_definition_refuses_is_refused_where_it_stands(
+    field: str, value: Any, word: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"Image\.{field}.*{word}"):
+        sky.Image(**{field: value})
+
+
+def test_the_patterns_of_names_are_those_of_the_resource_definition() -> None:
+    schema = json.dumps(ComputePool.model_json_schema())
+    for pattern in (VARIABLE, DEBIAN_PACKAGE):
+        assert json.dumps(f"^{pattern}$") in schema

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from skyward.errors import EnvironmentMismatch
 from skyward.validation import instance, mapping, strict, text, texts
 
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+DEBIAN_PACKAGE = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[A-Za-z0-9.+:~-]+)?"
+"""As the resource definition has them; here a mistake is told before it costs a request."""
+
 
 @strict
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ class Image:
             object.__setattr__(self, name, texts(f"Image.{name}", getattr(self, name)))
         for name in ("env", "shell_vars"):
             object.__setattr__(self, name, mapping(f"Image.{name}", getattr(self, name)))
+            for variable in getattr(self, name):
+                text(f"a variable's name in Image.{name}", variable, pattern=VARIABLE, example="HF_HOME")
+        for package in self.apt:
+            text("Image.apt", package, pattern=DEBIAN_PACKAGE, example="ffmpeg or git=1:2.39.5-0")
         for index in self.pip_indexes:
             instance("Image.pip_indexes", index, PipIndex, "[sky.PipIndex(url=..., packages=[...])]")
         object.__setattr__(self, "pip_indexes", tuple(self.pip_indexes))
