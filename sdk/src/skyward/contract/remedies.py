@@ -107,7 +107,7 @@ NEXT_STEP: dict[str, str] = {
     "ImageRejected": "Correct spec.image as the message says; the pool then starts again by itself.",
     "PackageNotFound": (
         "Correct the package in spec.image.pip or .apt (Image(pip=[...]) in Python), or add the index that "
-        "has it to spec.image.indexes."
+        "has it to spec.image.indexes (Image(pip_indexes=[...]))."
     ),
     "PythonNotFound": "Choose a released Python version in spec.image.python, such as 3.13.",
     # running nodes
