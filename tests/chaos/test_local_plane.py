@@ -100,6 +100,24 @@ def test_killed_component_is_started_again_at_the_same_address(
     assert f"{name} ended: killed by signal 9" in home.log("supervisor").read_text()
 
 
+@pytest.fixture
+def clash_of_old(home: Home) -> None:
+    """What an earlier etcd said before it moved to other ports."""
+    home.prepare()
+    home.log("etcd").write_text("listen tcp 127.0.0.1:2379: bind: address already in use\n")
+
+
+def test_port_that_was_taken_long_ago_moves_nothing_when_etcd_is_killed(
+    clash_of_old: None, home: Home, running: Endpoint
+) -> None:
+    before, others = identity(home, "etcd"), identity(home, "kube-apiserver")
+    os.kill(before.pid, signal.SIGKILL)
+    eventually(lambda: is_replaced(home, "etcd", before))
+    assert plane.ensure(operator=stand_in).server == running.server
+    assert identity(home, "kube-apiserver") == others
+    assert "moving to other ports" not in home.log("supervisor").read_text()
+
+
 def test_component_that_is_killed_again_and_again_comes_back(home: Home, running: Endpoint) -> None:
     for _ in range(3):
         before = identity(home, "operator")

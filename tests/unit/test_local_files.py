@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from skyward.local.errors import HomeNotWritable
@@ -13,7 +15,7 @@ from skyward.local.home import Home, write_private
 from skyward.local.kubeconfig import write_kubeconfig
 from skyward.local.operator import succession
 from skyward.local.pki import ensure_pki
-from skyward.local.processes import rotate, tail
+from skyward.local.processes import Child, Spec, rotate, tail
 from skyward.local.tokens import ensure_tokens, read_tokens
 
 if TYPE_CHECKING:
@@ -147,6 +149,24 @@ def test_log_that_is_too_large_is_moved_aside_under_its_writer(tmp_path: Path) -
     assert file.read_bytes() == b"after\n"
     assert (tmp_path / "etcd.log.1").read_bytes() == b"x" * 100
     assert tail(file) == "after"
+
+
+def test_process_is_judged_by_its_own_lines_only(tmp_path: Path) -> None:
+    file = tmp_path / "etcd.log"
+    file.write_text("address already in use\n")
+    child = Child(Spec("etcd", [sys.executable, "-c", "print('its own')"], file))
+    eventually_ends(child)
+    assert child.tail() == "its own"
+    assert tail(file) == "address already in use\nits own"
+    file.write_text("cut\n")  # a log that has grown too large is cut down
+    assert child.tail() == "cut"
+
+
+def eventually_ends(child: Child) -> None:
+    process = child.identity.process()
+    if process is not None:
+        psutil.wait_procs([process], timeout=30)
+    assert not child.is_running
 
 
 def test_each_operator_has_a_name_of_its_own_and_hears_only_of_those_that_ended(

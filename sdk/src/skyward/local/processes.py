@@ -64,6 +64,7 @@ class Child:
         self.spec = spec
         rotate(spec.log)
         handle = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._log_start = os.fstat(handle).st_size
         try:
             self._popen = subprocess.Popen(
                 list(spec.arguments),
@@ -100,6 +101,10 @@ class Child:
                 return f"killed by signal {-code}"
             case _:
                 return f"exit status {code}"
+
+    def tail(self) -> str:
+        """The last lines that it wrote itself: the log also holds those of processes before it."""
+        return tail(self.spec.log, start=self._log_start)
 
     def terminate(self) -> None:
         """Ask it to end; `wait` decides about the rest."""
@@ -160,11 +165,13 @@ def rotate(log: Path, limit: int = LOG_BYTES) -> None:
         return
 
 
-def tail(log: Path, lines: int = 12) -> str:
-    """Answer the last lines of a log, or nothing when there is none."""
+def tail(log: Path, lines: int = 12, *, start: int = 0) -> str:
+    """Answer the last lines of a log from byte `start` on, or nothing when there is none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            size = os.fstat(file.fileno()).st_size
+            first = start if start <= size else 0  # it was cut down in the meantime
+            file.seek(max(first, size - 64 * 1024))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

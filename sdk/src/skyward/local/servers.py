@@ -15,7 +15,7 @@ from skyward.local.home import Home
 from skyward.local.kubeconfig import write_kubeconfig
 from skyward.local.pki import Pki, ensure_pki
 from skyward.local.ports import LOOPBACK, free_ports
-from skyward.local.processes import Child, Spec, tail
+from skyward.local.processes import Child, Spec
 from skyward.local.tokens import ADMIN_USER, OPERATOR_USER, Tokens, ensure_tokens
 
 POLL_SECONDS = 0.03
@@ -96,21 +96,22 @@ class Servers:
     def wait_ready(
         self, *, timeout: float = START_SECONDS, cancelled: Callable[[], bool] = lambda: False
     ) -> None:
-        """Wait until the API server is ready.
+        """Wait until the API server that was started here is ready.
 
         Raises:
             StartFailed: one of the two ended, it was cancelled, or the time was over.
         """
         deadline = time.monotonic() + timeout
+        children = [child for child in (self.etcd, self.api_server) if child is not None]
         with self.api() as api:
             while not api.is_ready():
-                for child in (self.etcd, self.api_server):
-                    if child is not None and not child.is_running:
-                        raise _failed(child.spec, f"{child.spec.name} did not start: {child.exit_text}")
+                for child in children:
+                    if not child.is_running:
+                        raise _failed(child, f"{child.spec.name} did not start: {child.exit_text}")
                 if cancelled():
-                    raise _failed(self._api_server_spec(), "the start was cancelled")
+                    raise _failed(children[-1], "the start was cancelled")
                 if time.monotonic() > deadline:
-                    raise _failed(self._api_server_spec(), f"not ready after {timeout:.0f} s")
+                    raise _failed(children[-1], f"not ready after {timeout:.0f} s")
                 time.sleep(POLL_SECONDS)
 
     def is_ready(self) -> bool:
@@ -209,5 +210,5 @@ def _command(binary: Path, flags: dict[str, str]) -> list[str]:
     return [str(binary), *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _failed(spec: Spec, what: str) -> StartFailed:
-    return StartFailed(what, spec.log, tail(spec.log))
+def _failed(child: Child, what: str) -> StartFailed:
+    return StartFailed(what, child.spec.log, child.tail())

@@ -148,7 +148,7 @@ class Supervisor:
             log.error("%s ended: %s; starting it again", watched.name, watched.last_exit)
             self._tell()
         if watched.is_due(now):
-            if watched is not self._operator and PORT_TAKEN in tail(self._home.log(watched.name)):
+            if watched is not self._operator and PORT_TAKEN in watched.last_words:
                 self._move_to_other_ports()
             else:
                 watched.start()

@@ -56,6 +56,11 @@ class Watched:
         self.restarts += 1
         return True
 
+    @property
+    def last_words(self) -> str:
+        """The last lines that the newest process wrote."""
+        return self._child.tail() if self._child is not None else ""
+
     def is_due(self, now: float) -> bool:
         """True when the time for the next process has come."""
         return self.state is ComponentState.RESTARTING and now >= self.restart_at
