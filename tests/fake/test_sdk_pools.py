@@ -304,12 +304,64 @@ def test_a_second_ctrl_c_leaves_and_says_how_to_finish(plane: FakePlane) -> None
         _wait_for(lambda: plane.only(POOLS)["metadata"].get("deletionTimestamp"), process)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
-    assert "Finish and check with: skyward down script" in output
+    assert "its deletion goes on in the background. Finish later: skyward down script" in output
     assert output.count("Traceback") == 1
     assert output.rstrip().endswith("KeyboardInterrupt")
     assert len(output[output.index("Traceback") :].splitlines()) <= 8
     assert "nothing left running" not in output
     assert POOL_FINALIZER in plane.only(POOLS)["metadata"]["finalizers"]
+
+
+STREAMING = """
+with pool:
+    for _ in pool.map(forever, [100], stream=True):
+        pass
+"""
+
+
+@pytest.mark.parametrize("program", [WAITING, STREAMING])
+def test_ctrl_c_while_nothing_answers_is_announced_and_a_second_one_leaves(
+    plane: FakePlane, program: str
+) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    with _script(program) as process:
+        _wait_for(lambda: plane.names(TASKS), process)
+        plane.fault(status=503, times=10**6)
+        limit = threading.Timer(60, process.kill)  # without the announcement the next line blocks
+        limit.start()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        announced = any("interrupted: cancelling 1 running task" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+        limit.cancel()
+    assert announced
+    assert "left before pool script was confirmed gone. Finish later: skyward down script" in output
+
+
+def test_ctrl_c_while_nothing_answers_gives_up_after_a_while_and_says_how_to_finish(
+    plane: FakePlane,
+) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    with _script("sky.lifecycle.HURRY_SECONDS = 0.3\n" + WAITING) as process:
+        _wait_for(lambda: plane.names(TASKS), process)
+        plane.fault(status=503, times=10**6)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert "interrupted: cancelling 1 running task, deleting pool script" in output
+    assert "pool script could not be deleted" in output
+    assert "Finish later: skyward down script" in output
+
+
+def test_ctrl_c_while_the_creation_is_not_answered_says_how_to_finish(plane: FakePlane) -> None:
+    creation = plane.fault(method="POST", status=503, times=10**6)
+    with _script("sky.lifecycle.HURRY_SECONDS = 0.3\nwith pool:\n    pass\n") as process:
+        _wait_for(lambda: creation.seen, process)
+        plane.fault(status=503, times=10**6)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert "interrupted: deleting pool script; once more to leave at once" in output
+    assert "Finish later: skyward down script" in output
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from skyward.errors import PoolError, PoolNotFound, SkywardError
 from skyward.image import check_python, client_python
 from skyward.manifest import object_name, pool_object
 from skyward.poolview import PoolView
-from skyward.session import Session
+from skyward.session import HURRY_SECONDS, Session
 from skyward.spec import Options, Spec
 from skyward.termination import Terminated
 
@@ -80,10 +80,11 @@ def open_pool(
             _create(session, name, specs, options)
         else:
             _find(session, name)
-    except BaseException as error:
-        if specs and not isinstance(error, SkywardError):  # interrupted: it may have been created
-            session.api.delete(POOL, session.namespace, name)
+    except SkywardError:
         sessions.release(session)
+        raise
+    except BaseException:  # it may have been created all the same
+        _withdraw(session, name, owned=bool(specs))
         raise
     try:
         view.start()
@@ -109,28 +110,40 @@ def close_pool(
 ) -> None:
     """Cancel what still runs, delete the pool if it is this program's, wait for the proof, and sum up."""
     console = session.console
+    hurried = isinstance(error, (KeyboardInterrupt, Terminated))
+    accepted = left = False
     try:
         open_handles = session.open_handles(view.name)
         if words := _interruption_words(error, len(open_handles), view.name if owned else None):
             console.say(words)
         if owned:
             view.expect_deletion()
-        for handle in open_handles:
-            handle.cancel()
+        with _patience(session, hurried=hurried):
+            for handle in open_handles:
+                handle.cancel()
         if owned:
-            _delete(session, view, options.shutdown_timeout, tally, failed=error is not None)
+            with _patience(session, hurried=hurried):
+                accepted = _ask_deletion(session, view)
+            if accepted:
+                _prove_deletion(
+                    session, view, options.shutdown_timeout, tally, hurried=hurried, failed=error is not None
+                )
         else:
             mark = ("✔ " if error is None else "✘ ") if tally.started else ""
             console.say(f"{mark}{_extent(view, tally)} · pool {view.name} stays, as it was there before")
     except (KeyboardInterrupt, Terminated):
+        left = True
+        goes_on = "; its deletion goes on in the background" if accepted else ""
         console.clear(
-            f"left before pool {view.name} was confirmed gone; its deletion goes on in the background. "
-            f"Finish and check with: skyward down {view.name}"
+            f"left before pool {view.name} was confirmed gone{goes_on}. "
+            f"Finish later: skyward down {view.name}"
+            if owned
+            else f"left before it was sure that the tasks are cancelled; pool {view.name} stays"
         )
         raise
     finally:
         view.stop()
-        sessions.release(session)
+        sessions.release(session, at_once=left)
         if session.users <= 0:
             console.close()
 
@@ -180,6 +193,24 @@ def _find(session: Session, name: str) -> None:
             check_python(python, f"pool {name}")
 
 
+def _withdraw(session: Session, name: str, *, owned: bool) -> None:
+    """Leave in the middle of the creation, without holding up whoever interrupted it."""
+    left = False
+    try:
+        if owned:
+            session.console.say(f"interrupted: deleting pool {name}; once more to leave at once")
+            with session.api.hurried(HURRY_SECONDS):
+                session.api.delete(POOL, session.namespace, name)
+    except SkywardError as problem:
+        _not_deleted(session, name, problem)
+    except (KeyboardInterrupt, Terminated):
+        left = True
+        session.console.clear(f"left before pool {name} was deleted. Finish later: skyward down {name}")
+        raise
+    finally:
+        sessions.release(session, at_once=left)
+
+
 def _not_found(session: Session, name: str) -> PoolNotFound:
     pools, _ = session.api.list(POOL, session.namespace)
     names = ", ".join(sorted(pool["metadata"]["name"] for pool in pools)) or "none"
@@ -189,17 +220,31 @@ def _not_found(session: Session, name: str) -> PoolNotFound:
     )
 
 
-def _delete(session: Session, view: PoolView, seconds: float, tally: Tally, *, failed: bool) -> None:
+def _patience(session: Session, *, hurried: bool) -> AbstractContextManager[None]:
+    """Whoever was interrupted waits less long for a control plane that does not answer."""
+    return session.api.hurried(HURRY_SECONDS) if hurried else nullcontext()
+
+
+def _ask_deletion(session: Session, view: PoolView) -> bool:
+    try:
+        session.api.delete(POOL, session.namespace, view.name)
+    except SkywardError as error:
+        _not_deleted(session, view.name, error)
+        return False
+    return True
+
+
+def _prove_deletion(
+    session: Session, view: PoolView, seconds: float, tally: Tally, *, hurried: bool, failed: bool
+) -> None:
     console = session.console
     cost = _cost(view)
     try:
-        session.api.delete(POOL, session.namespace, view.name)
-        gone = view.wait_gone(seconds) and _is_absent(session, view.name)
+        gone = view.wait_gone(seconds)
+        with _patience(session, hurried=hurried):
+            gone = gone and _is_absent(session, view.name)
     except SkywardError as error:
-        console.clear(
-            f"⚠ pool {view.name} could not be deleted: {error.message}. "
-            f"Try again with: skyward down {view.name}"
-        )
+        _not_deleted(session, view.name, error)
         return
     if gone:
         mark = ("✘" if failed else "✔") if tally.started else "released ·"
@@ -210,6 +255,12 @@ def _delete(session: Session, view: PoolView, seconds: float, tally: Tally, *, f
             f"⚠ {_extent(view, tally)} · ${cost} · not confirmed gone after {seconds:.0f} s: {left}. "
             f"The operator goes on; check with: skyward down {view.name}"
         )
+
+
+def _not_deleted(session: Session, name: str, error: SkywardError) -> None:
+    session.console.clear(
+        f"⚠ pool {name} could not be deleted: {error.message}. Finish later: skyward down {name}"
+    )
 
 
 def _is_absent(session: Session, name: str) -> bool:

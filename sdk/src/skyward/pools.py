@@ -403,7 +403,9 @@ class Pool:
             with termination.interruptible():
                 return handle.values(on_error=on_error)
         except (KeyboardInterrupt, Terminated) as error:
-            handle.cancel()
+            leaving = self._entered()[0].leaving  # a control plane that does not answer holds nobody up
+            leaving.start()
+            leaving.soon(handle.cancel)
             raise error.with_traceback(None) from None
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause

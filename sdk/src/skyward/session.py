@@ -35,6 +35,8 @@ from skyward.wire.options import CallOptions
 
 PATIENCE_SECONDS = 300.0
 """How long a running program waits for a control plane that went away, while it says so."""
+HURRY_SECONDS = 5.0
+"""How long whoever was interrupted is held up by a control plane that does not answer, for each step."""
 TROUBLE_SECONDS = 5.0
 SLOW_SECONDS = 0.5
 """A connection that takes longer is worth a line."""
@@ -173,11 +175,16 @@ class Session:
         if lines := self._lines.feed(source, str(piece.get("text", ""))):
             self.console.remote_lines(prefix, lines, stream)
 
-    def close(self) -> None:
-        """Stop watching. Tasks that have not ended go on without anybody who waits."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Stop watching. Tasks that have not ended go on without anybody who waits.
+
+        Output that was missed is waited for, unless it is to end `at_once`.
+        """
         self._watch.stop()
         self.leaving.stop()
-        self._logs.finish(OUTPUT_SECONDS)
+        seconds = 0.0 if at_once else OUTPUT_SECONDS
+        with self.api.hurried(seconds):  # its lease says where the gateway is
+            self._logs.finish(seconds)
         self._print_rests()
         self.gateway.close()
         self.api.close()
@@ -234,15 +241,15 @@ def acquire(console: Console, namespace: str | None = None) -> Session:
         return session
 
 
-def release(session: Session) -> None:
-    """Give a session back; the last one out closes it."""
+def release(session: Session, *, at_once: bool = False) -> None:
+    """Give a session back; the last one out closes it, without waiting for output if `at_once`."""
     with _lock:
         session.users -= 1
         if session.users > 0:
             return
         for key in [key for key, each in _open.items() if each is session]:
             del _open[key]
-    session.close()
+    session.close(at_once=at_once)
 
 
 def open_api(console: Console, *, start: bool = True) -> Api:

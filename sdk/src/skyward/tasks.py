@@ -225,7 +225,10 @@ class ResultIterator[T](Iterator[T]):
             self._leave = None
             raise
         except BaseException as error:
-            self.close()
+            if isinstance(error, Exception):
+                self.close()
+            else:  # a signal: whoever is in a hurry does not wait for a server
+                self.leave_soon()
             raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
 
     def close(self) -> None:
@@ -234,6 +237,12 @@ class ResultIterator[T](Iterator[T]):
         if leave is not None:
             leave()
 
+    def leave_soon(self) -> None:
+        """As `close`, in the background."""
+        leave, self._leave = self._leave, None
+        if leave is not None:  # it asks the API server, which nobody waits for in here
+            self._soon(leave)
+
     def __enter__(self) -> "ResultIterator[T]":
         return self
 
@@ -241,9 +250,7 @@ class ResultIterator[T](Iterator[T]):
         self.close()
 
     def __del__(self) -> None:
-        leave, self._leave = self._leave, None
-        if leave is not None:  # it asks the API server, which nobody waits for in here
-            self._soon(leave)
+        self.leave_soon()
 
 
 def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:

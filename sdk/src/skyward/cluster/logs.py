@@ -96,7 +96,7 @@ class LogFollower:
             if self._position.since == before:
                 break
         deadline = time.monotonic() + seconds
-        while not self._thread.is_alive() and not self._has_rest() and time.monotonic() < deadline:
+        while not self._thread.is_alive() and time.monotonic() < deadline and not self._has_rest():
             time.sleep(_PAUSES[1])
         self._stopped.set()
 
