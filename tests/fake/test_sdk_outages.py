@@ -231,14 +231,16 @@ def test_a_broken_kubeconfig_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(sky.NoControlPlane, match="missing cannot be used") as caught:
         sky.Compute(provider=sky.Local(), options=SILENT).__enter__()
+    assert caught.value.__cause__ is None
     assert "SKYWARD_CONTROL_PLANE=local" in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_named_within_seconds(tmp_path: Path) -> None:
     api = Api(Connection("http://127.0.0.1:9", "default", "nowhere"))
     api.patience = 0.1
-    with pytest.raises(sky.ControlPlaneError, match=r"http://127\.0\.0\.1:9 does not answer"):
+    with pytest.raises(sky.ControlPlaneError, match=r"http://127\.0\.0\.1:9 does not answer") as caught:
         api.check_schema()
+    assert caught.value.__cause__ is None
     api.close()
 
 

@@ -114,6 +114,7 @@ def test_folder_that_cannot_be_written_is_named_with_the_way_out(
     with pytest.raises(HomeNotWritable, match=r"file/local/v1 cannot be used") as raised:
         Home.locate().prepare()
     assert "SKYWARD_HOME" in str(raised.value)
+    assert raised.value.__suppress_context__  # its words say it all
 
 
 def test_home_follows_the_variable_and_has_a_versioned_layout(

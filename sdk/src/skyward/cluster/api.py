@@ -171,7 +171,7 @@ class Api:
             raise Unreachable(
                 f"the API server {self.connection.server} does not answer: {_words(error)}",
                 remedy=_way_to_server(self.connection),
-            ) from error
+            ) from None  # its cause is in the words, and a chain of frames adds nothing
         if response.is_success:
             answer: dict[str, Any] = response.json()
             return answer

@@ -142,7 +142,7 @@ def _from_kubeconfig(path: str) -> Connection:
         raise NoControlPlane(
             f"the kubeconfig {path} cannot be used: {error}",
             remedy="correct KUBECONFIG, or set SKYWARD_CONTROL_PLANE=local for the embedded control plane",
-        ) from error
+        ) from None
 
     def headers() -> dict[str, str]:
         if configuration.refresh_api_key_hook is not None:

@@ -91,7 +91,7 @@ class Home:
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(b"skyward")
         except OSError as error:
-            raise HomeNotWritable(self.root, error, "SKYWARD_HOME") from error
+            raise HomeNotWritable(self.root, error, "SKYWARD_HOME") from None  # its words are inside
 
 
 def cache_root() -> Path:
@@ -110,7 +110,7 @@ def make_folder(folder: Path, *, variable: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as error:
-        raise HomeNotWritable(folder, error, variable) from error
+        raise HomeNotWritable(folder, error, variable) from None
 
 
 def write_private(path: Path, data: bytes) -> None:
