@@ -50,7 +50,7 @@ def _task(package: bytes, count: int = 1, **how: Any) -> dict[str, Any]:
         ({"provider": sky.Local}, TypeError, "write sky.Local(), with brackets"),
         ({"image": "python:3.13"}, TypeError, "image must be like sky.Image("),
         ({"vcpus": "four"}, TypeError, "vcpus must be a number, got 'four' (str)"),
-        ({"memory_gb": -2}, ValueError, "memory_gb must be at least 0"),
+        ({"memory_gb": -2}, ValueError, "memory_gb must be more than 0"),
         ({"max_hourly_cost": float("inf")}, ValueError, "max_hourly_cost must be a finite number"),
         ({"disk_gb": 1.5}, TypeError, "disk_gb must be a whole number, got 1.5 (float)"),
         ({"architecture": "amd64"}, ValueError, "'x86_64', 'arm64'"),
@@ -58,6 +58,19 @@ def _task(package: bytes, count: int = 1, **how: Any) -> dict[str, Any]:
         ({"ttl": -1}, ValueError, "ttl must be at least 0, got -1"),
         ({"region": ""}, ValueError, "region='' is not valid"),
         ({"accelerator": 5}, TypeError, "accelerator must be like sky.accelerators.A100()"),
+        ({"volumes": 5}, TypeError, "volumes must be like [sky.Volume(bucket='data', mount='/data')], got 5"),
+        ({"volumes": None}, TypeError, "volumes must be like"),
+        ({"volumes": sky.Volume("a", "/a")}, TypeError, "volumes must be like"),
+        ({"allocation": ["spot"]}, TypeError, "allocation must be one of 'spot-if-available'"),
+        ({"gpus": 2}, TypeError, "no field 'gpus'; write accelerator=sky.Accelerator("),
+        ({"market": "spot"}, TypeError, "no field 'market'; write allocation='spot'"),
+        ({"timeout": 5}, TypeError, "write options=sky.Options(default_compute_timeout=60)"),
+        ({"colour": "red"}, TypeError, "no field 'colour'. It takes:"),
+        ({"vcpus": 0}, ValueError, "vcpus must be more than 0, got 0"),
+        ({"vcpus": 5000}, ValueError, "vcpus must be at most 4096, got 5000"),
+        ({"memory_gb": 10**6}, ValueError, "memory_gb must be at most 65536"),
+        ({"disk_gb": 10**6}, ValueError, "disk_gb must be at most 65536"),
+        ({"ttl": 10**10}, ValueError, "ttl must be at most 2592000"),
         ({"volumes": ["data"]}, TypeError, "volumes must be like"),
     ],
 )
@@ -66,6 +79,18 @@ def test_what_cannot_be_right_is_refused_at_once(
 ) -> None:
     with pytest.raises(kind, match=re.escape(message)):
         sky.Compute(**{"provider": LOCAL, **fields})
+
+
+def test_the_limits_of_a_worker_are_those_of_the_resources() -> None:
+    with pytest.raises(ValueError, match=r"worker\.concurrency must be at most 256"):
+        sky.Worker(concurrency=10**9)
+    _pool(sky.Spec(provider=LOCAL, vcpus=4096, memory_gb=65_536, disk_gb=65_536, ttl=30 * 86_400))
+    _pool(sky.Spec(provider=LOCAL), worker=sky.Worker(concurrency=256, buffer=256))
+
+
+def test_a_pool_that_exists_takes_its_name_alone() -> None:
+    with pytest.raises(TypeError, match=r"uses a pool that exists and takes nothing else, got nodes"):
+        sky.Compute(name="demo", nodes=2)
 
 
 def test_the_three_forms_of_compute_do_not_mix() -> None:

@@ -23,7 +23,7 @@ from skyward.packing import pack_each
 from skyward.poolview import PoolView
 from skyward.results import OnError
 from skyward.session import Session
-from skyward.spec import Nodes, Options, Spec, SpecFields
+from skyward.spec import ELSEWHERE, Nodes, Options, Spec, SpecFields
 from skyward.tasks import ResultIterator, TaskFuture, TaskHandle
 from skyward.termination import Terminated
 from skyward.validation import instance, reject_unknown
@@ -39,7 +39,7 @@ def Compute(  # noqa: N802 - reads as the thing that it returns
     pool that is there already. With specs, `name` is the name of the new pool. Raises TypeError or
     ValueError at once for what cannot be right.
     """
-    reject_unknown("Compute", fields, (*Spec.__dataclass_fields__, "name", "options"))
+    reject_unknown("Compute", fields, (*Spec.__dataclass_fields__, "name", "options"), ELSEWHERE)
     if specs and fields:
         raise TypeError(
             f"Compute() takes Specs or keywords, not both; put {', '.join(fields)} into each Spec"
@@ -47,6 +47,11 @@ def Compute(  # noqa: N802 - reads as the thing that it returns
     for spec in specs:
         instance("every positional argument of Compute()", spec, Spec, "sky.Spec(provider=sky.AWS())")
     if fields:
+        if "provider" not in fields and name is not None:
+            raise TypeError(
+                f"Compute(name={name!r}) uses a pool that exists and takes nothing else, got "
+                f"{', '.join(fields)}; to create one, add provider=sky.Local()"
+            )
         if "provider" not in fields:
             raise TypeError("Compute() needs a provider; sky.Local() is this machine: provider=sky.Local()")
         specs = (Spec(**fields),)

@@ -18,6 +18,15 @@ type ConsoleMode = Literal["auto", "rich", "minimal", "log", "silent"]
 
 ALLOCATIONS = ("spot-if-available", "spot", "on-demand", "cheapest")
 _OLD_ALLOCATIONS = {"always-spot": "spot", "on_demand": "on-demand", "spot_if_available": "spot-if-available"}
+ELSEWHERE = {
+    "gpu": "accelerator='A100'",
+    "gpus": "accelerator=sky.Accelerator('A100', count=2)",
+    "market": "allocation='spot'",
+    "timeout": "options=sky.Options(default_compute_timeout=60)",
+    **{name: f"options=sky.Options({name}=...)" for name in ("worker", "selection", "console", "namespace")},
+}
+"""Where things are that people look for in `Compute(...)`."""
+_VOLUMES = "[sky.Volume(bucket='data', mount='/data')]"
 
 
 @strict
@@ -30,8 +39,8 @@ class Nodes:
     min: int | None = None
 
     def __post_init__(self) -> None:
-        integer("nodes.desired", self.desired, minimum=0, maximum=10_000)
-        if self.max is not None and integer("nodes.max", self.max) < self.desired:
+        integer("nodes.desired", self.desired, minimum=0, maximum=1000)
+        if self.max is not None and integer("nodes.max", self.max, maximum=1000) < self.desired:
             raise ValueError(f"nodes.max must be at least nodes.desired ({self.desired}), got {self.max}")
         if self.min is not None and integer("nodes.min", self.min, minimum=0) > self.desired:
             raise ValueError(f"nodes.min must be at most nodes.desired ({self.desired}), got {self.min}")
@@ -85,8 +94,8 @@ class Worker:
     reuse_processes: bool = True
 
     def __post_init__(self) -> None:
-        integer("worker.concurrency", self.concurrency, minimum=1)
-        integer("worker.buffer", self.buffer, minimum=0)
+        integer("worker.concurrency", self.concurrency, minimum=1, maximum=256)  # as in the resources
+        integer("worker.buffer", self.buffer, minimum=0, maximum=256)
         one_of("worker.executor", self.executor, ("auto", "process", "thread"))
         instance("worker.reuse_processes", self.reuse_processes, bool, "True")
 
@@ -128,25 +137,32 @@ class Spec:
     def __post_init__(self) -> None:
         _provider(self.provider)
         object.__setattr__(self, "nodes", Nodes.of(self.nodes))
-        object.__setattr__(self, "allocation", _OLD_ALLOCATIONS.get(self.allocation, self.allocation))
+        if isinstance(self.allocation, str):
+            allocation = _OLD_ALLOCATIONS.get(self.allocation, self.allocation)
+            object.__setattr__(self, "allocation", allocation)
         one_of("allocation", self.allocation, ALLOCATIONS)
         instance("image", self.image, Image, "sky.Image(pip=['torch'])")
         if isinstance(self.accelerator, str):
             object.__setattr__(self, "accelerator", Accelerator(self.accelerator))
         if self.accelerator is not None:
             instance("accelerator", self.accelerator, Accelerator, "sky.accelerators.A100()")
-        for name in ("vcpus", "memory_gb", "max_hourly_cost"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), minimum=0)
+        if self.max_hourly_cost is not None:
+            number("max_hourly_cost", self.max_hourly_cost, minimum=0)
+        for name, most in (("vcpus", 4096), ("memory_gb", 65_536)):
+            value = getattr(self, name)
+            if value is not None and number(name, value, maximum=most) <= 0:
+                raise ValueError(f"{name} must be more than 0, got {value!r}")
         if self.disk_gb is not None:
-            integer("disk_gb", self.disk_gb, minimum=1)
+            integer("disk_gb", self.disk_gb, minimum=1, maximum=65_536)
         if self.architecture is not None:
             one_of("architecture", self.architecture, ("x86_64", "arm64"))
         if self.region is not None:
             text("region", self.region)
-        integer("ttl", self.ttl, minimum=0)
+        integer("ttl", self.ttl, minimum=0, maximum=30 * 86_400)
+        if not isinstance(self.volumes, list | tuple):
+            instance("volumes", self.volumes, list, _VOLUMES)
         for volume in self.volumes:
-            instance("volumes", volume, Volume, "[sky.Volume(bucket='data', mount='/data')]")
+            instance("volumes", volume, Volume, _VOLUMES)
         object.__setattr__(self, "volumes", tuple(self.volumes))
 
     @property

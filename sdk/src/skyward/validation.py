@@ -6,6 +6,7 @@ Used where specs are constructed, so that a mistake costs no machine. Never used
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 
@@ -24,12 +25,22 @@ def strict[C](cls: type[C]) -> type[C]:
     return cls
 
 
-def reject_unknown(where: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Raise TypeError for the first name in `given` that is not in `known`."""
+def reject_unknown(
+    where: str,
+    given: Iterable[str],
+    known: Collection[str],
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Raise TypeError for the first name in `given` that is not in `known`.
+
+    `elsewhere` says, for names that people try, how the same thing is written here.
+    """
     for name in given:
         if name not in known:
-            close = get_close_matches(name, known, n=1, cutoff=0.5)
+            close = get_close_matches(name, known, n=1, cutoff=0.75)
             hint = f"; did you mean {close[0]!r}?" if close else ""
+            if name in elsewhere:
+                hint = f"; write {elsewhere[name]}."
             raise TypeError(
                 f"{where}() has no field {name!r}{hint or '.'} It takes: {', '.join(sorted(known))}"
             )
@@ -43,13 +54,13 @@ def integer(field: str, value: Any, *, minimum: int | None = None, maximum: int 
     return value
 
 
-def number(field: str, value: Any, *, minimum: float | None = None) -> float:
+def number(field: str, value: Any, *, minimum: float | None = None, maximum: float | None = None) -> float:
     """`value` as a finite number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{field} must be a number, got {value!r} ({type(value).__name__})")
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"{field} must be a finite number, got {value!r}")
-    _bounded(field, value, minimum, None)
+    _bounded(field, value, minimum, maximum)
     return value
 
 
@@ -66,9 +77,12 @@ def text(field: str, value: Any, *, pattern: str | None = None, example: str = "
 
 def one_of(field: str, value: Any, allowed: Sequence[str]) -> str:
     """`value` if it is one of `allowed`."""
+    if not isinstance(value, str):
+        choices = ", ".join(map(repr, allowed))
+        raise TypeError(f"{field} must be one of {choices}, got {value!r} ({type(value).__name__})")
     if value in allowed:
-        return str(value)
-    close = get_close_matches(str(value), allowed, n=1)
+        return value
+    close = get_close_matches(value, allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"{field}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
 
