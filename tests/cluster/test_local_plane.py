@@ -349,7 +349,9 @@ def test_down_ends_local_machines_before_it_stops(home: Home) -> None:
             assert time.monotonic() < deadline, "no machine was made"
             time.sleep(0.05)
     ended = ending.down()
-    assert ended == ending.Ended(was_running=True, left_machines=[], left_processes=[])
+    assert ended == ending.Ended(
+        was_running=True, deleted_pools=["default/p"], left_machines=[], left_processes=[]
+    )
 
 
 def test_status_command_says_what_runs(home: Home, running: Endpoint) -> None:

@@ -99,12 +99,17 @@ def down(
         bool, typer.Option("--force", help="Stop even though machines that cost money run on.")
     ] = False,
 ) -> None:
-    """Stop the control plane and keep its data; refuses while machines that cost money exist."""
+    """Delete the pools that have local machines, stop the control plane, and keep its data.
+
+    It refuses while machines that cost money exist.
+    """
     from skyward.local import ending
 
     with _shown() as report:
         ended = ending.down(report, force=force)
     print("✔ control plane stopped; its data are kept" if ended.was_running else "it was not running")
+    if ended.deleted_pools:
+        print(f"  pools with local machines were deleted: {', '.join(ended.deleted_pools)}")
     for machine in ended.left_machines:
         print(f"  ⚠ left without anybody who looks after it: {machine}")
     for process in ended.left_processes:
@@ -149,7 +154,7 @@ def _last_words(known: "Status | None") -> str:
     return (
         f"\n  it failed: {known.error}"
         if known.error
-        else "\n  the supervisor ended without stopping the rest"
+        else "\n  it was killed, without stopping the rest; run `skyward local up` to go on with its data"
     )
 
 

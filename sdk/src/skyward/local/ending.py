@@ -50,6 +50,8 @@ class Ended:
     """What `down` did, and what it leaves."""
 
     was_running: bool
+    deleted_pools: Sequence[str] = field(default_factory=tuple)
+    """Those that had local machines."""
     left_machines: Sequence[str] = field(default_factory=tuple)
     """Machines that nobody looks after any more; with `force` these may cost money."""
     left_processes: Sequence[str] = field(default_factory=tuple)
@@ -73,9 +75,9 @@ def down(report: Report = silent, *, force: bool = False, timeout: float = RELEA
         if home.root.exists():
             plane.stop(home, report)  # what a killed supervisor may have left
         return Ended(was_running=False, left_processes=_processes(home))
-    left = _settle(plane.find(), report, force=force, timeout=timeout)
+    deleted, left = _settle(plane.find(), report, force=force, timeout=timeout)
     plane.stop(home, report)
-    return Ended(True, left, _processes(home))
+    return Ended(True, deleted, left, _processes(home))
 
 
 def machines(nodes: Sequence[Object]) -> list[Machine]:
@@ -97,26 +99,31 @@ def _machine(node: Object) -> Machine:
     )
 
 
-def _settle(endpoint: Endpoint | None, report: Report, *, force: bool, timeout: float) -> list[str]:
-    """Refuse, or release what can be released; answer what is left."""
+def _settle(
+    endpoint: Endpoint | None, report: Report, *, force: bool, timeout: float
+) -> tuple[list[str], list[str]]:
+    """Refuse, or release what can be released; answer the pools that were deleted, and what is left."""
     if endpoint is None:
         what = "unknown: the API server does not answer, so nobody can say which machines there are"
         if not force:
             raise NodesCostMoney([what])
-        return [what]
+        return [], [what]
+    deleted: list[str] = []
     with Api(endpoint.server, endpoint.ca_file, endpoint.token) as api:
         try:
             found = _list(api)
             paid = [str(machine) for machine in found if not machine.is_free]
             if paid and not force:
                 raise NodesCostMoney(paid)
-            _release(api, [machine for machine in found if machine.is_free], report, timeout)
-            return [str(machine) for machine in _list(api)]
+            free = [machine for machine in found if machine.is_free]
+            deleted = sorted({f"{machine.namespace}/{machine.pool}" for machine in free})
+            _release(api, free, report, timeout)
+            return deleted, [str(machine) for machine in _list(api)]
         except (ApiError, ApiUnavailable) as error:
             what = f"unknown: {error}"
             if not force:
                 raise NodesCostMoney([what]) from error
-            return [what]
+            return deleted, [what]
 
 
 def _list(api: Api) -> list[Machine]:
