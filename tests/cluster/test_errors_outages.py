@@ -209,9 +209,11 @@ def test_a_caller_is_told_and_waits_while_the_control_plane_is_gone(person: Pers
         program.until("[node 0] waiting")
         person.kill("skyward.local.daemon")
         person.kill("kube-apiserver")
-        told = program.until("does not answer, still waiting")
-        assert "`skyward local status`" in told
-        assert person.run("skyward", "local", "status").returncode == 3
+        told = program.until("was killed; run `skyward local up` in another terminal")
+        assert "this program goes on" in told
+        status = person.run("skyward", "local", "status")
+        assert status.returncode == 3
+        assert "run `skyward local up`" in status.stdout
         up = person.run("skyward", "local", "up")
         assert up.returncode == 0, up.stderr
         pipe.write_text("still there")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import skyward
+from skyward.cluster.connection import Connection, trouble_words
 from skyward.contract.names import SCHEMA_VERSION
 from skyward.local.ending import machines
 from skyward.local.home import Home
@@ -138,3 +139,24 @@ def test_progress_says_what_is_new_and_repeats_what_is_not() -> None:
 def test_step_reads_as_one_line() -> None:
     assert str(Step("building etcd", "3 of 9", 12.4)) == "building etcd: 3 of 9 (12 s)"
     assert str(Step("building etcd")) == "building etcd"
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "words"),
+    [
+        (State.READY, False, "was killed; run `skyward local up` in another terminal and this program goes"),
+        (State.STOPPED, False, "was stopped; run `skyward local up`"),
+        (State.READY, True, "does not answer, still waiting; see `skyward local status`"),
+    ],
+)
+def test_whoever_waits_for_a_control_plane_reads_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State, alive: bool, words: str
+) -> None:
+    monkeypatch.setenv("SKYWARD_HOME", str(tmp_path))
+    home = Home.locate()
+    home.prepare()
+    me = Identity.of(os.getpid())
+    assert me is not None
+    write_status(home.status, replace(STATUS, state=state, supervisor=me if alive else Identity(me.pid, 1.0)))
+    embedded = Connection("https://127.0.0.1:1", "default", "embedded control plane", is_embedded=True)
+    assert trouble_words(embedded).startswith(words)

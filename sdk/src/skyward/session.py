@@ -14,7 +14,7 @@ from typing import Any
 
 from skyward.cluster import tickets
 from skyward.cluster.api import Api, ApiError
-from skyward.cluster.connection import Connection, ReportedStep, connect, find_embedded
+from skyward.cluster.connection import Connection, ReportedStep, connect, find_embedded, trouble_words
 from skyward.cluster.cutter import Cutter
 from skyward.cluster.download import download
 from skyward.cluster.gateway import Gateway
@@ -155,8 +155,7 @@ class Session:
     def trouble(self, problem: str | None) -> None:
         """The API server does not answer (or does again, with None)."""
         if problem is not None:
-            words = f"does not answer, still waiting ({problem}); see `skyward local status`"
-            self.console.update(CONTROL_PLANE, words, after=TROUBLE_SECONDS)
+            self.console.update(CONTROL_PLANE, trouble_words(self.api.connection), after=TROUBLE_SECONDS)
         else:
             shown = self.console.elapsed(CONTROL_PLANE) > TROUBLE_SECONDS
             self.console.done(CONTROL_PLANE, "answers again" if shown else "")

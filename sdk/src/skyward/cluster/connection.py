@@ -113,6 +113,20 @@ def find_embedded() -> Connection | None:
     return _to(endpoint) if endpoint is not None else None
 
 
+def trouble_words(connection: Connection) -> str:
+    """What a person reads while the API server does not answer, whatever the reason of each try was."""
+    if not connection.is_embedded:
+        return f"{connection.server} does not answer, still waiting; check it: kubectl cluster-info"
+    from skyward.local.home import Home
+    from skyward.local.status import State, read_status
+
+    status = read_status(Home.locate())
+    if status is None or status.is_alive:
+        return "does not answer, still waiting; see `skyward local status`"
+    how = "stopped" if status.state is State.STOPPED else "killed"
+    return f"was {how}; run `skyward local up` in another terminal and this program goes on"
+
+
 def _in_cluster() -> Connection:
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     host = f"[{host}]" if ":" in host else host
