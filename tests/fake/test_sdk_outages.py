@@ -217,6 +217,16 @@ def test_missing_kinds_say_what_to_apply(plane: FakePlane) -> None:
     assert "SKYWARD_CONTROL_PLANE=local" in str(caught.value)
 
 
+def test_missing_kinds_of_the_embedded_control_plane_are_served_by_starting_it_again(
+    plane: FakePlane,
+) -> None:
+    plane.fault(path="/apis/skyward.dev/v1alpha1", status=404, reason="NotFound", times=10)
+    embedded = Connection(plane.server, "default", "embedded control plane", is_embedded=True)
+    with Api(embedded) as api, pytest.raises(sky.SchemaMismatch) as caught:
+        api.check_schema()
+    assert "`skyward local down && skyward local up`" in str(caught.value)
+
+
 def test_kinds_of_another_version_say_so(plane: FakePlane) -> None:
     async def put() -> None:
         annotations = {ANNOTATION_SCHEMA: "99"}

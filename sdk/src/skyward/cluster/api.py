@@ -43,6 +43,7 @@ CRD = Kind(
     version="v1",
     namespaced=False,
 )
+_ANEW = "serve the kinds of this version again: `skyward local down && skyward local up`; the data are kept"
 
 
 class ApiError(ControlPlaneError):
@@ -198,14 +199,18 @@ class Api:
                 raise
             raise SchemaMismatch(
                 f"the API server ({title}, {self.connection.server}) does not serve {API_VERSION}",
-                remedy="install Skyward there (the operator and its CRDs), choose another context, or set "
+                remedy=_ANEW
+                if self.connection.is_embedded
+                else "install Skyward there (the operator and its CRDs), choose another context, or set "
                 "SKYWARD_CONTROL_PLANE=local to use the embedded control plane",
             ) from None
         missing = {kind.plural for kind in KINDS} - {entry["name"] for entry in served["resources"]}
         if missing:
             raise SchemaMismatch(
                 f"the API server ({title}) serves {API_VERSION} without {', '.join(sorted(missing))}",
-                remedy="apply the CRDs of this version: kubectl apply -f crds/",
+                remedy=_ANEW
+                if self.connection.is_embedded
+                else "apply the CRDs of this version: kubectl apply -f crds/",
             )
         self._check_schema_version()
 
@@ -219,7 +224,9 @@ class Api:
         if version != SCHEMA_VERSION:
             raise SchemaMismatch(
                 f"the CRDs in the cluster have schema version {version}, this skyward needs {SCHEMA_VERSION}",
-                remedy="install the same version of skyward here and in the cluster: "
+                remedy=_ANEW
+                if self.connection.is_embedded
+                else "install the same version of skyward here and in the cluster: "
                 "pip install --upgrade skyward, or kubectl apply -f crds/ of this version",
             )
 
