@@ -291,6 +291,21 @@ def test_older_control_plane_is_replaced_on_the_same_data(
     assert is_kept(again, "kept")
 
 
+def test_a_kind_that_somebody_deleted_is_served_again(home: Home, running: Endpoint) -> None:
+    before = read_status(home)
+    with connect(running) as api:
+        api.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tasks.skyward.dev")
+        while api.get("/apis/skyward.dev/v1alpha1/tasks?limit=1") is not None:
+            time.sleep(0.02)
+        again = plane.ensure(operator=None)
+        assert api.get("/apis/skyward.dev/v1alpha1/tasks?limit=1") is not None
+    after = read_status(home)
+    assert again == running
+    assert before is not None
+    assert after is not None
+    assert after.supervisor == before.supervisor
+
+
 def test_newer_control_plane_is_left_alone(
     home: Home, running: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

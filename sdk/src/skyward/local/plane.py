@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import skyward
-from skyward.local.api import Api
+from skyward.contract.names import KINDS
+from skyward.local.api import Api, ApiError, ApiUnavailable
 from skyward.local.binaries import Binaries, ensure_binaries
+from skyward.local.bootstrap import bootstrap
 from skyward.local.endpoint import Endpoint
 from skyward.local.errors import NewerControlPlane, StartFailed
 from skyward.local.home import Home
@@ -44,12 +47,14 @@ def ensure(
         LocalError: with what happened and what to do (see `skyward.local.errors`).
     """
     home = Home.locate()
-    joined = _join(home)
-    if joined is not None:
-        return joined
-    home.prepare()
-    with only_one(home.start_lock, report, _WAITING):
-        return _join(home) or _start(home, report, operator)
+    endpoint = _join(home)
+    if endpoint is None or not _serves_kinds(endpoint):
+        home.prepare()
+        with only_one(home.start_lock, report, _WAITING):
+            endpoint = _join(home) or _start(home, report, operator)
+            if not _serves_kinds(endpoint):
+                _apply_kinds(home, endpoint, report)
+    return endpoint
 
 
 def find() -> Endpoint | None:
@@ -87,6 +92,28 @@ def _endpoint(home: Home, status: Status) -> Endpoint | None:
         if not api.is_ready():
             return None
     return Endpoint(status.server, authority, tokens.admin, home.kubeconfig)
+
+
+def _connect(endpoint: Endpoint) -> Api:
+    return Api(endpoint.server, endpoint.ca_file, endpoint.token)
+
+
+def _serves_kinds(endpoint: Endpoint) -> bool:
+    with _connect(endpoint) as api:
+        return all(api.get(f"/apis/{kind.api_version}/{kind.plural}?limit=1") is not None for kind in KINDS)
+
+
+def _apply_kinds(home: Home, endpoint: Endpoint, report: Report) -> None:
+    """Somebody deleted a definition: the objects are gone with it, the control plane need not be."""
+    from skyward.contract.crd import crd_documents  # pydantic, which the usual start has no need of
+    from skyward.contract.rbac import OPERATOR_RULES
+
+    try:
+        with working(report, "applying the resource definitions again"):
+            bootstrap(partial(_connect, endpoint), crd_documents(), OPERATOR_RULES)
+    except (ApiError, ApiUnavailable, TimeoutError) as error:
+        log = home.log("kube-apiserver")
+        raise StartFailed(f"the resource definitions are not served: {error}", log, tail(log)) from None
 
 
 def _start(home: Home, report: Report, operator: Callable[[Home], Sequence[str]] | None) -> Endpoint:
