@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, Unpack, overload
 
 from skyward import lifecycle, termination
 from skyward.calls import RankTarget, as_tuple, call_of, calls_of, check_python
+from skyward.console.board import count
 from skyward.contract.names import POOL
 from skyward.errors import PoolNotReady, SkywardError
 from skyward.functions import Function, PendingFunction, PendingFunctionGroup, Retry, activate, deactivate
@@ -328,7 +329,7 @@ class Pool:
     def __repr__(self) -> str:
         if self._view is None:
             return f"<pool {self._name}>"
-        return f"<pool {self._name}: {self._view.ready_nodes} nodes ready>"
+        return f"<pool {self._name}: {count(self._view.ready_nodes, 'node')} ready>"
 
     # -- inside -------------------------------------------------------------------------------------------
 

@@ -184,11 +184,12 @@ def interrupted(retry: Retry, earlier: int, node: str, cause: str) -> Retried | 
                 "and retry.onInterruption is 0",
             )
         )
+    again = "once" if earlier == 1 else f"{earlier} times"
     return Failed(
         system_error(
             TaskReason.NODE_LOST,
             f"{node} was lost ({cause}) while the call ran; "
-            f"it had been tried again {earlier} times, as retry.onInterruption says",
+            f"it had been tried again {again}, as retry.onInterruption says",
         )
     )
 

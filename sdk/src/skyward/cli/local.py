@@ -167,7 +167,8 @@ def _describe(component: "Component") -> str:
         with contextlib.suppress(psutil.Error):
             text += f" pid {process.pid:<8} {process.memory_info().rss / 1e6:.0f} MB"
     if component.restarts:
-        text += f"  started again {component.restarts} times (last: {component.last_exit})"
+        again = "once" if component.restarts == 1 else f"{component.restarts} times"
+        text += f"  started again {again} (last: {component.last_exit})"
     return text
 
 
