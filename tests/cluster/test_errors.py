@@ -307,9 +307,9 @@ def test_a_wrong_field_is_refused_where_it_stands(what: str, complaint: str) -> 
 
 
 def test_a_value_that_the_api_server_refuses_is_named(person: Person) -> None:
-    shown = person.fails(CALL.format(what="provider=sky.Local(), memory_gb=100_000"))
+    shown = person.fails(CALL.format(what="provider=sky.Local(), region='r' * 300"))
     assert "PoolError: pool" in shown
-    assert "memoryGiB in body should be less than or equal to 65536" in shown
+    assert "spec.candidates[0].regions[0]: Too long: may not be more than" in shown
     assert "→ correct the field that is named" in shown
     assert "During handling" not in shown
     assert nothing_is_left(person)
