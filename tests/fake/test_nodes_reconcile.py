@@ -87,6 +87,17 @@ async def test_the_intent_is_durable_before_the_provider_is_asked() -> None:
         assert launch["offer"]["provider"] == "local"
 
 
+async def test_what_is_logged_of_a_node_carries_its_key(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="skyward_operator.nodes")
+    async with plane() as world:
+        world.node()
+        async with world.operator():
+            await world.phase("Ready")
+    keys = [getattr(record, "object", None) for record in caplog.records if "Ready" in record.getMessage()]
+    assert keys
+    assert set(keys) == {"default/p-0-a"}
+
+
 async def test_nothing_is_bought_when_the_intent_cannot_be_written() -> None:
     async with plane() as world:
         refused = world.kube.fault(method="PATCH", path="/status", status=422, reason="Invalid", times=3)

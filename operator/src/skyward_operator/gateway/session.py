@@ -129,7 +129,8 @@ async def _read(
                     _greet(session, live, reception, frame)
                     greeted = True
         except (FrameError, KeyError, TypeError, ValueError, AttributeError) as error:
-            logger.warning("the client of task %s makes no sense: %r", live.work.name, error)
+            label = live.work.label
+            logger.warning("the client of task %s makes no sense: %r", label, error, extra={"object": label})
             session.end(MALFORMED, f"a frame makes no sense: {error!r}")
             return
         reception.heard(live)

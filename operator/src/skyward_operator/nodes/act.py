@@ -131,8 +131,9 @@ class Actor:
             kind: EventType = "Warning" if write.phase is NodePhase.FAILED else "Normal"
             text = write.message or f"the node is {write.phase.lower()}"
             self.context.events.emit(obj, kind, str(write.reason), text)
+            label = f"{namespace}/{meta.name}"
             logger.info(
-                "node %s/%s: %s, %s %s", namespace, meta.name, write.phase, write.reason, write.message
+                "node %s: %s, %s: %s", label, write.phase, write.reason, text, extra={"object": label}
             )
 
     async def _pin(self, node: ComputeNode, host_key: str) -> None:

@@ -86,7 +86,9 @@ class Observer:
             async with asyncio.timeout(PROVIDER_SECONDS):
                 return await provider.describe(node.status.provider_id) or ABSENT
         except (NoAccount, ProviderError, TimeoutError) as error:
-            logger.warning("node %s: its provider cannot say how it is: %s", node.metadata.name, error)
+            label = f"{node.metadata.namespace}/{node.metadata.name}"
+            text = "node %s: its provider cannot say how it is: %s"
+            logger.warning(text, label, error, extra={"object": label})
             return None
 
     async def _offers(self, node: ComputeNode) -> Offers:

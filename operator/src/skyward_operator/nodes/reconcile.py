@@ -82,7 +82,8 @@ class Reconciler:
         except NotFound:
             return None
         except (ProviderError, NoAccount, TimeoutError) as error:
-            logger.warning("node %s/%s: %s: %s", *key, type(error).__name__, error)
+            label = "/".join(key)
+            logger.warning("node %s: %s: %s", label, type(error).__name__, error, extra={"object": label})
             return PROVIDER_AGAIN
 
     async def _vanished(self, key: Key) -> None:

@@ -60,7 +60,8 @@ class Completion:
     def _give_up(self, live: LiveTask) -> None:
         room = self._floor.room_of(live)
         for attempt in list(live.flights.values()):
-            logger.warning("attempt %s on %s does not say that it stopped", attempt.id, attempt.node)
+            text = "attempt %s on %s does not say that it stopped"
+            logger.warning(text, attempt.id, attempt.node, extra={"object": live.work.label})
             self._floor.disembark(room, live, attempt)
         self.complete_if_done(live)
 

@@ -268,7 +268,8 @@ class Endings:
         """The agent should have stopped this call long ago."""
         if live.flights.get(attempt.index) is not attempt:
             return
-        logger.warning("attempt %s overran its timeout on %s; giving it up", attempt.id, attempt.node)
+        text = "attempt %s overran its timeout on %s; giving it up"
+        logger.warning(text, attempt.id, attempt.node, extra={"object": live.work.label})
         self._floor.sender.cancel(live, attempt)
         self._floor.disembark(self._floor.room_of(live), live, attempt)
         run_seconds = self._floor.payloads.terms(live.work, attempt.index).run_seconds

@@ -74,7 +74,10 @@ class Expiry:
         except Conflict:
             pass  # another task of that name: ours is gone
         except ApiError as error:
-            logger.warning("Task %s/%s has expired and cannot be deleted: %s", namespace, name, error)
+            label = f"{namespace}/{name}"
+            logger.warning(
+                "Task %s has expired and cannot be deleted: %s", label, error, extra={"object": label}
+            )
             self._plan(self._context.clock.now().timestamp() + _RETRY_SECONDS, namespace, name, uid)
 
 

@@ -39,5 +39,7 @@ class Files:
             known = {uid_of(task) for task in self._context.store.list(TASK)}
             for namespace, uid in folders:
                 if uid not in known:
-                    logger.info("dropping the files of %s/%s, whose Task is gone", namespace, uid)
+                    label = f"{namespace}/{uid}"
+                    text = "dropping the files of %s, whose Task is gone"
+                    logger.info(text, label, extra={"object": label})
                     await asyncio.to_thread(files.remove, namespace, uid)

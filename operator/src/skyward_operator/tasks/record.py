@@ -82,13 +82,15 @@ class Recorder:
                 return await self._write_final(live, end, result)
             except Invalid as error:
                 # Writing it again can never succeed: say that instead of looping for ever.
-                logger.error("Task %s/%s: its status is refused: %s", *live.work.key, error)
+                label = live.work.label
+                logger.error("Task %s: its status is refused: %s", label, error, extra={"object": label})
                 if end.reason is TaskReason.INTERNAL_ERROR:
                     return True
                 end = End(TaskPhase.FAILED, TaskReason.INTERNAL_ERROR, f"its status was refused: {error}")
                 result, live.first_failure = None, None
             except ApiError as error:
-                logger.warning("Task %s/%s: %s; again in %.1f s", *live.work.key, error, delay)
+                label = live.work.label
+                logger.warning("Task %s: %s; again in %.1f s", label, error, delay, extra={"object": label})
                 await self._context.clock.sleep(delay)
                 delay = min(_LONGEST_RETRY_SECONDS, delay * 2)
 
@@ -166,7 +168,8 @@ class Recorder:
         except (Conflict, NotFound):
             pass  # the newer object is on its way; the next round says it
         except ApiError as error:
-            logger.warning("Task %s/%s: %s", *work.key, error)
+            label = work.label
+            logger.warning("Task %s: %s", label, error, extra={"object": label})
         finally:
             self._writing.discard(work.uid)
 

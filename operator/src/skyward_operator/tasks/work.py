@@ -89,6 +89,11 @@ class Work:
         return self.namespace, self.name
 
     @property
+    def label(self) -> str:
+        """The task in logs."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
     def pool_key(self) -> tuple[str, str]:
         """Namespace and name of the pool."""
         return self.namespace, self.pool
