@@ -260,6 +260,10 @@ def _wait_for(claim: Callable[[], object], process: subprocess.Popen[str]) -> No
     wait_until(claim_or_dead)
 
 
+def _is_being_deleted(plane: FakePlane, name: str) -> bool:
+    return "deletionTimestamp" in plane.objects[POOLS][name]["metadata"]
+
+
 WAITING = """
 with pool:
     forever(100) >> pool
@@ -278,6 +282,9 @@ def _in_a_loop(*lines: str) -> str:
         _in_a_loop("with pool:", "    forever(100) >> pool"),
         _in_a_loop("with pool:", "    (forever(100) > pool).result()"),
         _in_a_loop("with pool:", "    list(pool.map(forever, [100, 100], stream=True))"),
+        _in_a_loop(
+            "with pool:", "    forever(100) > pool", "    time.sleep(0.5)", "    forever(100) >> pool"
+        ).replace("import asyncio", "import asyncio, time"),
         _in_a_loop("async with pool:", "    forever(100) >> pool"),
         _in_a_loop("async with pool:", "    await (forever(100) > pool)"),
     ],
@@ -289,7 +296,7 @@ def test_ctrl_c_cancels_deletes_waits_and_says_so(plane: FakePlane, program: str
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert plane.names(POOLS) == []
-    assert plane.only(TASKS)["spec"]["cancel"] is True
+    assert all(task["spec"]["cancel"] for task in plane.objects[TASKS].values())
     assert re.search(r"interrupted: (cancelling 1 running task, )?deleting pool script", output)
     assert "nothing left running" in output
     assert process.returncode != 0
@@ -337,6 +344,22 @@ def test_ctrl_c_while_nothing_answers_is_announced_and_a_second_one_leaves(
         limit.cancel()
     assert announced
     assert "left before pool script was confirmed gone. Finish later: skyward down script" in output
+
+
+def test_a_second_ctrl_c_leaves_the_pools_around_it_too(plane: FakePlane) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    plane.keep_pools = True
+    around = "with sky.Compute(provider=sky.Local(), name='outer'), pool:\n    forever(100) >> pool\n"
+    with _script(around) as process:
+        _wait_for(lambda: plane.names(TASKS), process)
+        process.send_signal(signal.SIGINT)
+        _wait_for(lambda: _is_being_deleted(plane, "script"), process)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert output.count("interrupted: ") == 1
+    assert "Finish later: skyward down script" in output
+    assert "left before pool outer was confirmed gone. Finish later: skyward down outer" in output
+    assert not _is_being_deleted(plane, "outer")
 
 
 def test_ctrl_c_while_nothing_answers_gives_up_after_a_while_and_says_how_to_finish(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skyward import session as sessions
+from skyward import termination
 from skyward.cluster.api import ApiError
 from skyward.console import open_console
 from skyward.console.board import count, elapsed
@@ -113,6 +114,8 @@ def close_pool(
     hurried = isinstance(error, (KeyboardInterrupt, Terminated))
     accepted = left = False
     try:
+        if isinstance(error, (KeyboardInterrupt, Terminated)) and termination.is_leaving():
+            raise error  # the second signal came while a pool inside of this one was being closed
         open_handles = session.open_handles(view.name)
         if words := _interruption_words(error, len(open_handles), view.name if owned else None):
             console.say(words)
@@ -132,6 +135,7 @@ def close_pool(
             mark = ("✔ " if error is None else "✘ ") if tally.started else ""
             console.say(f"{mark}{_extent(view, tally)} · pool {view.name} stays, as it was there before")
     except (KeyboardInterrupt, Terminated):
+        termination.leave()
         left = True
         goes_on = "; its deletion goes on in the background" if accepted else ""
         console.clear(

@@ -290,7 +290,7 @@ class Pool:
     ) -> None:
         deactivate(self)
         try:
-            with termination.interruptible():
+            with termination.interruptible(closing=True):
                 self._close(error)
         except KeyboardInterrupt as again:
             raise again.with_traceback(None) from None
