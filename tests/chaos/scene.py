@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from tests.cluster.front_door import kubectl_binary
+from tests.cluster.front_door import Person, kubectl_binary
 
 from skyward.contract.names import LABEL_POOL, NODE, POOL, TASK
 from skyward.local.api import Api
@@ -30,9 +33,7 @@ from skyward.local.tokens import read_tokens
 from skyward_operator.providers.local.processes import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.cluster.front_door import Person
+    from collections.abc import Callable, Iterator
 
     from skyward.contract.names import Kind
     from skyward.local.processes import Identity
@@ -152,6 +153,23 @@ class Plane:
         if known is None or known.identity is None or known.state is not ComponentState.RUNNING:
             return False
         return known.identity != before and known.identity.process() is not None
+
+
+@contextmanager
+def own_plane() -> Iterator[Plane]:
+    """A new person's control plane with an operator; no machine of it may be left at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-"))
+    person = Person(folder / "home", folder / "work")
+    person.folder.mkdir()
+    try:
+        subject = Plane(person)
+        subject.up()
+        yield subject
+        down = person.run("skyward", "local", "down", "--force")
+        assert down.returncode == 0, down.stdout + down.stderr
+        assert not subject.machines()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.chaos.scene import Plane, Program, eventually
-from tests.cluster.front_door import Person
+from tests.chaos.scene import Plane, Program, eventually, own_plane
 
 from skyward.contract.names import TASK
 
@@ -24,18 +21,8 @@ SCRIPT = Path(__file__).with_name("executor_program.py")
 @pytest.fixture(scope="module")
 def plane() -> Iterator[Plane]:
     """A control plane with an operator, for all tests of this module."""
-    folder = Path(tempfile.mkdtemp(prefix="sky-"))
-    person = Person(folder / "home", folder / "work")
-    person.folder.mkdir()
-    try:
-        subject = Plane(person)
-        subject.up()
+    with own_plane() as subject:
         yield subject
-        down = person.run("skyward", "local", "down", "--force")
-        assert down.returncode == 0, down.stdout + down.stderr
-        assert not subject.machines()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from tests.chaos.scene import Plane, Program, eventually
-from tests.cluster.front_door import Person
+from tests.chaos.scene import Plane, Program, eventually, own_plane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,18 +17,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def one_plane() -> Iterator[Plane]:
     """A control plane with an operator, for all tests of this module: each is to leave it whole."""
-    folder = Path(tempfile.mkdtemp(prefix="sky-"))
-    person = Person(folder / "home", folder / "work")
-    person.folder.mkdir()
-    try:
-        subject = Plane(person)
-        subject.up()
+    with own_plane() as subject:
         yield subject
-        down = person.run("skyward", "local", "down", "--force")
-        assert down.returncode == 0, down.stdout + down.stderr
-        assert not subject.machines()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

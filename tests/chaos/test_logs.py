@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.chaos.scene import Plane, eventually
-from tests.cluster.front_door import Person
+from tests.chaos.scene import Plane, eventually, own_plane
 
 from skyward.contract.names import TASK
 
@@ -27,17 +24,8 @@ LINES = 30_000
 @pytest.fixture
 def plane() -> Iterator[Plane]:
     """A control plane; nothing is left of it afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="sky-"))
-    person = Person(folder / "home", folder / "work")
-    person.folder.mkdir()
-    try:
-        subject = Plane(person)
-        subject.up()
+    with own_plane() as subject:
         yield subject
-        person.run("skyward", "local", "down", "--force")
-        assert not subject.machines()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def numbers(text: str) -> list[int]:
