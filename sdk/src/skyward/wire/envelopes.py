@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal, NotRequired, Self, TypedDict
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the frames. The agent refuses a HELLO of another one."""
 
 VALUE_LIMIT = 16 * 1024
@@ -16,6 +16,13 @@ VALUE_LIMIT = 16 * 1024
 
 TEXT_LIMIT = 32 * 1024
 """Tracebacks and messages are cut to this many characters."""
+
+SLICE_ITEMS = 1024
+SLICE_BYTES = 256 * 1024
+"""The most items, and the most bytes of arguments, in one slice."""
+
+BATCH_SECONDS = 0.02
+"""How long the outcomes of a slice wait for one another."""
 
 type Stream = Literal["stdout", "stderr"]
 type Executor = Literal["process", "thread"]
@@ -48,6 +55,9 @@ class RefusalReason(StrEnum):
     """Send FUNCTION (or BLOB) with the `digest` named, then the CALL again."""
     BLOB_MISSING = "BlobMissing"
     """Send BLOB with the `digest` named, then the CALL again."""
+    RETURNED = "Returned"
+    """`count` items of a slice from `attempt` on come back and did not run. They may be sent again at once,
+    under the same names: nothing remembers them here."""
     MALFORMED = "Malformed"
     STOPPING = "Stopping"
     STALE_EPOCH = "StaleEpoch"
@@ -103,12 +113,21 @@ class Function(TypedDict):
 
 
 class Call(TypedDict):
-    """CALL + body: run this once. The body is the pickled `(args, kwargs)` unless `args` names a blob."""
+    """CALL + body: run this once. The body is the pickled `(args, kwargs)` unless `args` names a blob.
+
+    With `sizes` it is a slice: items `index`, `index + 1`, … of one map with one function and one `number`,
+    which one slot runs one after the other. The body is their arguments end to end, in pieces of these sizes
+    (at most `SLICE_ITEMS` and `SLICE_BYTES`, never as a blob), `timeout` is that of each item, and `attempt`
+    is the name of the first; the others are named alike (`attempt_id`). Each item ends on its own: in a
+    `Batch`, in a RESULT as that of a single call (a large result, and whatever the agent had to end), or it
+    is `Returned`. What runs says in its record that `context["id"]` is its node.
+    """
 
     attempt: str
     task: str
     index: int
     number: int
+    sizes: NotRequired[list[int]]
     function: NotRequired[str | None]
     entry: NotRequired[Entry]
     args: NotRequired[str]
@@ -127,9 +146,14 @@ class Blob(TypedDict):
 
 
 class Cancel(TypedDict):
-    """CANCEL: stop this attempt. It ends with a RESULT in any case."""
+    """CANCEL: stop this attempt. It ends with a RESULT in any case.
+
+    The name of any item stands for its slice: the item that runs ends, the others come back (all of them
+    where none has begun). With `rest` only those that have not begun come back, and nothing is interrupted.
+    """
 
     attempt: str
+    rest: NotRequired[bool]
     grace: NotRequired[float]
 
 
@@ -169,9 +193,11 @@ class Stop(TypedDict):
 
 
 class Held(TypedDict):
-    """One attempt that the agent knows."""
+    """One attempt that the agent knows. `count` says that it is that many items of a slice from `attempt` on:
+    those of one batch, or the items of a slice (running or waiting) that no RESULT has been made of yet."""
 
     attempt: str
+    count: NotRequired[int]
     state: Literal["running", "done"]
 
 
@@ -192,7 +218,7 @@ class Welcome(TypedDict):
 
 
 class Started(TypedDict):
-    """STARTED: the call left the agent's queue; the run timeout counts from here."""
+    """STARTED: the call left the agent's queue; the run timeout counts from here. Once for a slice."""
 
     attempt: str
     pid: int
@@ -230,6 +256,19 @@ class Result(TypedDict):
     value: NotRequired[Any]
 
 
+class Batch(TypedDict):
+    """RESULT + body, of `count` items of a slice from `attempt` on that have ended: the whole records of
+    their outcomes (`skyward.wire.outcomes`) end to end, in pieces of these `lengths`. `failed` are those that
+    ended badly, as places in the batch, ascending. It is held and acknowledged as one, by the name of its
+    first item. It is sent when the slice is over, and before that whenever an outcome has waited for
+    `BATCH_SECONDS`."""
+
+    attempt: str
+    count: int
+    failed: list[int]
+    lengths: list[int]
+
+
 class ResultChunk(TypedDict):
     """RESULT_CHUNK + body: a piece of a large result, in order from the offset that was asked for."""
 
@@ -240,11 +279,13 @@ class ResultChunk(TypedDict):
 
 
 class Refused(TypedDict):
-    """REFUSED: a frame that was not acted on, and why (`RefusalReason`)."""
+    """REFUSED: a frame that was not acted on, and why (`RefusalReason`); `count` items from `attempt` on
+    where they come back."""
 
     attempt: str
     reason: str
     message: str
+    count: NotRequired[int]
     state: NotRequired[str]
     digest: NotRequired[str]
 
