@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from skyward.agent.process import WorkerProcess
 from skyward.wire.envelopes import ErrorInfo, FailureReason
+from skyward.wire.frames import Frame
 
 _DEFAULT_GRACE = 10.0
 _DIED = FailureReason.WORKER_DIED
@@ -54,6 +55,9 @@ class Listener(Protocol):
 
     def output(self, attempt: str, stream: str, data: bytes) -> None:
         """It printed something."""
+
+    def streamed(self, frame: Frame) -> None:
+        """Its worker sent a frame of one of its streams."""
 
     def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
         """It ended; `file` names the body of a large result in the spool."""

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from skyward.agent.capture import run_command
 from skyward.agent.returned import ResultNotStored, ResultTooLarge, Returned, keep
+from skyward.agent.streams import CallStream
 from skyward.wire.codec import dumps_parts, loads
 from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import VALUE_LIMIT, ErrorInfo, FailureReason
@@ -69,11 +70,14 @@ class Functions:
 class Execution:
     """A call and how it ended."""
 
-    def __init__(self, frame: Frame, functions: Functions, *, captured: bool) -> None:
+    def __init__(
+        self, frame: Frame, functions: Functions, *, captured: bool, stream: CallStream | None = None
+    ) -> None:
         self._header = frame.header
         self._body = frame.body
         self._functions = functions
         self._captured = captured
+        self._stream = stream
         self._started = time.monotonic()
         self._value: Any = None
         self._error: ErrorInfo | None = None
@@ -146,7 +150,11 @@ class Execution:
             args, kwargs = entry.get("args") or [], entry.get("kwargs") or {}
         else:
             function, (args, kwargs) = self._unpickle()
+        if self._stream is not None:
+            args, kwargs = self._stream.with_inputs(args, kwargs)
         value = function(*args, **kwargs)
+        if self._stream is not None and self._header.get("stream"):
+            return self._stream.deliver(value)
         return asyncio.run(value) if inspect.iscoroutine(value) else value
 
     def _unpickle(self) -> tuple[Callable[..., Any], tuple[Any, Any]]:

@@ -142,6 +142,10 @@ class Agent:
         """slots.Listener"""
         self.outbox.log(attempt, stream, data)
 
+    def streamed(self, frame: Frame) -> None:
+        """slots.Listener"""
+        self.outbox.send(frame)
+
     def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
         """slots.Listener"""
         record = self._spool.add(header, body, self._spool.folder / file if file else None)
@@ -178,6 +182,8 @@ class Agent:
                 attempt = self._slots.attempts.get(header["attempt"])
                 if attempt is not None:
                     self._slots.end(attempt, "cancelled", seconds(header.get("grace")))
+            case FrameKind.CREDIT | FrameKind.INPUT:
+                self._slots.pass_on(frame)
             case FrameKind.ACK:
                 self._spool.acknowledge(header["attempts"])
                 for name in header["attempts"]:

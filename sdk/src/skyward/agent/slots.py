@@ -112,6 +112,19 @@ class Slots:
         else:
             running.worker.hold(held)
 
+    def pass_on(self, frame: Frame) -> None:
+        """Have a frame of a stream reach its call. One that nobody reads has its grace to end by itself."""
+        attempt = self.attempts.get(frame.header["attempt"])
+        if attempt is None or (attempt.worker is None and not frame.header.get("close")):
+            return
+        if attempt.worker is None:
+            self.end(attempt, "cancelled")
+            return
+        attempt.worker.send(frame)
+        if frame.header.get("close") and attempt.ending is None:
+            loop = asyncio.get_running_loop()
+            attempt.timers.append(loop.call_later(attempt.grace, self.end, attempt, "cancelled"))
+
     def needed_blobs(self) -> set[str]:
         """Digests of blobs that attempts still need."""
         headers = [attempt.header for attempt in self.attempts.values()]
@@ -186,6 +199,8 @@ class Slots:
                 self._on_result(worker, frame)
             case FrameKind.LOG:
                 self._listener.output(frame.header["attempt"], frame.header["stream"], bytes(frame.body))
+            case FrameKind.ITEM | FrameKind.NEED:
+                self._listener.streamed(frame)
             case FrameKind.WELCOME:
                 worker.ready = True
                 self._early_deaths = 0
@@ -262,6 +277,8 @@ class Slots:
             "function_path": str(attempt.function_path) if attempt.function_path else None,
             "args_path": str(attempt.args_path) if attempt.args_path else None,
             "entry": header.get("entry"),
+            "stream": header.get("stream"),
+            "inputs": header.get("inputs"),
             "context": {**(header.get("context") or {}), **place},
             "largest_result": self.largest_result,
             "deadline": attempt.started + float(timeout) if timeout is not None else None,

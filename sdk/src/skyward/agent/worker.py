@@ -11,12 +11,14 @@ process group goes: no work runs on that nobody can ever collect. Reasons for st
 import contextlib
 import os
 import queue
+import selectors
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 from skyward.agent.capture import ThreadOutput
 from skyward.agent.execute import Execution, Functions
 from skyward.agent.runtime import CallContext, running
+from skyward.agent.streams import CallStream
 from skyward.wire.frames import Decoder, Frame, FrameKind, encode
 
 _RECEIVE = 256 * 1024
@@ -45,6 +48,13 @@ class Worker:
         self._interrupted: set[str] = set()
         self._told = False
         self._pid = os.getpid()
+        self._decoder = Decoder()
+        self._streams: dict[str, CallStream] = {}
+        self._early: deque[Frame] = deque()
+        """Frames for after the call, which came while it was listened to for its streams."""
+        self._uninterrupted = False
+        self._late = False
+        """An interrupt came where it must not, and is due after that."""
 
     def run(self) -> None:
         """Serve calls until the agent closes the connection."""
@@ -55,11 +65,12 @@ class Worker:
         else:
             signal.signal(signal.SIGINT, self._on_interrupt)
         self._send(Frame(FrameKind.WELCOME, {"pid": self._pid}))
-        decoder = Decoder()
         buffer = memoryview(bytearray(_RECEIVE))
         while size := self._connection.recv_into(buffer):
-            for frame in decoder.feed(buffer[:size]):
+            for frame in self._decoder.feed(buffer[:size]):
                 self._receive(frame, start)
+                while self._early:
+                    self._receive(self._early.popleft(), start)
 
     def stop_calls(self, reason: str) -> None:
         """Let running calls see in `sky.current().stopping` that they are being ended."""
@@ -75,6 +86,9 @@ class Worker:
                 self._functions.put(frame.header, bytes(frame.body))
             case FrameKind.CANCEL:
                 self._interrupt_thread(frame.header["attempt"], frame.header["why"])
+            case FrameKind.CREDIT | FrameKind.INPUT:
+                if (stream := self._streams.get(frame.header["attempt"])) is not None:
+                    stream.receive(frame)
             case FrameKind.FLOW:
                 ThreadOutput.hold(frame.header["attempt"], frame.header["held"])
             case _:
@@ -97,9 +111,10 @@ class Worker:
         attempt = frame.header["attempt"]
         context = CallContext.from_call(frame.header)
         self._contexts[attempt] = context
-        execution = Execution(frame, self._functions, captured=self._threads > 1)
+        stream = self._stream(frame.header)
+        execution = Execution(frame, self._functions, captured=self._threads > 1, stream=stream)
         try:
-            with running(context), ThreadOutput.of(attempt):
+            with running(context), ThreadOutput.of(attempt), self._listening(stream):
                 self._in_call[attempt] = threading.get_ident()
                 try:
                     execution.run()
@@ -111,17 +126,75 @@ class Worker:
             os._exit(0)  # the call forked, and its child came back here: only the parent answers
         header, body = execution.result(self._spool)
         del self._contexts[attempt]
+        self._streams.pop(attempt, None)
         header["interrupted"] = attempt in self._interrupted
         self._interrupted.discard(attempt)
         _flush()
         self._send(Frame(FrameKind.RESULT, header, body))
 
+    def _stream(self, header: dict[str, Any]) -> CallStream | None:
+        if not (header.get("stream") or header.get("inputs")):
+            return None
+        attempt = header["attempt"]
+        stream = self._streams[attempt] = CallStream(attempt, self._send_within_call)
+        return stream
+
+    @contextlib.contextmanager
+    def _listening(self, stream: CallStream | None) -> Iterator[None]:
+        """Read what comes for a call that streams, where the thread that reads otherwise is busy with it."""
+        if stream is None or self._threads > 1:
+            yield
+            return
+        end, ending = socket.socketpair()
+        reader = threading.Thread(target=self._listen, args=(stream, end), name="streams", daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            ending.close()
+            reader.join()
+            end.close()
+
+    def _listen(self, stream: CallStream, end: socket.socket) -> None:
+        data = b""
+        with selectors.DefaultSelector() as selector:
+            for each in (self._connection, end):
+                selector.register(each, selectors.EVENT_READ)
+            while True:
+                for frame in self._decoder.feed(data):
+                    if frame.kind in (FrameKind.CREDIT, FrameKind.INPUT):
+                        stream.receive(frame)
+                    else:
+                        self._early.append(frame)
+                if any(key.fileobj is end for key, _ in selector.select()):
+                    return
+                data = self._connection.recv(_RECEIVE)
+                if not data:
+                    return  # whoever reads next sees it as well
+
     def _send(self, frame: Frame) -> None:
         with self._sending:
             self._connection.sendall(encode(frame))
 
+    def _send_within_call(self, frame: Frame) -> None:
+        """Send a whole frame: half of one, before an interrupt, would be the end of this worker."""
+        if threading.current_thread() is not threading.main_thread():
+            self._send(frame)
+            return
+        self._uninterrupted = True
+        try:
+            self._send(frame)
+        finally:
+            self._uninterrupted = False
+        if self._late:
+            self._late = False
+            raise KeyboardInterrupt
+
     def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._in_call:
+        if self._in_call and self._uninterrupted:
+            self._interrupted.update(self._in_call)
+            self._late = True
+        elif self._in_call:
             self._interrupted.update(self._in_call)
             # the reason comes by another thread, and must be there before the call asks for it; no lock here:
             # this runs between any two instructions
@@ -140,6 +213,8 @@ class Worker:
             self._interrupted.add(attempt)
             raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
             raise_in(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+            if (stream := self._streams.get(attempt)) is not None:
+                stream.wake()
 
 
 def _flush() -> None:

@@ -121,6 +121,9 @@ class Call(TypedDict):
     is the name of the first; the others are named alike (`attempt_id`). Each item ends on its own: in a
     `Batch`, in a RESULT as that of a single call (a large result, and whatever the agent had to end), or it
     is `Returned`. What runs says in its record that `context["id"]` is its node.
+
+    `stream`: what it yields goes out in ITEM frames. `inputs`: so many of its arguments are pulled from its
+    caller. Between client and operator a call is named by `index`, an attempt by `index` and `number`.
     """
 
     attempt: str
@@ -134,6 +137,8 @@ class Call(TypedDict):
     context: NotRequired[Context]
     timeout: NotRequired[float | None]
     grace: NotRequired[float]
+    stream: NotRequired[bool]
+    inputs: NotRequired[int]
 
 
 class Blob(TypedDict):
@@ -215,6 +220,47 @@ class Welcome(TypedDict):
     held: list[Held]
     functions: list[str]
     blobs: list[str]
+
+
+class Credit(TypedDict):
+    """CREDIT: the reader of a call's items has taken this many ITEM frames. `replay`: what was on its way is
+    lost, so say everything after that again. `close`: nobody reads on, so the generator shall end."""
+
+    attempt: str
+    taken: int
+    replay: NotRequired[bool]
+    close: NotRequired[bool]
+
+
+class Item(TypedDict):
+    """ITEM + body: a frame of what a call yields; `more`: the item goes on in the next frame. `end`: there
+    are no more, and the RESULT follows once this one was taken as well."""
+
+    attempt: str
+    seq: int
+    more: NotRequired[bool]
+    end: NotRequired[bool]
+
+
+class Input(TypedDict):
+    """INPUT + body: a frame of what the caller's iterator number `input` gives. The last frame has `end`; its
+    body is empty, or what the iterator raised."""
+
+    attempt: str
+    input: int
+    seq: int
+    more: NotRequired[bool]
+    end: NotRequired[bool]
+
+
+class Need(TypedDict):
+    """NEED: a call has taken this many INPUT frames; the first one begins the iterator. `replay`: send those
+    after them again."""
+
+    attempt: str
+    input: int
+    taken: int
+    replay: NotRequired[bool]
 
 
 class Started(TypedDict):

@@ -48,6 +48,8 @@ class FrameKind(IntEnum):
     PING = 7
     STOP = 8
     FETCH = 9
+    CREDIT = 16
+    INPUT = 17
     LOGGED = 20
     # agent to its worker
     FLOW = 32
@@ -60,8 +62,10 @@ class FrameKind(IntEnum):
     PONG = 69
     NOTICE = 70
     REFUSED = 71
-    # client to operator, in the session of an open task, beside HELLO, FUNCTION, CALL, CANCEL and ACK;
-    # back come WELCOME, RESULT, RESULT_CHUNK and REFUSED
+    ITEM = 80
+    NEED = 81
+    # client to operator, in the session of an open task, beside HELLO, FUNCTION, CALL, CANCEL, ACK, CREDIT,
+    # INPUT; back come WELCOME, RESULT, RESULT_CHUNK, ITEM, NEED and REFUSED
     CLOSE = 96
 
 
