@@ -203,7 +203,7 @@ def test_items_on_their_way_are_said_again_to_the_next_connection(agent: AgentPr
 def test_item_that_cannot_be_pickled_is_named(operator: Operator) -> None:
     def odd() -> Iterator[Any]:
         yield 1
-        yield {"open": (i for i in ())}
+        yield {"open": (number for number in range(1))}
 
     operator.call("odd.0.1", odd, stream=True)
     assert Reader(operator, "odd.0.1").rest() == [1]
