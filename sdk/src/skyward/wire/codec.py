@@ -7,39 +7,46 @@ so that they are copied once on the way out and not at all when a file is mapped
     0x01 "SKY" | count u32 | (stored u64, raw u64, offset u64, compressed u8) of each part | parts at 64 bytes
 
 Part 0 is the pickle. A part is lz4-compressed only where a sample of it shrinks: trained weights do not.
+With `dumps_apart`, what is larger still stands apart altogether (`skyward.wire.apart`).
 
 What the caller's own modules define (files that are neither the standard library's nor installed packages,
 and `__main__`) goes by value, because the node does not have those files.
 """
 
-import io
 import pickle
 import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType, ModuleType
+from contextlib import closing
+from pathlib import Path
+from types import FunctionType, MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import cloudpickle
 import lz4.frame
 
+from skyward.wire.apart import LARGE, MAGIC, Apart, join
 from skyward.wire.blame import blame
+from skyward.wire.compression import SMALLEST, compressed, size_of
 from skyward.wire.digest import BytesLike
 from skyward.wire.errors import NotDeserializable, NotPicklable
 from skyward.wire.modules import ModuleStates, reduce_module
 from skyward.wire.origin import by_value, stays_here
+from skyward.wire.parts import Part
 
 _MAGIC = b"\x01SKY"
 _COUNT = struct.Struct("!4sI")
 _PART = struct.Struct("!QQQB")
 _ALIGNMENT = 64
-_OUT_OF_BAND = 16 * 1024
-_SAMPLE = 64 * 1024
-_SHRINKS = 0.8
+_OUT_OF_BAND = SMALLEST
 _LZ4_RATIO = 256
 """LZ4 cannot make more than 255 bytes of one."""
 _PROTOCOL = 5
+_NO_FILES: Mapping[str, Path] = MappingProxyType({})
+
+type _Pieces = list[BytesLike]
+"""A pickle as it was written: a large `bytes` in it is a piece, and the object itself."""
 
 _lock = threading.RLock()
 
@@ -69,40 +76,44 @@ def dumps_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
 def dumps_parts(obj: Any) -> list[BytesLike]:
     """`dumps` without the last copy: pieces to write one after the other."""
     buffers: list[pickle.PickleBuffer] = []
-    try:
-        stream = _pickle(obj, buffers)
-    except Exception as error:
-        raise NotPicklable(f"{blame(obj, _can_pickle)} cannot be pickled: {error}") from error
-    if not buffers and len(stream) < _OUT_OF_BAND:
-        return [stream]
-    return _envelope([memoryview(stream), *(buffer.raw() for buffer in buffers)])
+    return _together(_pickled(obj, buffers), buffers)
+
+
+def dumps_apart(obj: Any, apart: Apart) -> tuple[bytes, list[Part]]:
+    """`dumps`, but what is large stands apart and is not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    return _split(_pickled(obj, buffers), buffers, apart)
 
 
 def dumps_function(fn: Callable[..., Any]) -> bytes:
     """A function with everything it refers to. Raises `NotPicklable`, naming the variable at fault."""
     buffers: list[pickle.PickleBuffer] = []
-    try:
-        stream = _cloudpickle(fn, buffers)
-    except Exception as error:
-        name = getattr(fn, "__qualname__", repr(fn))
-        raise NotPicklable(f"{blame(fn, _can_pickle, name)} cannot be pickled: {error}") from error
-    if not buffers and len(stream) < _OUT_OF_BAND:
-        return stream
-    return b"".join(_envelope([memoryview(stream), *(buffer.raw() for buffer in buffers)]))
+    return b"".join(_together(_pickled_function(fn, buffers), buffers))
 
 
-def loads(data: BytesLike) -> Any:
+def dumps_function_apart(fn: Callable[..., Any], apart: Apart) -> tuple[bytes, list[Part]]:
+    """`dumps_function`, but what is large stands apart and is not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    return _split(_pickled_function(fn, buffers), buffers, apart)
+
+
+def loads(data: BytesLike, files: Mapping[str, Path] = _NO_FILES) -> Any:
     """The object again. Buffers of writable `data` (a bytearray, a private mapping) are used in place, so
     keep nothing else in it; those of read-only bytes are copied, because the caller may write to an array.
+    `files` has what stands apart, by digest.
 
     Raises `NotDeserializable`, with the name of the missing module where that is the reason.
     """
     view = memoryview(data).cast("B")
     try:
+        if view[:4] == MAGIC:
+            stream, buffers = join(view, files)
+            with closing(stream):
+                return pickle.Unpickler(stream, buffers=buffers).load()  # noqa: S301
         if view[:4] != _MAGIC:
             return pickle.loads(view)  # noqa: S301 - what SDK and agent exchange is code by design
-        stream, *buffers = _open(view)
-        return pickle.loads(stream, buffers=buffers)  # noqa: S301
+        whole, *raw = _open(view)
+        return pickle.loads(whole, buffers=raw)  # noqa: S301
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         raise NotDeserializable(f"{error}", missing) from error
@@ -110,29 +121,62 @@ def loads(data: BytesLike) -> Any:
         raise NotDeserializable(f"{type(error).__name__}: {error}") from error
 
 
-def _pickle(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
-    out = io.BytesIO()
+def _pickled(obj: Any, buffers: list[pickle.PickleBuffer]) -> _Pieces:
     try:
-        _Plain(out, _PROTOCOL, buffer_callback=_collect(buffers)).dump(obj)
+        return _pickle(obj, buffers)
+    except Exception as error:
+        raise NotPicklable(f"{blame(obj, _can_pickle)} cannot be pickled: {error}") from error
+
+
+def _pickled_function(fn: Callable[..., Any], buffers: list[pickle.PickleBuffer]) -> _Pieces:
+    try:
+        return _cloudpickle(fn, buffers)
+    except Exception as error:
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise NotPicklable(f"{blame(fn, _can_pickle, name)} cannot be pickled: {error}") from error
+
+
+def _together(stream: _Pieces, buffers: Sequence[pickle.PickleBuffer]) -> list[BytesLike]:
+    if not buffers and sum(map(size_of, stream)) < _OUT_OF_BAND:
+        return stream
+    return _envelope(stream, [buffer.raw() for buffer in buffers])
+
+
+def _split(stream: _Pieces, buffers: Sequence[pickle.PickleBuffer], apart: Apart) -> tuple[bytes, list[Part]]:
+    raw = [buffer.raw() for buffer in buffers]
+    if sum(map(size_of, stream)) + sum(map(size_of, raw)) < LARGE:
+        return b"".join(_together(stream, buffers)), []
+    return apart.envelope(stream, raw)
+
+
+def _pickle(obj: Any, buffers: list[pickle.PickleBuffer]) -> _Pieces:
+    pieces: _Pieces = []
+    try:
+        _Plain(_into(pieces), _PROTOCOL, buffer_callback=_collect(buffers)).dump(obj)
     except Exception:  # any object may raise anything from its own __reduce__
         buffers.clear()
         return _cloudpickle(obj, buffers)
-    return out.getvalue()
+    return pieces
 
 
-def _cloudpickle(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+def _cloudpickle(obj: Any, buffers: list[pickle.PickleBuffer]) -> _Pieces:
     return _by_value(obj, buffers, ModuleStates())
 
 
-def _by_value(obj: Any, buffers: list[pickle.PickleBuffer], states: ModuleStates) -> bytes:
-    out = io.BytesIO()
+def _by_value(obj: Any, buffers: list[pickle.PickleBuffer], states: ModuleStates) -> _Pieces:
+    pieces: _Pieces = []
     with _lock:
-        pickler = _ByValue(out, states, _PROTOCOL, buffer_callback=_collect(buffers))
+        pickler = _ByValue(_into(pieces), states, _PROTOCOL, buffer_callback=_collect(buffers))
         try:
             pickler.dump(obj)
         finally:
             pickler.unregister()
-    return out.getvalue()
+    return pieces
+
+
+def _into(pieces: _Pieces) -> Any:
+    """A file that keeps what is written to it: the pickler hands large `bytes` over as they are."""
+    return SimpleNamespace(write=pieces.append)
 
 
 def _collect(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -165,7 +209,7 @@ class _Plain(pickle.Pickler):
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, told about the caller's own modules as it meets them, and only while it runs."""
 
-    def __init__(self, out: io.BytesIO, states: ModuleStates, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, out: Any, states: ModuleStates, *args: Any, **kwargs: Any) -> None:
         super().__init__(out, *args, **kwargs)
         self._states = states
         self._registered: list[ModuleType] = []
@@ -214,29 +258,22 @@ def _can_pickle(obj: Any) -> bool:
     return True
 
 
-def _envelope(raw: list[memoryview]) -> list[BytesLike]:
-    parts = [_shrink(part.cast("B")) for part in raw]
+def _envelope(stream: _Pieces, buffers: Sequence[memoryview]) -> list[BytesLike]:
+    parts: list[Sequence[BytesLike]] = [stream, *([buffer] for buffer in buffers)]
     offset = _COUNT.size + len(parts) * _PART.size
     table = bytearray(_COUNT.pack(_MAGIC, len(parts)))
     pieces: list[BytesLike] = []
-    for (stored, compressed), part in zip(parts, raw, strict=True):
+    for part in parts:
+        raw = sum(map(size_of, part))
+        packed = compressed(part, raw)
+        stored = part if packed is None else packed
+        size = raw if packed is None else sum(map(size_of, packed))
         padding = -offset % _ALIGNMENT
         offset += padding
-        size = memoryview(stored).nbytes
-        table += _PART.pack(size, part.nbytes, offset, compressed)
-        pieces += (bytes(padding), stored)
+        table += _PART.pack(size, raw, offset, packed is not None)
+        pieces += (bytes(padding), *stored)
         offset += size
     return [bytes(table), *pieces]
-
-
-def _shrink(part: memoryview) -> tuple[BytesLike, bool]:
-    if part.nbytes < _OUT_OF_BAND:
-        return part, False
-    start = max(0, (part.nbytes - _SAMPLE) // 2)
-    sample = part[start : start + _SAMPLE]
-    if len(lz4.frame.compress(sample)) > _SHRINKS * sample.nbytes:
-        return part, False
-    return lz4.frame.compress(part, store_size=True), True
 
 
 def _open(view: memoryview) -> list[memoryview]:

@@ -6,15 +6,16 @@ package raises `PackageError` and never reads outside its own bytes.
 
 A package of calls:
 
-    "SKYCALL1" | functions | call payloads | end offset u64 of each function
-               | (function index u32, end offset u64) of each call | options of each call, if any | footer
+    "SKYCALL2" | functions | call payloads | end offset u64 of each function
+               | (function index u32, end offset u64) of each call | options of each call, if any
+               | table of parts (skyward.wire.parts), if any | footer
 
 The index stands at the end, so a package can be written while its calls are still being produced.
 """
 
 import mmap
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.errors import PackageError
 from skyward.wire.options import CallOptions, OptionsTable, pack_options
 from skyward.wire.outcomes import Located, Outcome, iter_outcomes, outcome_head, pack_outcomes, scan_outcomes
+from skyward.wire.parts import PartsIndex, PartsTable
 
 __all__ = [
     "CallOptions",
@@ -33,6 +35,7 @@ __all__ = [
     "Located",
     "Outcome",
     "PackageError",
+    "PartsIndex",
     "iter_outcomes",
     "outcome_head",
     "pack_calls",
@@ -41,24 +44,26 @@ __all__ = [
     "write_calls",
 ]
 
-_MAGIC = b"SKYCALL1"
+_MAGIC = b"SKYCALL2"
 _FUNCTION_ENTRY = struct.Struct("!Q")
 _CALL_ENTRY = struct.Struct("!IQ")
-_FOOTER = struct.Struct("!QIIQ8s")
+_FOOTER = struct.Struct("!QIIQQ8s")
 
 
 def pack_calls(
     functions: Sequence[BytesLike],
     calls: Iterable[tuple[int, BytesLike]],
     options: Sequence[CallOptions] = (),
+    parts: PartsIndex | None = None,
 ) -> bytes:
     """All calls of a task as one package.
 
     `functions` are pickled functions; each call is the index of its function and its pickled arguments.
-    `options` are those of each call, or none where the calls share what their Task says.
+    `options` are those of each call, or none where the calls share what their Task says. `parts` is read
+    last: it may be filled while `calls` are produced.
     """
     out = BytesIO()
-    write_calls(out, functions, calls, options)
+    write_calls(out, functions, calls, options, parts)
     return out.getvalue()
 
 
@@ -67,6 +72,7 @@ def write_calls(
     functions: Sequence[BytesLike],
     calls: Iterable[tuple[int, BytesLike]],
     options: Sequence[CallOptions] = (),
+    parts: PartsIndex | None = None,
 ) -> int:
     """Write a package to a binary file while `calls` are produced. Returns the number of calls."""
     index = bytearray()
@@ -84,9 +90,11 @@ def write_calls(
     if options and len(options) != count:
         raise PackageError(f"there are options for {len(options)} of {count} calls")
     table = pack_options(options)
+    needs = parts.pack() if parts is not None else b""
     out.write(index)
     out.write(table)
-    out.write(_FOOTER.pack(offset, len(functions), count, len(table), _MAGIC))
+    out.write(needs)
+    out.write(_FOOTER.pack(offset, len(functions), count, len(table), len(needs), _MAGIC))
     return count
 
 
@@ -116,8 +124,10 @@ class CallPackage:
         size = self._data.nbytes
         if size < len(_MAGIC) + _FOOTER.size or self._data[: len(_MAGIC)] != _MAGIC:
             raise PackageError("not a package of calls")
-        index, functions, calls, table, magic = _FOOTER.unpack_from(self._data, size - _FOOTER.size)
-        expected = index + functions * _FUNCTION_ENTRY.size + calls * _CALL_ENTRY.size + table + _FOOTER.size
+        footer = size - _FOOTER.size
+        index, functions, calls, table, needs, magic = _FOOTER.unpack_from(self._data, footer)
+        entries = functions * _FUNCTION_ENTRY.size + calls * _CALL_ENTRY.size
+        expected = index + entries + table + needs + _FOOTER.size
         if magic != _MAGIC or index < len(_MAGIC) or expected != size:
             raise PackageError("the package of calls is cut off or damaged")
         self.count: int = calls
@@ -126,8 +136,11 @@ class CallPackage:
         self._call_index: int = index + functions * _FUNCTION_ENTRY.size
         self._options: OptionsTable | None = None
         if table:
-            end = size - _FOOTER.size
+            end = footer - needs
             self._options = OptionsTable(self._data[end - table : end], calls)
+        self._parts: PartsTable | None = None
+        if needs:
+            self._parts = PartsTable(self._data[footer - needs : footer], functions + calls)
 
     @cached_property
     def functions(self) -> list[tuple[str, memoryview]]:
@@ -154,6 +167,19 @@ class CallPackage:
             raise IndexError(f"call {i} of a package of {self.count}")
         return self._options.of(i)
 
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """The size of each part, by digest; the parts themselves stand elsewhere."""
+        return self._parts.sizes if self._parts is not None else {}
+
+    def parts_of(self, i: int) -> list[str]:
+        """The digests of the parts that call `i` needs, those of its function included."""
+        if self._parts is None:
+            return []
+        which, _ = self.call(i)
+        needed = self._parts.of(which) + self._parts.of(self._function_count + i)
+        return list(dict.fromkeys(needed))
+
     def __len__(self) -> int:
         return self.count
 
@@ -167,6 +193,7 @@ class CallPackage:
         """Release the file. Views that were handed out keep it mapped until they are gone."""
         self._data = memoryview(b"")
         self._options = None
+        self._parts = None
         if self._map is not None:
             try:
                 self._map.close()
