@@ -17,7 +17,8 @@ from skyward.contract.names import ANNOTATION_TICKET, NODE, POOL, TASK
 from skyward.wire.digest import digest
 from skyward.wire.package import pack_calls
 from skyward_operator.gateway.blobs import BlobStore
-from skyward_operator.gateway.logs import Follower, LogBook
+from skyward_operator.gateway.follower import Follower
+from skyward_operator.gateway.logs import LogBook
 from skyward_operator.gateway.server import Server
 from skyward_operator.gateway.service import Gateway
 from skyward_operator.nodes.fleet import Fleet

@@ -17,160 +17,30 @@ comes again after a broken connection, or after a restart of the operator, is re
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json
 import logging
-import re
 import time
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from skyward_operator.gateway.output import TAILS, TaskOutput, changed
+from skyward_operator.gateway.records import records
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from skyward_operator.gateway.blobs import BlobStore
+    from skyward_operator.gateway.follower import Follower
     from skyward_operator.tasks.ledger import Attempt
     from skyward_operator.tasks.work import Work
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_LIMIT: Final = 64 * 1024 * 1024
-_FOLLOWED_BYTES: Final = 16 * 1024 * 1024
-_PIECE: Final = 1 << 16
-_LONGEST_RECORD: Final = 1 << 20
 _ENDED: Final = 10_000
-_CLOCK_SLACK: Final = 60.0
-"""How far apart the clocks of the disk and of this process may be."""
 _PLACES: Final = 1 << 16
 """For how many attempts is remembered how far their output has come."""
-_REMEMBERED_BYTES: Final = 2 << 20
-"""How much of the end of a file is looked at for that after a restart."""
-_TAILS: Final = ("tail.0", "tail.1")
-_KEPT: Final = re.compile(rb'\{"kept":([0-9.e+]+),')
-_Decoder: Final = codecs.getincrementaldecoder("utf-8")
-
-
-class Follower:
-    """One reader of what comes to the disk. With `uid` it follows one task and ends with it."""
-
-    def __init__(
-        self, wants: Callable[[Work], bool], uid: str | None = None, limit: int = _FOLLOWED_BYTES
-    ) -> None:
-        self.wants = wants
-        self.uid = uid
-        self.behind = False
-        """It took too little for too long: the rest is to be read from disk."""
-        self._after = 0.0
-        self._lines: deque[bytes] = deque()
-        self._size = 0
-        self._limit = limit
-        self._wake = asyncio.Event()
-        self._closed = False
-
-    def begin(self, after: float) -> None:
-        """Take only what was kept after that: the rest is read from disk."""
-        self._after = after
-
-    def offer(self, kept: float, line: bytes) -> None:
-        """Pass a line on, in the order in which lines were kept."""
-        if kept <= self._after or self.behind:
-            return
-        self._size += len(line)
-        self.behind = self._size > self._limit
-        if not self.behind:
-            self._lines.append(line)
-        self._wake.set()
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        self._closed = True
-        self._wake.set()
-
-    async def next(self) -> bytes | None:
-        """All lines that wait, as soon as there are some; None at the end, and for one that is behind."""
-        while not self._lines:
-            if self._closed or self.behind:
-                return None
-            self._wake.clear()
-            await self._wake.wait()
-        lines, self._lines, self._size = b"".join(self._lines), deque(), 0
-        return lines
-
-
-@dataclass(slots=True, eq=False)
-class _TaskLog:
-    """The files of one task's output. `write` runs in a thread, never twice at once."""
-
-    folder: Path
-    limit: int
-    pending: list[bytes] = field(default_factory=list)
-    sizes: dict[str, int] = field(default_factory=dict)
-    tail: int = 0
-    decoders: dict[tuple[str, str], codecs.IncrementalDecoder] = field(default_factory=dict)
-
-    def decode(self, attempt: str, stream: str, body: bytes) -> str:
-        """Output as text; a character that a frame has cut in two is put together again."""
-        decoder = self.decoders.pop((attempt, stream), None) or _Decoder("replace")
-        text = decoder.decode(body)
-        if decoder.getstate()[0]:
-            self.decoders[attempt, stream] = decoder
-        return text
-
-    def places(self) -> dict[str, int]:
-        """How far the output of attempts had come when it was last written here, by an earlier operator."""
-        files = [path for name in ("head", *_TAILS) if (path := self.folder / name).exists()]
-        if not files:
-            return {}
-        with max(files, key=_changed).open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _REMEMBERED_BYTES))
-            found: dict[str, int] = {}
-            for line in file:
-                record = _record(line)
-                if "at" in record:
-                    found[record["id"]] = max(record["at"] + record["size"], found.get(record["id"], 0))
-            return found
-
-    def write(self, data: bytes) -> None:
-        """Append to the head while it has room, then to the tails in turn."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self.sizes:
-            self.sizes = {name: _size(self.folder / name) for name in ("head", *_TAILS)}
-            self.tail = int(_changed(self.folder / _TAILS[1]) > _changed(self.folder / _TAILS[0]))
-            for name in ("head", *_TAILS):
-                self._mend(name)
-        in_tails = any(self.sizes[name] for name in _TAILS)
-        if not in_tails and self.sizes["head"] + len(data) <= self.limit // 2:
-            self._append("head", data)
-            return
-        name = _TAILS[self.tail]
-        if self.sizes[name] and self.sizes[name] + len(data) > self.limit // 4:
-            self.tail = 1 - self.tail
-            name = _TAILS[self.tail]
-            if self.sizes[name]:
-                (self.folder / "dropped").touch()
-            (self.folder / name).unlink(missing_ok=True)
-            self.sizes[name] = 0
-        self._append(name, data)
-
-    def _mend(self, name: str) -> None:
-        """Cut off a record that a killed operator left half-written: its agent sends it again."""
-        if not self.sizes[name]:
-            return
-        with (self.folder / name).open("r+b") as file:
-            file.seek(max(0, self.sizes[name] - _LONGEST_RECORD))
-            rest = file.read()
-            torn = len(rest) - (rest.rfind(b"\n") + 1)
-            if torn:
-                self.sizes[name] -= torn
-                file.truncate(self.sizes[name])
-
-    def _append(self, name: str, data: bytes) -> None:
-        with (self.folder / name).open("ab") as file:
-            file.write(data)
-        self.sizes[name] += len(data)
 
 
 class LogBook:
@@ -191,8 +61,8 @@ class LogBook:
         self._now = now
         self._limit = limit
         self._flush_seconds = flush_seconds
-        self._open: dict[str, _TaskLog] = {}
-        self._dirty: dict[str, _TaskLog] = {}
+        self._open: dict[str, TaskOutput] = {}
+        self._dirty: dict[str, TaskOutput] = {}
         self._followers: set[Follower] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -212,7 +82,7 @@ class LogBook:
         log = self._open.get(work.uid)
         if log is None:
             folder = self.blobs.folder(work.namespace, work.uid)
-            log = self._open[work.uid] = _TaskLog(folder, self._limit)
+            log = self._open[work.uid] = TaskOutput(folder, self._limit)
             self._places.update(log.places())
         end = int(header.get("at", 0)) + len(body)
         self._unsaid.setdefault((work.namespace, attempt.node), {})[attempt.id] = end
@@ -246,7 +116,7 @@ class LogBook:
         return max(0, at - known), body[max(0, known - at) :]
 
     def _keep(
-        self, work: Work, log: _TaskLog, attempt: Attempt, header: Mapping[str, Any], text: str, **more: Any
+        self, work: Work, log: TaskOutput, attempt: Attempt, header: Mapping[str, Any], text: str, **more: Any
     ) -> None:
         self.newest = max(round(self._now(), 6), round(self.newest + 1e-6, 6))
         record = {
@@ -312,12 +182,12 @@ class LogBook:
     ) -> Iterator[bytes]:
         """The records that were kept in between, `until` included, in pieces; blocks on the disk."""
         folder = self.blobs.folder(namespace, uid)
-        tails = sorted((folder / name for name in _TAILS), key=_changed)
-        yield from _records(folder / "head", after, until)
+        tails = sorted((folder / name for name in TAILS), key=changed)
+        yield from records(folder / "head", after, until)
         if not after and (folder / "dropped").exists():
             yield _gap("output was dropped here: the task wrote more than is kept")
         for tail in tails:
-            yield from _records(tail, after, until)
+            yield from records(tail, after, until)
 
     def remove(self, namespace: str, uid: str) -> None:
         """Drop the output of a task."""
@@ -368,7 +238,7 @@ class LogBook:
             self._write_soon()
 
 
-def _write_all(batch: list[tuple[_TaskLog, bytes]]) -> None:
+def _write_all(batch: list[tuple[TaskOutput, bytes]]) -> None:
     for log, data in batch:
         log.write(data)
 
@@ -378,63 +248,5 @@ def _gap_text(size: int, lines: int) -> str:
     return f"\n… {size} bytes{about} were dropped on the node: nobody took them in time\n"
 
 
-def _record(line: bytes) -> dict[str, Any]:
-    """A record, or nothing where the line is cut off."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def _gap(text: str) -> bytes:
     return json.dumps({"stream": "stderr", "gap": True, "text": f"({text})\n"}).encode() + b"\n"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def _records(path: Path, after: float, until: float) -> Iterator[bytes]:
-    """The records of a file that were kept in between, some at a time."""
-    if _changed(path) <= max(0.0, (after - _CLOCK_SLACK) * 1e9):
-        return
-    lines: list[bytes] = []
-    size = 0
-    for line in _lines_after(path, after):
-        if after < _kept(line) <= until:
-            lines.append(line)
-            size += len(line)
-        if size > _PIECE:
-            yield b"".join(lines)
-            lines, size = [], 0
-    if lines:
-        yield b"".join(lines)
-
-
-def _lines_after(path: Path, after: float) -> Iterator[bytes]:
-    """Whole lines of a file, from a little before the first one that was kept after that time."""
-    with path.open("rb") as file:
-        low, high = 0, path.stat().st_size
-        while high - low > _PIECE:
-            middle = (low + high) // 2
-            file.seek(middle)
-            file.readline()
-            if _kept(file.readline()) <= after:
-                low = middle
-            else:
-                high = middle
-        file.seek(low)
-        if low:
-            file.readline()
-        yield from (line for line in file if line.endswith(b"\n"))
-
-
-def _kept(line: bytes) -> float:
-    """When a record was kept; one that is cut off, or not there, comes last."""
-    match = _KEPT.match(line) if line.endswith(b"\n") else None
-    return float(match[1]) if match else float("inf")

@@ -32,7 +32,7 @@ from aiohttp import web
 from skyward.contract.names import NODE, TASK
 from skyward.contract.reasons import NodePhase
 from skyward_operator.gateway.access import Access, matches, ticket_hash
-from skyward_operator.gateway.logs import Follower
+from skyward_operator.gateway.follower import Follower
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
 from skyward_operator.gateway.streams import END, Lines, send_node_log, send_output

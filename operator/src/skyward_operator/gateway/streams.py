@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from skyward_operator.gateway.logs import Follower, LogBook
+    from skyward_operator.gateway.follower import Follower
+    from skyward_operator.gateway.logs import LogBook
 
 KEEPALIVE_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.5

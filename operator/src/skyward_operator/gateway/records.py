@@ -1,0 +1,61 @@
+"""Records of output, read back from the files of a task: those of a span of time, in the order kept.
+
+Every record begins with when it was `kept`, so that a span is found by halving, not by reading.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from skyward_operator.gateway.output import changed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PIECE: Final = 1 << 16
+_CLOCK_SLACK: Final = 60.0
+"""How far apart the clocks of the disk and of this process may be."""
+_KEPT: Final = re.compile(rb'\{"kept":([0-9.e+]+),')
+
+
+def records(path: Path, after: float, until: float) -> Iterator[bytes]:
+    """The records of a file that were kept in between, some at a time."""
+    if changed(path) <= max(0.0, (after - _CLOCK_SLACK) * 1e9):
+        return
+    lines: list[bytes] = []
+    size = 0
+    for line in _lines_after(path, after):
+        if after < _kept(line) <= until:
+            lines.append(line)
+            size += len(line)
+        if size > _PIECE:
+            yield b"".join(lines)
+            lines, size = [], 0
+    if lines:
+        yield b"".join(lines)
+
+
+def _lines_after(path: Path, after: float) -> Iterator[bytes]:
+    """Whole lines of a file, from a little before the first one that was kept after that time."""
+    with path.open("rb") as file:
+        low, high = 0, path.stat().st_size
+        while high - low > _PIECE:
+            middle = (low + high) // 2
+            file.seek(middle)
+            file.readline()
+            if _kept(file.readline()) <= after:
+                low = middle
+            else:
+                high = middle
+        file.seek(low)
+        if low:
+            file.readline()
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _kept(line: bytes) -> float:
+    """When a record was kept; one that is cut off, or not there, comes last."""
+    match = _KEPT.match(line) if line.endswith(b"\n") else None
+    return float(match[1]) if match else float("inf")
