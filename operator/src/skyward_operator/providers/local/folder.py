@@ -4,6 +4,7 @@
     vms/<id>/alive         locked by the machine's process for as long as it lives
     vms/<id>/vm.json       where SSH answers, and with which key; written once the server listens
     vms/<id>/vm.log        what the machine's process said
+    vms/<id>/host_key      its SSH host key; made at the first start, unless it was put there before
     vms/<id>/home          the home folder inside
     vms/.tokens/<id>       held while a machine is made or ended; keeps the word once it was ended
 
@@ -18,7 +19,7 @@ import json
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,12 @@ class Record:
     ssh_public_key: str
     ssh_server: str
     created: str
+    host: str = "127.0.0.1"
+    """Where its SSH server listens."""
+    port: int = 0
+    """0: a free one."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables inside, besides those of every machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Folder:
         self.running_path = self.path / "vm.json"
         self.alive_path = self.path / "alive"
         self.log_path = self.path / "vm.log"
+        self.host_key_path = self.path / "host_key"
         self.home = self.path / "home"
         self.environments = root.parent / "environments"
         """Python environments by content, shared by the machines of this computer as an image cache is."""
@@ -117,6 +125,11 @@ class Folder:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
         write_atomically(self.record_path, asdict(record))
+
+    def write_host_key(self, private_key: bytes) -> None:
+        """Give the machine this SSH host key."""
+        self.host_key_path.touch(mode=0o600)
+        self.host_key_path.write_bytes(private_key)
 
     def running(self) -> Running | None:
         """What the machine's process said, or None if it does not listen yet."""

@@ -71,12 +71,12 @@ def find_sshd() -> str | None:
 
 
 async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
-    """Serve on a free loopback port. Returns the port and the public host key."""
+    """Serve where the record says. Returns the port and the public host key."""
     sshd = find_sshd()
     if sshd is None:
         raise FileNotFoundError("sshd is not installed")
     host_key = await asyncio.to_thread(write_files, folder, record, user)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener = socket.create_server((record.host, record.port), backlog=128)
     listener.setblocking(False)
     acceptor = asyncio.create_task(accept(listener, [sshd, "-i", "-e", "-f", f"{folder.path}/sshd_config"]))
     acceptor.add_done_callback(lambda task: task.cancelled() or task.result())
@@ -92,14 +92,11 @@ def write_files(folder: Folder, record: Record, user: str) -> str:
     """Write keys, configuration and the forced command. Returns the public host key."""
     if os.getuid() == 0:
         PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    private = folder.path / "host_key"
-    private.touch(mode=0o600)
-    private.write_bytes(host_key.export_private_key("openssh"))
+    host_key = asyncssh.read_private_key(folder.host_key_path)
     (folder.path / "authorized_keys").write_text(record.ssh_public_key.strip() + "\n")
     sftp = next((path for path in SFTP_SERVERS if Path(path).exists()), "internal-sftp")
     (folder.path / "sshd_config").write_text(CONFIG.format(folder=folder.path, user=user, sftp=sftp))
-    environment = environment_inside(folder, user, os.environ)
+    environment = environment_inside(folder, user, os.environ) | dict(record.environment)
     assignments = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     session = folder.path / "session"
     session.write_text(SESSION.format(home=shlex.quote(str(folder.home)), environment=assignments))

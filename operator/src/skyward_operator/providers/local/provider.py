@@ -11,9 +11,6 @@ import asyncio
 import os
 import platform
 import shutil
-import subprocess
-import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -24,7 +21,7 @@ from skyward_operator.providers.contract import Capabilities, Listing, Offer
 from skyward_operator.providers.errors import Rejected, Transient
 from skyward_operator.providers.local.folder import Folder, Record, machine_id
 from skyward_operator.providers.local.openssh import find_sshd
-from skyward_operator.providers.local.processes import MARK, end_all
+from skyward_operator.providers.local.power import clear_away, switch_off, switch_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 
 NAME = "local"
 SSH_SERVERS = ("asyncssh", "openssh")
-START_SECONDS = 30.0
 
 
 class LocalProvider:
@@ -96,7 +92,7 @@ class LocalProvider:
                     )
                 )
             if not folder.started():
-                start(folder)
+                switch_on(folder)
             machine = folder.machine()
         if machine is None:
             raise Transient(f"machine {folder.id} vanished while it was made")
@@ -113,36 +109,11 @@ class LocalProvider:
             record = folder.record()
             if record is not None and record.token != token:
                 return True
-            running = folder.running()
-            if not end_all(folder.id, running.pid if running else None):
+            if not switch_off(folder):
                 return False
             folder.mark_ended()
-            shutil.rmtree(folder.run_path, ignore_errors=True)
-            with suppress(FileNotFoundError):
-                shutil.rmtree(folder.path)
+            clear_away(folder)
         return True
-
-
-def start(folder: Folder) -> None:
-    """Start the machine's process, which leaves this one's session at once."""
-    folder.run_path.mkdir(mode=0o700, exist_ok=True)
-    if folder.run_path.stat().st_uid != os.getuid() or folder.run_path.is_symlink():
-        raise Rejected(f"{folder.run_path} belongs to somebody else; remove it")
-    command = [sys.executable, "-m", "skyward_operator.providers.local.vm", str(folder.path)]
-    with folder.log_path.open("ab") as log:
-        try:
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, MARK: folder.id},
-                start_new_session=True,
-                timeout=START_SECONDS,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise Transient(f"machine {folder.id} did not start: {error}; see {folder.log_path}") from error
 
 
 def this_computer(candidate: str) -> Offer:

@@ -44,12 +44,12 @@ class MachineServer(asyncssh.SSHServer):
 
 
 async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
-    """Serve on a free loopback port. Returns the port and the public host key."""
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    environment = environment_inside(folder, user, os.environ)
+    """Serve where the record says. Returns the port and the public host key."""
+    host_key = asyncssh.read_private_key(folder.host_key_path)
+    environment = environment_inside(folder, user, os.environ) | dict(record.environment)
     server = await asyncssh.listen(
-        "127.0.0.1",
-        0,
+        record.host,
+        record.port,
         server_factory=partial(MachineServer, folder, user),
         server_host_keys=[host_key],
         authorized_client_keys=asyncssh.import_authorized_keys(record.ssh_public_key),

@@ -18,10 +18,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import asyncssh
+
 from skyward_operator.providers.local.folder import Folder, Record, Running, write_atomically
 from skyward_operator.providers.local.processes import adopt_orphans, end_all, reap_orphans
-
-LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
@@ -49,9 +49,9 @@ async def serve(folder: Folder) -> None:
         raise FileNotFoundError(folder.record_path)
     user = getpass.getuser()
     port, host_key = await listen(folder, record, user)
-    running = Running(pid=os.getpid(), host=LOOPBACK, port=port, user=user, host_key=host_key)
+    running = Running(pid=os.getpid(), host=record.host, port=port, user=user, host_key=host_key)
     write_atomically(folder.running_path, asdict(running))
-    logging.info("machine %s listens on %s:%d (%s)", folder.id, LOOPBACK, port, record.ssh_server)
+    logging.info("machine %s listens on %s:%d (%s)", folder.id, record.host, port, record.ssh_server)
     reaper = asyncio.create_task(reap_orphans())
     try:
         await folder_gone(folder)
@@ -65,6 +65,8 @@ async def serve(folder: Folder) -> None:
 
 async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
     """Start the SSH server that was ordered. Returns its port and its public host key."""
+    if not folder.host_key_path.exists():
+        folder.write_host_key(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
     if record.ssh_server == "openssh":
         from skyward_operator.providers.local import openssh
 
