@@ -78,6 +78,9 @@ class FakePlane(FakeKube):
         self.downloads: list[int] = []
         """Where each of them began."""
         self.task_logs: dict[str, list[Object]] = {}
+        """By the name of a task, node or pool: what was printed before somebody asks."""
+        self.new_logs: dict[str, list[Object]] = {}
+        """The same, printed while somebody follows."""
         self.refuse_payload = 0
         self.python: str | None = None
         self._loop = asyncio.new_event_loop()
@@ -320,7 +323,10 @@ class FakePlane(FakeKube):
             return await self._logs(request)
         name, what = request.path.split("/")[-2:]
         if "/nodes/" in request.path:
-            task = self.objects[POOLS][self.objects[NODES][name]["spec"]["poolRef"]["name"]]
+            node = self.objects[NODES].get(name)  # one that is gone belonged to the only pool
+            task = self.objects[POOLS][node["spec"]["poolRef"]["name"]] if node else self.only(POOLS)
+        elif "/pools/" in request.path:
+            task = self.objects[POOLS][name]
         else:
             task = self.objects[TASKS][name]
         added = (task["metadata"].get("annotations") or {}).get(ANNOTATION_TICKET)
@@ -336,7 +342,8 @@ class FakePlane(FakeKube):
         if what == "results":
             return await self._deliver(request, name)
         if what == "logs":
-            lines = [json.dumps(line) for line in self.task_logs.get(name, [])]
+            ends: list[Object] = [{"kept": 0.0}, *self.new_logs.get(name, []), {"end": True}]
+            lines = [json.dumps(line) for line in [*self.task_logs.get(name, []), *ends]]
             return web.Response(text="\n".join(lines))
         return await self._send_result(request, self.results[name])
 

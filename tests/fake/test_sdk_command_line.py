@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import typer
-from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane
+from tests.fake.sdk_plane import POOLS, TASKS, FakePlane
 from typer.testing import CliRunner
 
 import skyward as sky
 from skyward.cli.commands import register
 from skyward.cli.main import app
-from skyward.cluster.api import Api, ApiError
-from skyward.contract.names import ANNOTATION_TICKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,58 +65,6 @@ def test_pools_nodes_and_tasks_are_listed(plane: FakePlane, pool: Pool) -> None:
     assert "no computepools in namespace elsewhere" in _run("pools", "-n", "elsewhere")
 
 
-def test_output_of_a_task_is_printed_with_the_ticket_of_its_run(plane: FakePlane, pool: Pool) -> None:
-    with pytest.raises(LookupError):
-        fail() >> pool
-    name = plane.names(TASKS)[0]
-    pieces = ("half", " a line\nrest")
-    plane.task_logs[name] = [{"rank": 1, "index": 0, "stream": "stdout", "text": text} for text in pieces]
-    assert _run("logs", name) == "[node 1] half a line\n[node 1] rest\n"
-    first = {"rank": 0, "index": 2, "attempt": 1, "stream": "stdout", "time": 5.5, "text": "first\n"}
-    second = {**first, "index": 3, "attempt": 2, "time": 9.0, "text": "second\n"}
-    plane.task_logs[name] = [first, second]
-    assert _run("logs", name, "--index", "3-9") == "[node 0] second\n"
-    assert _run("logs", name, "--attempt", "1") == "[node 0] first\n"
-    assert _run("logs", name, "--since", "1970-01-01T00:00:06Z") == "[node 0] second\n"
-    assert _run("logs", name, "--since", "10m") == ""
-    assert (
-        _run("logs", name, "--index", "2", "--timestamps") == "1970-01-01T00:00:05.500000Z [node 0] first\n"
-    )
-    for option, word in (("--since", "soon"), ("--index", "a-b")):
-        assert CliRunner().invoke(APP, ["logs", name, option, word]).exit_code == 2
-
-
-def test_who_may_update_an_object_reads_its_output_with_a_ticket_of_their_own(
-    plane: FakePlane, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(LookupError):
-        fail() >> pool
-    task, node = plane.names(TASKS)[0], plane.names(NODES)[0]
-    monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "another home"))
-    plane.task_logs[task] = [{"rank": 0, "index": 0, "stream": "stdout", "text": "hello"}]
-    plane.task_logs[node] = [{"text": "installed"}]
-    for _ in range(2):
-        assert _run("logs", task) == "[node 0] hello\n"
-        assert _run("logs", node) == "installed\n"
-    assert plane.count("PATCH", f"tasks/{task}") == 1
-    assert len(plane.only(POOLS)["metadata"]["annotations"][ANNOTATION_TICKET]) == 64
-
-
-def test_for_who_may_not_update_an_object_the_status_speaks(
-    plane: FakePlane, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise ApiError("not allowed: patch", status=403)
-
-    monkeypatch.setenv("SKYWARD_HOME", str(tmp_path / "another home"))
-    monkeypatch.setattr(Api, "patch", refuse)
-    plane.change(NODES, plane.names(NODES)[0], phase="Failed", message="pip: no such package")
-    output = _run("logs", plane.names(NODES)[0])
-    monkeypatch.undo()
-    assert "for those who may update computepool team: not allowed" in output
-    assert "pip: no such package" in output
-
-
 def test_a_cluster_that_does_not_answer_is_named_with_a_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,12 +106,6 @@ def test_a_result_that_does_not_come_in_time_is_no_result(plane: FakePlane, pool
     assert late.exit_code == 1
     assert "has not ended within 0.05 s; it goes on\n  → ask again later" in late.output
     assert not future.done()
-
-
-def test_an_unknown_name_says_how_to_find_one(plane: FakePlane) -> None:
-    result = CliRunner().invoke(APP, ["logs", "nothing"])
-    assert result.exit_code == 1
-    assert "`skyward tasks` and `skyward nodes`" in result.output
 
 
 def test_down_waits_for_the_proof(plane: FakePlane) -> None:

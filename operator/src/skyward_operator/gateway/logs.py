@@ -25,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward_operator.gateway.output import TAILS, TaskOutput, changed
-from skyward_operator.gateway.records import records
+from skyward_operator.gateway.records import begins, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -188,6 +188,10 @@ class LogBook:
             yield _gap("output was dropped here: the task wrote more than is kept")
         for tail in tails:
             yield from records(tail, after, until)
+
+    def begins(self, namespace: str, uid: str) -> float:
+        """No record of a task was kept before that; infinite where nothing was kept."""
+        return begins(self.blobs.folder(namespace, uid) / "head")
 
     def remove(self, namespace: str, uid: str) -> None:
         """Drop the output of a task."""

@@ -37,6 +37,15 @@ def records(path: Path, after: float, until: float) -> Iterator[bytes]:
         yield b"".join(lines)
 
 
+def begins(path: Path) -> float:
+    """When the first record of a file was kept; infinite where there is none."""
+    try:
+        with path.open("rb") as file:
+            return _kept(file.readline())
+    except FileNotFoundError:
+        return float("inf")
+
+
 def _lines_after(path: Path, after: float) -> Iterator[bytes]:
     """Whole lines of a file, from a little before the first one that was kept after that time."""
     with path.open("rb") as file:
@@ -55,7 +64,12 @@ def _lines_after(path: Path, after: float) -> Iterator[bytes]:
         yield from (line for line in file if line.endswith(b"\n"))
 
 
-def _kept(line: bytes) -> float:
-    """When a record was kept; one that is cut off, or not there, comes last."""
+def kept_at(line: bytes) -> float | None:
+    """When a record was kept; None for one that is cut off, or that only says what is missing."""
     match = _KEPT.match(line) if line.endswith(b"\n") else None
-    return float(match[1]) if match else float("inf")
+    return float(match[1]) if match else None
+
+
+def _kept(line: bytes) -> float:
+    kept = kept_at(line)
+    return float("inf") if kept is None else kept

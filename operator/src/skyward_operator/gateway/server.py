@@ -9,7 +9,9 @@
     GET /v1/namespaces/{ns}/tasks/{name}/logs      its output; ?follow=1 goes on until it ends,
                                                    ?since=TIME begins with what was kept after that,
                                                    marks where that ends, and ends with {"end":true}
-    GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made; ?follow=1
+    GET /v1/namespaces/{ns}/pools/{name}/logs      the output of all its tasks, and how its nodes were made,
+                                                   by time; ?follow=1 goes on until the pool is gone
+    GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made, also when it is gone; ?follow=1
     GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1,
                                                    and ?since=TIME for what was kept after that, first
     GET /v1/healthz
@@ -22,20 +24,17 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import hmac
 import logging
 from base64 import b64decode
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from skyward.contract.names import NODE, TASK
-from skyward.contract.reasons import NodePhase
-from skyward_operator.gateway.access import Access, matches, ticket_hash
-from skyward_operator.gateway.follower import Follower
+from skyward.contract.names import TASK
+from skyward_operator.gateway.access import Access
+from skyward_operator.gateway.output_routes import OutputRoutes, follows
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
-from skyward_operator.gateway.streams import END, Lines, send_node_log, send_output
 from skyward_operator.gateway.uploads import Uploads
 from skyward_operator.tasks.work import is_final
 
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.service import GatewayBackend
 
 logger = logging.getLogger(__name__)
-
-_MAKING: Final = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePhase.BOOTSTRAPPING)
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -62,6 +59,7 @@ class Server:
         self._backend = backend
         self._access = Access(context)
         largest = largest_payload or context.settings.largest_payload
+        self._output = OutputRoutes(context, backend, self._access)
         self._uploads = Uploads(backend.blobs, largest, backend.payload_progressed)
 
     def app(self) -> web.Application:
@@ -74,9 +72,7 @@ class Server:
                 web.get(f"{one}/tasks/{{name}}/result", self.get_result),
                 web.get(f"{one}/tasks/{{name}}/results", self.get_results),
                 web.get(f"{one}/tasks/{{name}}/session", self.get_session),
-                web.get(f"{one}/tasks/{{name}}/logs", self.get_task_logs),
-                web.get(f"{one}/nodes/{{name}}/logs", self.get_node_logs),
-                web.get("/v1/logs", self.get_logs),
+                *self._output.routes(),
                 web.get("/v1/healthz", self.get_health),
             ]
         )
@@ -133,7 +129,7 @@ class Server:
         delivery = Delivery(request, self._backend.blobs.results(task["metadata"]["namespace"], uid), start)
         await delivery.begin()
         try:
-            if live is not None and _follows(request):
+            if live is not None and follows(request):
                 await delivery.follow(live)
             elif live is not None:
                 await delivery.send_file(live.results.size)
@@ -158,74 +154,9 @@ class Server:
             raise web.HTTPConflict(text=f"Task {name} is not open: spec.calls.open is not true")
         return await serve(request, live, self._backend.reception)
 
-    async def get_task_logs(self, request: web.Request) -> web.StreamResponse:
-        """The output of one task."""
-        task = await self._access.readable(TASK, request)
-        namespace, uid = task["metadata"]["namespace"], task["metadata"]["uid"]
-        follower, since = None, _since(request)
-        if _follows(request) and not is_final(task):
-            follower = Follower(lambda work: work.uid == uid, uid)
-
-        def mine() -> list[tuple[str, str]]:
-            return [(namespace, uid)]
-
-        lines = Lines(request)
-        await lines.begin()
-        await send_output(lines, self._backend.logs, mine, since or 0.0, follower, marks=since is not None)
-        if since is not None and (follower is None or not follower.behind):
-            await lines.write(END)
-        return await lines.end()
-
-    async def get_logs(self, request: web.Request) -> web.StreamResponse:
-        """The output of all tasks that carry the caller's ticket: what comes, or what is kept."""
-        given = ticket_hash(request)
-        lines, logs, since = Lines(request), self._backend.logs, _since(request)
-
-        def mine() -> list[tuple[str, str]]:
-            tasks = (task["metadata"] for task in self._context.store.list(TASK) if matches(task, given))
-            return [(metadata["namespace"], metadata["uid"]) for metadata in tasks]
-
-        follower = None
-        if _follows(request):
-            follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
-        await lines.begin()
-        begin = (since or 0.0) if follower is None else since
-        await send_output(lines, logs, mine, begin, follower, marks=since is not None)
-        return await lines.end()
-
-    async def get_node_logs(self, request: web.Request) -> web.StreamResponse:
-        """How a node was made; the ticket is that of its pool."""
-        node, store = await self._access.readable_node(request), self._context.store
-        namespace, name = node["metadata"]["namespace"], node["metadata"]["name"]
-        path = self._context.settings.data_dir / "logs" / namespace / "nodes" / f"{name}.log"
-        follows = _follows(request)
-
-        def goes_on() -> bool:
-            now = store.get(NODE, namespace, name)
-            phase = (now.get("status") or {}).get("phase", NodePhase.PENDING) if now is not None else None
-            return follows and phase in _MAKING
-
-        lines = Lines(request)
-        await lines.begin()
-        await send_node_log(lines, path, name, goes_on)
-        if "since" in request.query:
-            await lines.write(END)
-        return await lines.end()
-
     async def get_health(self, request: web.Request) -> web.Response:
         """The gateway answers."""
         return web.json_response({"status": "ok", "leader": self._context.leadership.is_leader})
-
-
-def _follows(request: web.Request) -> bool:
-    return request.query.get("follow", "") in ("1", "true")
-
-
-def _since(request: web.Request) -> float | None:
-    try:
-        return float(request.query["since"]) if "since" in request.query else None
-    except ValueError:
-        raise web.HTTPBadRequest(text="since must be a number of seconds, as in the records' kept") from None
 
 
 @web.middleware

@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from skyward_operator.gateway.merge import Source, merged, timed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from skyward_operator.gateway.follower import Follower
     from skyward_operator.gateway.logs import LogBook
+    from skyward_operator.gateway.node_output import NodeOutput, PoolNodes
 
 KEEPALIVE_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.5
-_PIECE: Final = 1 << 16
 END: Final = b'{"end":true}\n'
 """The last record of what is followed to its end: without it the reader was let go, and comes back."""
 
@@ -92,7 +94,7 @@ async def send_output(
             for namespace, uid in tasks():
                 await lines.write_all(logs.read(namespace, uid, since, until))
         if marks:
-            await lines.write(json.dumps({"kept": until}).encode() + b"\n")
+            await lines.write(_mark(until))
         if follower is not None:
             await lines.follow(follower)
     finally:
@@ -100,18 +102,95 @@ async def send_output(
             logs.unfollow(follower)
 
 
-async def send_node_log(lines: Lines, path: Path, node: str, goes_on: Callable[[], bool]) -> None:
+async def send_pool_output(
+    lines: Lines,
+    logs: LogBook,
+    nodes: PoolNodes,
+    tasks: Callable[[], Sequence[tuple[str, str]]],
+    since: float,
+    follower: Follower | None,
+    goes_on: Callable[[], bool],
+) -> None:
+    """What tasks of a pool printed after `since` and how its nodes were made, by time, and what comes.
+
+    Lines of nodes are sent whole each time: they are few, and whoever comes back knows them by their offset.
+    """
+    await logs.flush()
+    until = logs.follow(follower) if follower is not None else logs.stored
+    try:
+        await lines.write_all(
+            await asyncio.to_thread(_sources, logs, nodes, tasks(), since, until, follower is None)
+        )
+        await lines.write(_mark(until))
+        if follower is not None:
+            await _follow_pool(lines, nodes, follower, goes_on)
+    finally:
+        if follower is not None:
+            logs.unfollow(follower)
+
+
+def _sources(
+    logs: LogBook,
+    nodes: PoolNodes,
+    tasks: Sequence[tuple[str, str]],
+    since: float,
+    until: float,
+    to_the_end: bool,
+) -> Iterator[bytes]:
+    """Everything there is of a pool. What nothing was kept of is no source."""
+    sources = [Source(node.begins(), partial(node.records, to_the_end=to_the_end)) for node in nodes.find()]
+    for namespace, uid in tasks:
+        if (begins := logs.begins(namespace, uid)) <= until:
+            read = partial(logs.read, namespace, uid, since, until)
+            sources.append(Source(max(begins, since), lambda read=read: timed(read())))  # type: ignore[misc]
+    return merged(sources)
+
+
+async def _follow_pool(
+    lines: Lines, nodes: PoolNodes, follower: Follower, goes_on: Callable[[], bool]
+) -> None:
+    """Send what its tasks print and how nodes are made until the pool is gone, or the reader is behind."""
+    silent = 0.0
+    while goes_on():
+        made = await asyncio.to_thread(_news, nodes)
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                printed = await follower.next()
+        except TimeoutError:
+            printed = b""
+        if printed is None:
+            return
+        silent = 0.0 if made or printed else silent + _LOOK_SECONDS
+        if made or printed or silent >= KEEPALIVE_SECONDS:
+            await lines.write(made + printed or b"\n")
+            silent = 0.0
+
+
+def _news(nodes: PoolNodes) -> bytes:
+    return b"".join(_added(node) for node in nodes.find())
+
+
+def _added(node: NodeOutput, to_the_end: bool = False) -> bytes:
+    return b"".join(line for _, line in node.records(to_the_end=to_the_end))
+
+
+async def send_node_log(
+    lines: Lines, node: NodeOutput, goes_on: Callable[[], bool], *, marks: bool = False
+) -> None:
     """The log of a node's bootstrap, and then what is added to it while `goes_on`."""
-    offset, silent = 0, 0.0
+    silent = 0.0
     while True:
         more = goes_on()
-        data, offset = await asyncio.to_thread(_read_lines, path, offset, not more)
+        data = await asyncio.to_thread(_added, node, not more)
         if data:
-            await lines.write(b"".join(_node_record(node, line) for line in data.splitlines()))
+            await lines.write(data)
             silent = 0.0
-        elif not more:
+        if marks:
+            await lines.write(_mark(0.0))
+            marks = False
+        if not more:
             return
-        else:
+        if not data:
             await asyncio.sleep(_LOOK_SECONDS)
             silent += _LOOK_SECONDS
             if silent >= KEEPALIVE_SECONDS:
@@ -119,16 +198,6 @@ async def send_node_log(lines: Lines, path: Path, node: str, goes_on: Callable[[
                 silent = 0.0
 
 
-def _read_lines(path: Path, offset: int, to_the_end: bool) -> tuple[str, int]:
-    if not path.exists():
-        return "", offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read(_PIECE)
-    if not to_the_end or len(data) == _PIECE:
-        data = data[: data.rfind(b"\n") + 1] or (data if len(data) == _PIECE else b"")
-    return data.decode("utf-8", "replace"), offset + len(data)
-
-
-def _node_record(node: str, line: str) -> bytes:
-    return json.dumps({"node": node, "stream": "bootstrap", "text": line}).encode() + b"\n"
+def _mark(until: float) -> bytes:
+    """Everything that was there before what comes has been sent."""
+    return json.dumps({"kept": until}).encode() + b"\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skyward_operator.engine.clock import timestamp
+from skyward_operator.engine.clock import micro_timestamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     from skyward_operator.engine.clock import Clock
 
 LIMIT = 10 * 1024 * 1024
+SUFFIX = ".log"
+
+
+def folder_of(data_dir: Path, namespace: str) -> Path:
+    """Where the logs of a namespace's nodes are; they stay there when the nodes are gone."""
+    return data_dir / "logs" / namespace / "nodes"
 
 
 class NodeLog:
     """Appends lines, each with its time, up to LIMIT bytes; that the rest is left out is its last line."""
 
     def __init__(self, data_dir: Path, namespace: str, name: str, clock: Clock) -> None:
-        self.path = data_dir / "logs" / namespace / "nodes" / f"{name}.log"
+        self.path = folder_of(data_dir, namespace) / f"{name}{SUFFIX}"
         self._clock = clock
         self._size: int | None = None
 
@@ -29,7 +35,7 @@ class NodeLog:
             self._size = self.path.stat().st_size if self.path.exists() else 0
         if self._size > LIMIT:
             return
-        data = f"{timestamp(self._clock.now())} {text}\n".encode()
+        data = f"{micro_timestamp(self._clock.now())} {text}\n".encode()
         self._size += len(data)
         if self._size > LIMIT:
             data = f"(the log ends here, at {LIMIT} bytes)\n".encode()

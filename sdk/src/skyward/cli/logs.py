@@ -1,126 +1,115 @@
-"""`skyward logs TASK|NODE`: what a call printed, or how a node was made; also when the machine is gone."""
+"""`skyward logs NAME`: what a task printed, how a node was made, or both of a pool; machines may be gone."""
 
 import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skyward.cli.options import NamespaceOption
-from skyward.cli.selection import Selection, parse_index, parse_since, timestamp
+from skyward.cli.printer import Form, Printer
+from skyward.cli.selection import Selection, parse_index, parse_since
+from skyward.cli.subject import NOT_FOUND, WRONG, Subject, find, names
 from skyward.cli.table import connected
-from skyward.cluster import tickets
-from skyward.console.lines import LineAssembler, Source
-from skyward.contract.names import NODE, POOL, TASK, Kind
-from skyward.errors import GatewayError
+from skyward.contract.names import NODE
+from skyward.errors import GatewayError, SkywardError
 
 if TYPE_CHECKING:
     from skyward.cluster.api import Api
 
-SILENCE_SECONDS = 60.0
+_COMPLETION_SECONDS = 1.0
+_CLOCKS_APART = 3600.0
+"""What was printed at a time by its node's clock was kept no earlier by the operator's, give or take this."""
+
+
+def complete(context: typer.Context, incomplete: str) -> list[str]:
+    """Names for the shell; none where the control plane does not answer at once, and never an error."""
+    from skyward.cluster.api import Api
+    from skyward.cluster.connection import connect
+
+    try:
+        with Api(connect(lambda step: None, start=False)) as api, api.hurried(_COMPLETION_SECONDS):
+            return names(api, context.params.get("namespace") or api.connection.namespace, incomplete)
+    except (SkywardError, OSError):
+        return []
 
 
 def logs(
-    name: Annotated[str, typer.Argument(metavar="TASK|NODE", help="Name of a task or of a node.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A task, a node or a pool; task/NAME, node/NAME or pool/NAME where it could be several.",
+            autocompletion=complete,
+        ),
+    ],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay and print what comes.")] = False,
     since: Annotated[
         str | None, typer.Option(help="Only output printed since then: 10m, 1h30m, or a time (ISO 8601).")
     ] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last N lines, then what comes.")] = None,
     index: Annotated[str | None, typer.Option(help="Only these calls of a task: 3, or 0-5.")] = None,
-    attempt: Annotated[int | None, typer.Option(help="Only this attempt of each call.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt of each call.")] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time.")] = False,
+    output: Annotated[
+        Form, typer.Option("--output", "-o", help="Lines as text, or one JSON object per line.")
+    ] = Form.TEXT,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Print the output of a task, or the installation log of a node."""
+    """Print the output of a task, how a node was made, or both of a whole pool by time.
+
+    With -f: of a task until it ends, of a node until it is ready, of a pool until it is deleted.
+
+    Exit status: 0 printed; 1 there is no such thing, or its output cannot be had; 2 an option is wrong, or
+    NAME means several things; 130 interrupted.
+    """
     wanted = Selection(
         parse_since(since, time.time()) if since is not None else None,
         parse_index(index) if index is not None else None,
         attempt,
     )
-    show = _Shown(wanted, timestamps)
     with connected() as api:
-        _print_of(api, namespace or api.connection.namespace, name, {"follow": "1"} if follow else {}, show)
+        subject = find(api, namespace or api.connection.namespace, name)
+        if subject.kind is NODE and (index is not None or attempt is not None):
+            print("error: a node has no calls\n  → leave --index and --attempt out", file=sys.stderr)
+            raise typer.Exit(WRONG)
+        printer = Printer(subject.kind, wanted, _write, form=output, timestamps=timestamps, tail=tail)
+        _print(api, subject, printer, follow=follow, begin=max(0.0, (wanted.since or 0.0) - _CLOCKS_APART))
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What of the output is shown, and how."""
-
-    wanted: Selection
-    timestamps: bool
+def _write(lines: list[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
 
 
-def _print_of(api: "Api", place: str, name: str, query: dict[str, str], show: _Shown) -> None:
-    if (task := api.get(TASK, place, name)) is not None:
-        where = f"/v1/namespaces/{place}/tasks/{name}/logs"
-        _print(api, name, (TASK, task), where, query, _task_rest(task), show)
-    elif (node := api.get(NODE, place, name)) is not None:
-        pool = api.get(POOL, place, node["spec"]["poolRef"]["name"])
-        owner = (POOL, pool) if pool is not None else (NODE, node)
-        _print(api, name, owner, f"/v1/namespaces/{place}/nodes/{name}/logs", query, _node_rest(node), show)
-    else:
-        print(f"there is no task and no node {name} in namespace {place}", file=sys.stderr)
-        print("  → `skyward tasks` and `skyward nodes` list what there is", file=sys.stderr)
-        raise typer.Exit(1)
-
-
-def _print(
-    api: "Api",
-    name: str,
-    owner: tuple[Kind, dict[str, Any]],
-    path: str,
-    query: dict[str, str],
-    rest: str,
-    show: _Shown,
-) -> None:
+def _print(api: "Api", subject: Subject, printer: Printer, *, follow: bool, begin: float) -> None:
+    from skyward.cluster import tickets
     from skyward.cluster.api import ApiError
     from skyward.cluster.gateway import Gateway
-    from skyward.cluster.logs import follow_task
+    from skyward.cluster.logs import read_output
 
     try:
-        ticket = tickets.to_read(api, *owner)
+        ticket = tickets.to_read(api, *subject.owner)
     except ApiError as error:
-        kind, obj = owner
+        kind, obj = subject.owner
         whose = f"{kind.singular} {obj['metadata']['name']}"
-        print(f"its output is for those who may update {whose}: {error.message}", file=sys.stderr)
-        print("its status says:", file=sys.stderr)
-        print(rest)
-        return
+        _give_up(f"its output is for those who may update {whose}: {error.message}", subject)
+        raise typer.Exit(NOT_FOUND) from error
     gateway = Gateway(api, ticket)
     try:
-        lines = LineAssembler()
-        pieces = gateway.stream(path, query, SILENCE_SECONDS)
-        if query and owner[0] is TASK:
-            pieces = follow_task(gateway, path)
-        for piece in pieces:
-            if not show.wanted.takes(piece):
-                continue
-            prefix = f"[node {piece['rank']}] " if "rank" in piece else ""
-            source: Source = (name, piece.get("index"), prefix, piece.get("stream", "stdout"))
-            text = str(piece.get("text", ""))
-            when = f"{timestamp(piece['time'])} " if show.timestamps and "time" in piece else ""
-            if whole := lines.feed(source, text if "rank" in piece else f"{text.rstrip()}\n"):
-                print("".join(f"{when}{prefix}{line}\n" for line in whole), end="", flush=True)
-        for source in lines.sources():
-            if last := lines.rest(source):
-                print(f"{source[2]}{last}")
+        for record in read_output(gateway, subject.path, follow=follow, since=begin):
+            if record is None:
+                printer.caught_up()
+            else:
+                printer.take(record)
     except GatewayError as error:
-        print(f"{error}\nits status says:", file=sys.stderr)
-        print(rest)
+        printer.finish()
+        _give_up(f"{error}", subject)
+        raise typer.Exit(NOT_FOUND) from error
     finally:
         gateway.close()
+    printer.finish()
 
 
-def _task_rest(task: dict[str, Any]) -> str:
-    status = task.get("status") or {}
-    problem = status.get("error") or {}
-    parts = [status.get("phase"), status.get("message"), problem.get("traceback") or problem.get("message")]
-    return "\n".join(str(part) for part in parts if part) or "nothing yet"
-
-
-def _node_rest(node: dict[str, Any]) -> str:
-    status = node.get("status") or {}
-    bootstrap = status.get("bootstrap") or {}
-    parts = [status.get("phase"), status.get("message"), bootstrap.get("log") or bootstrap.get("lastLine")]
-    return "\n".join(str(part) for part in parts if part) or "nothing yet"
+def _give_up(problem: str, subject: Subject) -> None:
+    print(f"error: {problem}\nits status says:\n{subject.rest}", file=sys.stderr)

@@ -21,10 +21,12 @@ class Selection:
 
     def takes(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is wanted; what says that something is missing always is."""
-        if "index" not in record:
-            return True
+        since = self.since is None or float(record.get("time", 0.0)) >= self.since
+        if "index" not in record:  # of a node, or of all calls
+            calls = self.index is not None or self.attempt is not None
+            return bool(record.get("gap")) or (since and not calls)
         return (
-            (self.since is None or float(record.get("time", 0.0)) >= self.since)
+            since
             and (self.index is None or record["index"] in self.index)
             and (self.attempt is None or record.get("attempt") == self.attempt)
         )

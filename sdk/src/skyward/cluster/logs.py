@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from skyward.cluster.cutter import Cutter
-from skyward.cluster.gateway import PATIENCE_SECONDS, Gateway
+from skyward.cluster.gateway import PATIENCE_SECONDS, Gateway, GatewayRefused
 from skyward.errors import GatewayError, SkywardError
 
 SILENCE_SECONDS = 60.0
@@ -26,8 +26,10 @@ class Position:
     by task, ends that part with a record without text, and goes on with what comes.
     """
 
-    def __init__(self) -> None:
-        self.since = 0.0
+    def __init__(self, since: float = 0.0) -> None:
+        self.since = since
+        self._offsets: dict[str, int] = {}
+        """How much is known of the log of each node: that is sent from its beginning each time."""
         self._ahead: set[float] = set()
         """What a replay has brought so far: it is not in order, so it may have to begin again."""
         self._replaying = True
@@ -42,6 +44,11 @@ class Position:
         kept = record.get("kept")
         if "done" in record:
             return True
+        if "offset" in record:
+            node, offset = str(record.get("node")), int(record["offset"])
+            known = self._offsets.get(node, 0)
+            self._offsets[node] = max(offset, known)
+            return offset > known
         if not record.get("text"):
             self.since = float(kept or self.since)
             self._ahead.clear()
@@ -130,21 +137,31 @@ class LogFollower:
             self.connected.set()
 
 
-def follow_task(gateway: Gateway, path: str, patience: float = PATIENCE_SECONDS) -> Iterator[dict[str, Any]]:
-    """The output of one task until its end, each record once; an operator that restarts is waited for.
+def read_output(
+    gateway: Gateway, path: str, *, follow: bool, since: float = 0.0, patience: float = PATIENCE_SECONDS
+) -> Iterator[dict[str, Any] | None]:
+    """Output that was kept after `since`, then None, then, to `follow`, what comes until its end.
 
-    Raises GatewayError when it refuses, and when it does not answer for `patience` seconds.
+    Each record comes once; a connection that breaks is made again, and an operator that restarts is waited
+    for. Raises GatewayError when it refuses, and when it does not answer for `patience` seconds.
     """
-    position, heard, answered = Position(), time.monotonic(), False
+    position, answered, caught_up = Position(since), False, False
+    failing: float | None = None
     while True:
         try:
-            for record in gateway.stream(path, position.begin(), SILENCE_SECONDS):
-                answered, heard = True, time.monotonic()
+            for record in gateway.stream(path, position.begin(follow=follow), SILENCE_SECONDS):
+                answered, failing = True, None
                 if record.get("end"):
                     return
                 if position.takes(record):
                     yield record
+                elif not caught_up and "kept" in record and not record.get("text"):
+                    caught_up = True
+                    yield None
+        except GatewayRefused:
+            raise
         except GatewayError:
-            if not answered or time.monotonic() - heard > patience:
+            failing = failing if failing is not None else time.monotonic()
+            if not answered or time.monotonic() - failing > patience:
                 raise
         time.sleep(_PAUSES[1])

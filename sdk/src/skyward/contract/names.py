@@ -73,6 +73,8 @@ POOL_NAME_LIMIT = 40
 """Nodes and cloud resources add a rank and a hash to a pool's name and must stay within 63 characters."""
 NAME_LIMIT = 63
 RANK_LIMIT = 999
+_INCARNATIONS = 4096
+"""So many machines of one rank are known again by their names."""
 
 
 def node_name(pool: str, pool_uid: str, rank: int, incarnation: int) -> str:
@@ -83,6 +85,15 @@ def node_name(pool: str, pool_uid: str, rank: int, incarnation: int) -> str:
     """
     identity = f"{pool_uid}/{rank}/{incarnation}".encode()
     return f"{pool}-{rank}-{hashlib.sha256(identity).hexdigest()[:8]}"
+
+
+def is_node_of(name: str, pool: str, pool_uid: str) -> bool:
+    """Whether a node of this name was made for this very pool. For a node whose object is gone."""
+    rank, _, _ = name.removeprefix(f"{pool}-").rpartition("-")
+    if not name.startswith(f"{pool}-") or not rank.isdecimal() or int(rank) > RANK_LIMIT:
+        return False
+    made = (node_name(pool, pool_uid, int(rank), incarnation) for incarnation in range(_INCARNATIONS))
+    return name in made
 
 
 def ssh_secret_name(pool: str, pool_uid: str) -> str:
