@@ -59,8 +59,9 @@ build: install ## build both wheels into dist/
 	rm -rf dist
 	$(UV) build --all-packages --wheel --out-dir dist
 
-bench: install ## measure calls, maps and start-up beside their limits
-	$(RUN) python -m benchmarks
+bench: install ## measure beside limits and peers, one table and reports/bench.json; ARGS="call map --quick" for less
+	mkdir -p reports
+	$(RUN) python -m benchmarks --json reports/bench.json $(ARGS)
 
 system-packages: # OpenSSH's server, which some tests run beside the built-in one
 	@command -v sshd >/dev/null || test -x /usr/sbin/sshd || { \

@@ -1,27 +1,112 @@
-"""`make bench`: start-up, one call, a map, each beside its limit measured in the same run.
+"""`make bench`: what Skyward does, beside its limits and its peers, in one table.
 
-It uses control planes of its own in temporary folders and leaves nothing running.
+    python -m benchmarks [NAME…] [--json FILE] [--quick] [--no-peers]
+
+It uses control planes of its own in temporary folders and leaves nothing running. A path that fails says why
+and stops no other.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from benchmarks import calls, executors, figures, starts
+from benchmarks import calls, executors, logs, maps, starts
+from benchmarks.peers import run as peers
+from benchmarks.stage import NotMeasured, Stage, limited
+from benchmarks.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.row import Row
+
+    type Measurement = Callable[[Stage], Iterator[Row]]
+
+MEASUREMENTS: Final[dict[str, Measurement]] = {
+    "imports": starts.imports,
+    "control-plane": starts.control_planes,
+    "pools": starts.pools,
+    "call": calls.one_call,
+    "executor": executors.executors,
+    "map": maps.narrow,
+    "wide-map": maps.wide,
+    "lines": logs.lines,
+    "chatty": logs.beside,
+}
+_LONGEST_SECONDS: Final = 300
 
 
-def main() -> None:
-    """Run all measurements, one after the other."""
+def main() -> int:
+    """Measure what was asked for; 0 where everything could be measured."""
+    asked = _arguments()
     os.environ["SKYWARD_CONTROL_PLANE"] = "local"
-    figures.head()
-    starts.imports()
-    starts.control_planes()
-    with starts.control_plane() as endpoint:
-        starts.pools()
-        calls.one_call(endpoint)
-        calls.maps()
-        executors.executors()
+    begun = datetime.now(UTC).isoformat(timespec="seconds")
+    table = Table(quick=asked.quick, begun=begun, load=os.getloadavg()[0])
+    stage = Stage(quick=asked.quick)
+    try:
+        if not asked.no_peers:
+            _measure_peers(table)
+        for name in asked.names or MEASUREMENTS:
+            _measure(name, stage, table)
+    finally:
+        stage.close()
+        print(table.text(), flush=True)
+        if asked.json is not None:
+            asked.json.write_text(json.dumps(table.json(), indent=2) + "\n")
+    return 1 if table.failed else 0
+
+
+def _measure_peers(table: Table) -> None:
+    for name in peers.TITLES:
+        _say(f"peer {name}")
+        table.peers[name] = peers.measure(name, quick=table.quick)
+        if reason := table.peers[name].skipped:
+            _say(f"SKIPPED {table.peers[name].title}: {reason}")
+
+
+def _measure(name: str, stage: Stage, table: Table) -> None:
+    _say(name)
+    try:
+        with limited(_LONGEST_SECONDS):
+            for row in MEASUREMENTS[name](stage):
+                table.rows.append(row)
+    except NotMeasured as reason:
+        table.failed[name] = str(reason)
+    except Exception as error:
+        traceback.print_exc()
+        table.failed[name] = f"{type(error).__name__}: {error}"
+        stage.close()  # whatever it left behind disturbs nobody
+    if name in table.failed:
+        _say(f"FAILED {name}: {table.failed[name]}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure Skyward beside its limits and its peers."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of: {', '.join(MEASUREMENTS)}; all without"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--quick", action="store_true", help="few samples: to see that it works")
+    parser.add_argument("--no-peers", action="store_true", help="without other systems")
+    asked = parser.parse_args()
+    if unknown := [name for name in asked.names if name not in MEASUREMENTS]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    return asked
+
+
+def _say(text: str) -> None:
+    """What is going on, for whoever waits; the table itself goes to stdout."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""How a figure is taken and shown: percentiles, and ratios to a limit that was measured in the same run."""
+"""How a figure is taken: times, percentiles, and the usual two kinds of row."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from benchmarks.row import Row, Unit
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from benchmarks.row import Goal
 
 
 @contextmanager
@@ -24,23 +28,11 @@ def quantile(samples: Sequence[float], percent: int) -> float:
     return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
 
 
-def head() -> None:
-    """Print the head of the table."""
-    _row("what", "measured", "limit in this run", "ratio")
-    print("-" * 100, flush=True)
+def slower(path: str, seconds: float, limit: float, name: str, *goals: Goal, peer: str = "") -> Row:
+    """A row of durations, beside the least that it could take."""
+    return Row(path, seconds, Unit.SECONDS, limit, name, peer, goals)
 
 
-def slower(what: str, seconds: float, limit: float, name: str) -> None:
-    """A row of durations: how many times as long as its limit."""
-    unit, scale = ("s", 1) if limit > 0.5 else ("ms", 1000)
-    limit_text = f"{limit * scale:,.2f} {unit}  {name}"
-    _row(what, f"{seconds * scale:,.2f} {unit}", limit_text, f"{seconds / limit:.2f}x")
-
-
-def rarer(what: str, rate: float, limit: float, name: str) -> None:
-    """A row of rates: how many times as many its limit does in the same time."""
-    _row(what, f"{rate:,.0f} /s", f"{limit:,.0f} /s  {name}", f"{limit / rate:.2f}x")
-
-
-def _row(what: str, measured: str, limit: str, ratio: str) -> None:
-    print(f"{what:<40} {measured:>12}   {limit:<36} {ratio:>7}", flush=True)
+def rarer(path: str, rate: float, limit: float, name: str, *goals: Goal, peer: str = "") -> Row:
+    """A row of rates, beside what could be done in the same time."""
+    return Row(path, rate, Unit.RATE, limit, name, peer, goals)

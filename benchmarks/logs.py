@@ -1,7 +1,7 @@
 """Lines from a function to the caller's stdout, and what they cost a call beside it.
 
-`python -m benchmarks.logs` measures both. The program under measurement is this module in a process of its
-own, so that its stdout is a pipe that something reads, as with `| cat`.
+The program under measurement is this module in a process of its own, so that its stdout is a pipe that
+something reads, as with `| cat`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import skyward as sky
-from benchmarks import figures, starts
 from benchmarks.figures import rarer, slower, timed
+from benchmarks.row import Bound, Within
 from benchmarks.starts import echo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.row import Row
+    from benchmarks.stage import Stage
 
 LINES: Final = 300_000
 CALLS: Final = 150
@@ -40,26 +46,25 @@ def busy(seconds: float) -> None:
         _LINE.format(0)
 
 
-def main() -> None:
-    """Measure on a control plane of its own."""
-    os.environ["SKYWARD_CONTROL_PLANE"] = "local"
-    figures.head()
-    with starts.control_plane():
-        lines()
-        beside()
-
-
-def lines() -> None:
+def lines(stage: Stage) -> Iterator[Row]:
     """Lines per second at whoever reads the program's stdout, beside the same loop without us."""
+    assert stage.endpoint
     printed, limits = [], []
-    for _ in range(ROUNDS):
+    for _ in range(stage.amount(ROUNDS, 1)):
         printed.append(_rate("pool"))
         limits.append(_rate("alone"))
-    rarer("lines to the caller", statistics.median(printed), statistics.median(limits), "print, pipe")
+    yield rarer(
+        "lines of a chatty function to the caller",
+        statistics.median(printed),
+        statistics.median(limits),
+        "print, pipe",
+        Bound(100_000),
+    )
 
 
-def beside() -> None:
+def beside(stage: Stage) -> Iterator[Row]:
     """A no-op call beside a chatty function, beside one that computes, and alone."""
+    assert stage.endpoint
     taken: dict[str, list[float]] = {"alone": [], "busy": [], "chatty": []}
     null = os.open(os.devnull, os.O_WRONLY)
     kept = os.dup(1)
@@ -69,7 +74,7 @@ def beside() -> None:
         options = sky.Options(worker=sky.Worker(concurrency=2), console="silent")
         with sky.Compute(provider=sky.Local(), nodes=1, options=options) as pool:
             assert echo(1) >> pool == 1
-            for _ in range(ROUNDS):
+            for _ in range(stage.amount(ROUNDS, 1)):
                 _calls(pool, taken["alone"])
                 for name, other in (("busy", busy(3600.0)), ("chatty", chatty(1 << 40))):
                     future = other > pool
@@ -81,8 +86,14 @@ def beside() -> None:
         sys.stdout.flush()
         os.dup2(kept, 1)
     median = {name: statistics.median(seconds) for name, seconds in taken.items()}
-    slower("one call beside a busy function", median["busy"], median["alone"], "alone")
-    slower("one call beside a chatty function", median["chatty"], median["busy"], "beside a busy one")
+    yield slower("one call beside a busy function", median["busy"], median["alone"], "alone")
+    yield slower(
+        "one call beside a chatty function",
+        median["chatty"],
+        median["busy"],
+        "beside a busy one",
+        Within(1.1),
+    )
 
 
 def _calls(pool: sky.Pool, taken: list[float]) -> None:
@@ -118,4 +129,4 @@ def _print(how: str) -> None:
 
 
 if __name__ == "__main__":
-    _print(sys.argv[1]) if len(sys.argv) > 1 else main()
+    _print(sys.argv[1])

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncssh
@@ -18,8 +13,8 @@ import asyncssh
 import skyward as sky
 from benchmarks import agent_bench, floor
 from benchmarks.figures import slower, timed
-from skyward import local
-from skyward.local import binaries, plane
+from benchmarks.stage import control_plane, folder
+from skyward.local import binaries
 from skyward.local.home import Home
 from skyward.local.servers import Servers
 from skyward.wire.frames import FrameKind
@@ -27,14 +22,15 @@ from skyward.wire.frames import FrameKind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from skyward.local.endpoint import Endpoint
+    from benchmarks.row import Row
+    from benchmarks.stage import Stage
 
 ROUNDS = 3
 IMPORTS = 15
 TYPER_APP = "import typer; app = typer.Typer(); app.command()(lambda: None); app()"
 
 
-def imports() -> None:
+def imports(stage: Stage) -> Iterator[Row]:
     """A Python that imports skyward, and the command line, each beside what it cannot do without."""
     commands = {
         "python": [sys.executable, "-c", "pass"],
@@ -43,23 +39,23 @@ def imports() -> None:
         "command": [sys.executable, "-m", "skyward.cli.main", "version"],
     }
     taken: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(IMPORTS):
+    for _ in range(stage.amount(IMPORTS, 3)):
         for name, command in commands.items():
             with timed(taken[name]):
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = {name: statistics.median(samples) for name, samples in taken.items()}
-    slower("import skyward", seconds["skyward"], seconds["python"], "Python with no import")
-    slower("skyward version", seconds["command"], seconds["typer"], "a typer app that does nothing")
+    yield slower("import skyward", seconds["skyward"], seconds["python"], "Python with no import")
+    yield slower("skyward version", seconds["command"], seconds["typer"], "a typer app that does nothing")
 
 
-def control_planes() -> None:
+def control_planes(stage: Stage) -> Iterator[Row]:
     """From nothing to a ready operator, beside etcd and kube-apiserver alone; each in fresh folders."""
     found = binaries.ensure_binaries()
     whole: list[float] = []
     servers_alone: list[float] = []
-    for _ in range(ROUNDS):
-        with _folder() as folder:
-            home = Home(folder)
+    for _ in range(stage.amount(ROUNDS, 1)):
+        with folder() as place:
+            home = Home(place)
             home.prepare()
             with timed(servers_alone):
                 servers = Servers(home, found.etcd, found.kube_apiserver)
@@ -67,7 +63,7 @@ def control_planes() -> None:
             servers.stop()
         with control_plane(whole):
             pass
-    slower(
+    yield slower(
         "control plane, empty to ready",
         statistics.median(whole),
         statistics.median(servers_alone),
@@ -75,32 +71,20 @@ def control_planes() -> None:
     )
 
 
-@contextmanager
-def control_plane(taken: list[float] | None = None) -> Iterator[Endpoint]:
-    """A control plane in a temporary folder, which is the one of this process for as long as it lasts."""
-    with _folder() as folder:
-        os.environ["SKYWARD_HOME"] = str(folder)
-        try:
-            with timed(taken if taken is not None else []):
-                endpoint = local.ensure()
-            yield endpoint
-        finally:
-            plane.stop(Home.locate())
-
-
-def pools() -> None:
+def pools(stage: Stage) -> Iterator[Row]:
     """From `Compute(...)` to the first result: with an environment to build, and with one that is there."""
     first: list[float] = []
     later: list[float] = []
     bare: list[float] = []
-    for number in range(1 + ROUNDS):
+    assert stage.endpoint
+    for number in range(1 + stage.amount(ROUNDS, 1)):
         with timed(later if number else first), one_node() as pool:
             assert echo(number) >> pool == number
         with timed(bare):
             _bare_machine()
     limit, name = statistics.median(bare), "SSH server, connection, agent alone"
-    slower("first pool to its first result and end", first[0], limit, name)
-    slower("later pool to its first result and end", statistics.median(later), limit, name)
+    yield slower("first pool to its first result and end", first[0], limit, name)
+    yield slower("later pool to its first result and end", statistics.median(later), limit, name)
 
 
 def one_node() -> sky.Pool:
@@ -125,12 +109,3 @@ def _bare_machine() -> None:
     with agent_bench.agent(slots=1) as link:
         link.raw(link.call(agent_bench.noop, agent_bench.NO_ARGUMENTS))
         link.wait(FrameKind.RESULT)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="skyward-bench-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
