@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from skyward.contract.names import API_VERSION, NODE, POOL, TASK, Kind
 from skyward.wire.envelopes import parse_attempt
+from skyward.wire.frames import Frame
 from skyward_operator.context import Context
 from skyward_operator.engine.clock import SystemClock
 from skyward_operator.engine.supervisor import Supervisor
@@ -30,6 +31,8 @@ from skyward_operator.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from skyward.wire.frames import FrameKind
 
 type Object = dict[str, Any]
 
@@ -173,6 +176,7 @@ class FakeNode:
     held: dict[str, str] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
+    passed_on: list[Frame] = field(default_factory=list)
     logged_until: dict[str, int] = field(default_factory=dict)
     refuse: Callable[[Object], str | None] = lambda header: None
     draining: bool = False
@@ -255,6 +259,15 @@ class FakeNode:
     def cancel(self, attempt: str, grace: float) -> None:
         """Note what is to be cancelled; the test ends it."""
         self.cancelled.append(attempt)
+
+    def pass_on(self, frame: Frame) -> None:
+        """Keep a frame of a stream."""
+        self.passed_on.append(frame)
+
+    def streams(self, kind: FrameKind, attempt: str | None = None, body: bytes = b"", **header: Any) -> None:
+        """Say a frame of a stream of an attempt (the oldest by default)."""
+        frame = Frame(kind, {"attempt": attempt or self.waiting()[0], **header}, body)
+        self.fleet.listener.streamed("default", self.name, frame)
 
     def logged(self, attempts: Mapping[str, int]) -> None:
         """Forget output."""

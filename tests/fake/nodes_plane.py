@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.fake.machines import Lab
 
     from skyward.contract.hardware import Candidate
+    from skyward.wire.frames import Frame
     from skyward_operator.kube.lease import Leadership
     from skyward_operator.nodes.fleet import ReadyNode
     from skyward_operator.nodes.received import Received
@@ -119,6 +120,9 @@ class Listener:
         """Ignored."""
 
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
+        """Ignored."""
+
+    def streamed(self, namespace: str, node: str, frame: Frame) -> None:
         """Ignored."""
 
     def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:

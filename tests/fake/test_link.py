@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -18,6 +19,7 @@ from skyward.contract.image import Image
 from skyward.contract.pool import Worker
 from skyward.wire import codec
 from skyward.wire.bundle import bundle
+from skyward.wire.frames import Frame, FrameKind
 from skyward_operator.nodes.bootstrap import bootstrap, start_agent
 from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.link import AgentLink, LinkClosed, open_link
@@ -41,6 +43,7 @@ class Recorder:
     beats: int = 0
     pieces: dict[str, tuple[dict[str, Any], bytearray]] = field(default_factory=dict)
     link: AgentLink | None = None
+    streams: list[Frame] = field(default_factory=list)
 
     def step(self, name: str) -> None:
         """Nothing."""
@@ -63,6 +66,14 @@ class Recorder:
     def log(self, header: Mapping[str, Any], body: bytes) -> None:
         """A LOG frame."""
         self.logs[header["attempt"]] += body
+
+    def streamed(self, frame: Frame) -> None:
+        """A frame of a stream."""
+        self.streams.append(frame)
+
+    async def streamed_past(self, count: int) -> bool:
+        """Whether more frames of streams have come."""
+        return len(self.streams) > count
 
     def result(self, header: Mapping[str, Any], body: bytes) -> None:
         """A whole result."""
@@ -143,6 +154,29 @@ async def test_a_call_goes_there_and_its_output_and_result_come_back(server: str
         assert header["ok"], header
         assert codec.loads(body) == 42
         assert recorder.logs["uid.0.1"] == b"hello 21\n"
+
+
+async def test_items_of_a_call_come_as_its_credit_allows() -> None:
+    def count() -> Any:
+        yield from range(1000)
+
+    recorder = Recorder()
+    function = codec.dumps_function(count)
+    digest = hashlib.sha256(function).hexdigest()
+    async with lab() as place, node(place, recorder) as (connection, socket):
+        link = await open_link(connection, socket, recorder)
+        await link.hello("test", 1, Worker())
+        link.ensure_function(digest, function)
+        link.send_call(call(0, digest, stream=True), codec.dumps(((), {})))
+        while len(recorder.streams) < 1001:
+            seen = len(recorder.streams)
+            link.pass_on(Frame(FrameKind.CREDIT, {"attempt": "uid.0.1", "taken": seen}))
+            await until(partial(recorder.streamed_past, seen))
+        link.pass_on(Frame(FrameKind.CREDIT, {"attempt": "uid.0.1", "taken": 1001}))
+        assert (await recorder.outcome("uid.0.1"))[0]["ok"]
+        items = [codec.loads(frame.body) for frame in recorder.streams[:-1]]
+        assert items == list(range(1000))
+        assert recorder.streams[-1].header["end"]
 
 
 async def test_large_arguments_and_results_travel_whole_and_small_calls_do_not_wait_for_them() -> None:

@@ -77,6 +77,8 @@ _REQUIRED: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
     FrameKind.WELCOME: {"boot_id": _is_text, "python": _is_text, "agent": _is_text, "slots": _is_slots},
     FrameKind.STARTED: {"attempt": _is_text, "time": _is_seconds},
     FrameKind.LOG: {"attempt": _is_text},
+    FrameKind.ITEM: {"attempt": _is_text, "seq": _is_count},
+    FrameKind.NEED: {"attempt": _is_text, "input": _is_count, "taken": _is_count},
     FrameKind.RESULT: {"attempt": _is_text, "ok": _is_flag},
     FrameKind.RESULT_CHUNK: {"attempt": _is_text, "offset": _is_count, "last": _is_flag},
     FrameKind.REFUSED: {"attempt": _is_text, "reason": _is_text},

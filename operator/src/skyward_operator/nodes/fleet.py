@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from skyward.wire.frames import Frame
     from skyward_operator.nodes.received import Received
     from skyward_operator.nodes.session import Session
 
@@ -53,6 +54,10 @@ class NodeListener(Protocol):
 
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """A LOG frame."""
+        ...
+
+    def streamed(self, namespace: str, node: str, frame: Frame) -> None:
+        """An ITEM or NEED frame."""
         ...
 
     def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
@@ -97,6 +102,10 @@ class Link(Protocol):
         """Say that these results are safe here, so that the agent may forget them."""
         ...
 
+    def pass_on(self, frame: Frame) -> None:
+        """Send a CREDIT or INPUT frame to its call."""
+        ...
+
     def logged(self, attempts: Mapping[str, int]) -> None:
         """Say that the output of these attempts is on disk here up to that byte, or is not wanted."""
         ...
@@ -116,6 +125,9 @@ class Silence:
 
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """Ignore it."""
+
+    def streamed(self, namespace: str, node: str, frame: Frame) -> None:
+        """Ignore it: it is asked for again."""
 
     def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
         """Leave it with the agent, which announces it again."""

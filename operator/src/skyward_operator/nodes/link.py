@@ -65,6 +65,10 @@ class Inbox(Protocol):
         """Some bytes of a large result."""
         ...
 
+    def streamed(self, frame: Frame) -> None:
+        """An ITEM or NEED frame."""
+        ...
+
     def heard(self) -> None:
         """The agent gave a sign of life."""
         ...
@@ -132,6 +136,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
     def logged(self, attempts: Mapping[str, int]) -> None:
         """Say that the output of these attempts is on disk here up to that byte."""
         self._send(FrameKind.LOGGED, {"attempts": dict(attempts)})
+
+    def pass_on(self, frame: Frame) -> None:
+        """Send a CREDIT or INPUT frame to its call."""
+        self._outbox.send(encode(frame))
 
     def fetch(self, attempt: str, offset: int, fetch: int) -> None:
         """Have the agent send a large result from `offset` on, in pieces that carry this `fetch`."""
@@ -251,6 +259,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
                 self._inbox.piece(header, body)
             case FrameKind.LOG:
                 self._inbox.log(header, body)
+            case FrameKind.ITEM | FrameKind.NEED:
+                self._inbox.streamed(frame)
             case FrameKind.STARTED:
                 self._inbox.started(header)
             case FrameKind.PONG:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from skyward.contract.pool import Worker
+    from skyward.wire.frames import Frame
     from skyward_operator.engine.clock import Clock
     from skyward_operator.nodes.fleet import Fleet, Key
     from skyward_operator.nodes.image import Plan
@@ -267,6 +268,10 @@ class Session:
         """A whole result, or a refusal."""
         self._collector.forget(str(header["attempt"]))
         self._tell(lambda: self._fleet.listener.result(*self.key, header, body))
+
+    def streamed(self, frame: Frame) -> None:
+        """An ITEM or NEED frame."""
+        self._tell(lambda: self._fleet.listener.streamed(*self.key, frame))
 
     def announced(self, header: Mapping[str, Any]) -> None:
         """A large result waits at the agent: fetched, unless nobody wants it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from skyward.wire.frames import Frame
     from skyward_operator.nodes.fleet import NodeListener, ReadyNode
     from skyward_operator.nodes.received import Received
 
@@ -42,6 +43,10 @@ class Backlog:
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """A LOG frame."""
         self._tell(lambda: self._target.log(namespace, node, header, body))
+
+    def streamed(self, namespace: str, node: str, frame: Frame) -> None:
+        """An ITEM or NEED frame."""
+        self._tell(lambda: self._target.streamed(namespace, node, frame))
 
     def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
         """A large result waits at its agent; before the tasks are known it is wanted."""

@@ -199,6 +199,15 @@ def system_error(reason: TaskReason, message: str) -> ErrorInfo:
     return ErrorInfo(type=str(reason), message=message, kind="System", reason=str(reason))
 
 
+def broken(where: str, cause: str) -> ErrorInfo:
+    """The failure of a call whose node or agent was lost between two items."""
+    return system_error(
+        TaskReason.NODE_LOST,
+        f"{where} was lost ({cause}) while the call's items were on their way; "
+        "it is not tried again, because some of them have been delivered",
+    )
+
+
 def ending(error: ErrorInfo, index: int, failed: int, total: int) -> End:
     """The end of a task with failed calls; `error` is the first failure."""
     known = error.reason if error.reason in set(TaskReason) else TaskReason.INTERNAL_ERROR

@@ -26,6 +26,7 @@ from skyward_operator.tasks.reunion import Reunion
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from skyward.wire.frames import Frame
     from skyward_operator.nodes.fleet import ReadyNode
     from skyward_operator.tasks.floor import Floor, Key
     from skyward_operator.tasks.ledger import LiveTask
@@ -132,6 +133,7 @@ class Dispatcher:
     def node_ready(self, node: ReadyNode) -> None:
         """A node answers (again), and this is what its agent holds."""
         room = self._reunion.meet(node)
+        self.reception.streaming.rejoin(room, node.name)
         self._heard_of(room, node.name)
         self._handout.hand_out(room)
 
@@ -167,6 +169,12 @@ class Dispatcher:
             _, index, number = parse_attempt(name)
             attempt = Attempt(name, index, number, node, self._floor.rank_of(live, node), self._floor.now())
         self._floor.logs.write(live.work, attempt, header, body)
+
+    def streamed(self, namespace: str, node: str, frame: Frame) -> None:
+        """An ITEM or NEED frame."""
+        live, attempt = self._floor.find(str(frame.header["attempt"]), node)
+        if live is not None and attempt is not None:
+            self.reception.streaming.from_node(live, attempt, frame)
 
     def announced(self, namespace: str, node: str, header: Mapping[str, Any]) -> bool:
         """A large RESULT waits at the agent: whether it is wanted."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_REFUSALS: Final = 3
+_CANCELLED: Final = FailureReason.CANCELLED
 _OVERRUN_MARGIN_SECONDS: Final = 30.0
 _RECORD_ROOM: Final = 4096
 """What the record of an outcome takes beside its body, at most, for a body to be tried inline."""
@@ -39,6 +40,7 @@ class Endings:
         self._floor = floor
         self._completion = completion
         self._handout = handout
+        handout.not_again = self.not_again
         self.keep_open: Callable[[LiveTask, Outcome, bytes | Received, tuple[str, str] | None], None]
         """What to do with an outcome of an open task."""
 
@@ -114,6 +116,9 @@ class Endings:
             error = decide.system_error(TaskReason.CANCELLED, f"cancelled, and {where} was lost meanwhile")
             self._settle(live, _outcome(attempt, error, attempt.sent, 0.0), b"", None)
             return
+        if live.open is not None and live.open.has_begun(index):
+            self._settle(live, _outcome(attempt, decide.broken(where, cause), attempt.sent, 0.0), b"", None)
+            return
         verdict = decide.interrupted(
             self._floor.payloads.terms(live.work, index).retry, earlier, where, cause
         )
@@ -124,6 +129,11 @@ class Endings:
             return
         duration = self._floor.now() - attempt.sent
         self._settle(live, _outcome(attempt, verdict.error, attempt.sent, duration), b"", None)
+
+    def not_again(self, live: LiveTask, index: int) -> None:
+        """A call whose items have gone lost its attempt while nobody looked."""
+        error = decide.broken("its node or its agent", "NodeLost")
+        self._settle(live, Outcome(index, False, b"", error), b"", None)
 
     def refused(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any]) -> None:
         """The agent did not take the call: nothing ran, or it is running already."""
@@ -156,7 +166,9 @@ class Endings:
         """Whether a failure ends its call; if not, it is tried again, or was cancelled with its task."""
         if live.open is not None and live.open.is_cancelled(attempt.index):
             return True
-        if error.reason == FailureReason.CANCELLED:
+        if live.open is not None and live.open.has_begun(attempt.index) and error.reason != _CANCELLED:
+            return True
+        if error.reason == _CANCELLED:
             if live.ending is not None:
                 self._floor.trace(live, attempt, error.reason)
                 self._floor.disembark(room, live, attempt)

@@ -14,6 +14,8 @@ from skyward_operator.tasks.ledger import Attempt, LiveTask, Member, write_membe
 from skyward_operator.tasks.payload import PayloadInvalid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skyward_operator.tasks.completion import Completion
     from skyward_operator.tasks.floor import Floor
     from skyward_operator.tasks.room import Room
@@ -25,6 +27,8 @@ class Handout:
     def __init__(self, floor: Floor, completion: Completion) -> None:
         self._floor = floor
         self._completion = completion
+        self.not_again: Callable[[LiveTask, int], None]
+        """What to do with a call that must not have another attempt."""
         floor.on_change = self.hand_out
 
     def hand_out(self, room: Room) -> None:
@@ -37,6 +41,11 @@ class Handout:
                 live = self._floor.ledger.get(assignment.uid)
                 if live is None or live.has_ended(assignment.index):
                     room.scheduler.release(assignment.uid, assignment.index)
+                    again = True
+                    continue
+                if live.open is not None and live.open.has_begun(assignment.index):
+                    room.scheduler.release(assignment.uid, assignment.index)
+                    self.not_again(live, assignment.index)
                     again = True
                     continue
                 attempt = self._board(room, live, assignment.index, assignment.node)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from skyward_operator.tasks.payload import CallPayload
 
@@ -53,6 +53,23 @@ class OpenCall:
     function: str
     arguments: bytes
     cancelled: bool = False
+    stream: bool = False
+    """What it yields goes to its client while it runs."""
+    inputs: int = 0
+    """Iterators of its client that it may pull from."""
+    begun: bool = False
+    """Items of it have gone one way or the other: another attempt would not begin where this one began."""
+    taken: int = 0
+    """Frames of items that its client has taken."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether items go to or from it."""
+        return self.stream or self.inputs > 0
+
+    def traits(self) -> dict[str, Any]:
+        """What the agent has to know of it."""
+        return {"stream": self.stream, "inputs": self.inputs} if self.streams else {}
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +146,11 @@ class OpenCalls:
         """Whether the client has cancelled the call."""
         call = self.calls.get(index)
         return call is not None and call.cancelled
+
+    def has_begun(self, index: int) -> bool:
+        """Whether items of the call have gone one way or the other."""
+        call = self.calls.get(index)
+        return call is not None and call.begun
 
     def unsent(self, known: Iterable[int]) -> list[int]:
         """The calls that are here and not among `known`, in order."""

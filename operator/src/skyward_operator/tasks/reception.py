@@ -18,6 +18,7 @@ from skyward.wire.outcomes import Outcome
 from skyward_operator.nodes.received import Received
 from skyward_operator.tasks.decide import End
 from skyward_operator.tasks.open import AWAY_SECONDS, Caller, OpenCall, OpenCalls, Untaken
+from skyward_operator.tasks.streaming import Streaming
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ class Reception:
         self._completion = completion
         self._handout = handout
         self._endings = endings
+        self.streaming = Streaming(floor)
         endings.keep_open = self.ended
 
     # The client comes and goes
@@ -92,7 +94,9 @@ class Reception:
             case FrameKind.FUNCTION:
                 state.keep_function(str(header["digest"]), bytes(frame.body))
             case FrameKind.CALL:
-                self._call(live, _index(header), OpenCall(str(header["function"]), bytes(frame.body)))
+                self._call(live, _index(header), _open_call(frame))
+            case FrameKind.CREDIT | FrameKind.INPUT:
+                self._stream(live, _index(header), frame)
             case FrameKind.CANCEL:
                 self._cancel(live, _index(header))
             case FrameKind.ACK:
@@ -151,6 +155,12 @@ class Reception:
             live.total = max(live.total, index + 1)
             if live.submitted and index not in live.flights and index not in live.delayed:
                 self._handout.requeue(self._floor.room_of(live), live, index)
+
+    def _stream(self, live: LiveTask, index: int, frame: Frame) -> None:
+        if frame.header.get("close") and index not in live.flights:
+            self._cancel(live, index)  # nobody would read what it yields
+        else:
+            self.streaming.from_client(live, index, frame)
 
     def _cancel(self, live: LiveTask, index: int) -> None:
         state = _open(live)
@@ -244,6 +254,20 @@ def _open(live: LiveTask) -> OpenCalls:
     if live.open is None:
         raise ValueError(f"task {live.work.name} is not open")
     return live.open
+
+
+def _open_call(frame: Frame) -> OpenCall:
+    header = frame.header
+    inputs = header.get("inputs", 0)
+    if not isinstance(inputs, int) or inputs < 0:
+        raise ValueError(f"{inputs!r} is no number of inputs")
+    return OpenCall(
+        str(header["function"]),
+        bytes(frame.body),
+        stream=bool(header.get("stream")),
+        inputs=inputs,
+        begun=bool(header.get("begun")),
+    )
 
 
 def _index(header: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from skyward_operator.tasks.payload import INLINE_ARGUMENTS, CallPayload, Payloa
 from skyward_operator.tasks.room import peers_of
 
 if TYPE_CHECKING:
+    from skyward.wire.frames import Frame
     from skyward_operator.engine.supervisor import Supervisor
     from skyward_operator.nodes.fleet import Fleet, Link
     from skyward_operator.tasks.ledger import Attempt, LiveTask
@@ -40,6 +41,8 @@ class Sender:
             payload = self._payloads.call(live.work, attempt.index)
         run_seconds = self._payloads.terms(live.work, attempt.index).run_seconds
         header = _header(room, live, attempt, payload, run_seconds)
+        if live.open is not None:
+            header |= live.open.calls[attempt.index].traits()
         if (
             payload.function is not None
             and payload.digest is not None
@@ -62,6 +65,12 @@ class Sender:
         link = self._fleet.link(live.work.namespace, attempt.node)
         if link is not None:
             link.cancel(attempt.id, live.work.grace_seconds)
+
+    def pass_on(self, live: LiveTask, attempt: Attempt, frame: Frame) -> None:
+        """Send a frame of a stream. Without a link it is lost, and said again when there is one."""
+        link = self._fleet.link(live.work.namespace, attempt.node)
+        if link is not None:
+            link.pass_on(frame)
 
     def cancel_stray(self, namespace: str, node: str, attempt: str) -> None:
         """End an attempt that nobody waits for any more."""
