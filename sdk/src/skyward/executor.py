@@ -4,21 +4,23 @@ A call costs no write at the API server: it goes over a standing connection to t
 a node. Otherwise it is a call as any other: retried when its node is lost, stopped when it is cancelled.
 """
 
-import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as StandardExecutor
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from skyward.errors import ArgumentTooLarge, SkywardError
 from skyward.functions import Function, PendingFunction, Retry, resolve
+from skyward.manifest import Call
 from skyward.open_task import ARGUMENTS_LIMIT, OpenTask
 from skyward.packing import pack_one
 from skyward.results import values_of
+from skyward.streaming import refuse_items
+from skyward.tasks import TaskFuture
 from skyward.wire.digest import digest
 from skyward.wire.package import Outcome
 
@@ -31,26 +33,24 @@ MOST_BYTES = 256 * 1024 * 1024
 _END_SECONDS = 30.0
 
 
-class CallFuture[T](Future[T]):
-    """The result of one call. Cancelling it stops the remote work, and it can be awaited.
+class CallFuture[T](TaskFuture[T]):
+    """The result of one call of an open task.
 
     What came back is unpickled by whoever asks for it, once: that runs the user's code.
     """
 
     def __init__(self, task: str) -> None:
-        super().__init__()
+        super().__init__(lambda: None)
         self._task = task
         self._raw: Outcome | None = None
-        self._cancel_remote: Callable[[], None] = lambda: None
         self._opening = threading.Lock()
         self._opened: tuple[T | None, BaseException | None] | None = None
 
-    def cancel(self) -> bool:
-        """Cancel the call, wherever it is. False if it has ended already."""
-        if not super().cancel():
-            return False
-        self._cancel_remote()
-        return True
+    def cancels(self, cancel_remote: Callable[[], None]) -> None:
+        """How to cancel the call, known once it was sent; at once, if it was cancelled meanwhile."""
+        self._cancel_remote = cancel_remote
+        if self.cancelled():
+            cancel_remote()
 
     def result(self, timeout: float | None = None) -> T:
         """The value. Raises what the call raised, `TimeoutError` or `CancelledError`."""
@@ -66,9 +66,6 @@ class CallFuture[T](Future[T]):
         """What the call raised, or None."""
         error = super().exception(timeout)
         return self._open(self._raw)[1] if self._raw is not None else error
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return asyncio.wrap_future(self).__await__()
 
     def _open(self, raw: Outcome) -> tuple[T | None, BaseException | None]:
         with self._opening:
@@ -103,7 +100,7 @@ class Executor(StandardExecutor):
         import skyward
 
         target = resolve(pool if pool is not None else skyward)
-        self._task: OpenTask = target.open_task(timeout=timeout, retry=retry)
+        self._task: OpenTask = target.open_task("executor", Call(timeout=timeout, retry=retry))
         self._shut = False
         self._lock = threading.Lock()
         self._futures: set[CallFuture[Any]] = set()
@@ -127,6 +124,7 @@ class Executor(StandardExecutor):
         """
         function: Any = fn.fn if isinstance(fn, Function) else fn
         pending: PendingFunction[T] = PendingFunction(function, args, kwargs)
+        refuse_items(pending, "an executor")
         data, arguments = pack_one(pending)
         if max(len(arguments), len(data)) > ARGUMENTS_LIMIT:
             raise ArgumentTooLarge(
@@ -148,10 +146,8 @@ class Executor(StandardExecutor):
         except BaseException:
             self._futures.discard(future)
             raise
-        future._cancel_remote = lambda: self._task.cancel(index)
+        future.cancels(lambda: self._task.cancel(index))
         future.add_done_callback(self._futures.discard)
-        if future.cancelled():
-            self._task.cancel(index)
         return future
 
     def map[T](

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 from skyward.runtime import call
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+
     from skyward.pools import Pool
+    from skyward.streaming import ItemIterator
     from skyward.tasks import TaskFuture
 
     type Target = Pool | ModuleType
@@ -32,6 +35,10 @@ class Retry:
     on_exception: int = 0
     backoff: int = 1
     max_backoff: int = 60
+
+
+class _Untyped:
+    """What no function returns: only a call of unknown type fits a call of this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +69,24 @@ class PendingFunction[T]:
         """Try again after an exception of the function, or after the loss of its node, this many times."""
         return replace(self, retry=Retry(on_interruption, on_exception, backoff, max_backoff))
 
-    def __rshift__(self, target: "Target") -> T:
-        """`pending >> pool`: run on one node and return the result."""
+    @overload
+    def __rshift__(self: "PendingFunction[_Untyped]", target: "Target") -> Any: ...
+    @overload
+    def __rshift__[X](self: "PendingFunction[Iterator[X]]", target: "Target") -> "ItemIterator[X]": ...
+    @overload
+    def __rshift__[X](
+        self: "PendingFunction[Generator[X, Any, Any]]", target: "Target"
+    ) -> "ItemIterator[X]": ...
+    @overload
+    def __rshift__[X](self: "PendingFunction[AsyncIterator[X]]", target: "Target") -> "ItemIterator[X]": ...
+    @overload
+    def __rshift__[X](
+        self: "PendingFunction[AsyncGenerator[X, Any]]", target: "Target"
+    ) -> "ItemIterator[X]": ...
+    @overload
+    def __rshift__(self, target: "Target") -> T: ...
+    def __rshift__(self, target: "Target") -> Any:
+        """`pending >> pool`: run on one node and return the result; a generator gives an iterator."""
         return resolve(target).run(self)
 
     def __gt__(self, target: "Target") -> "TaskFuture[T]":

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from skyward.cluster.channel import Channel
 from skyward.contract import ranges
@@ -29,6 +29,23 @@ ARGUMENTS_LIMIT = 3 * 1024 * 1024
 _FEW = 4
 _ACK_SECONDS = 0.05
 
+
+class Flow(Protocol):
+    """The streams of a call, at this end."""
+
+    def begin(self, index: int, send: Callable[[Frame], None]) -> None:
+        """The call has an index, and a way to say something about it."""
+
+    def traits(self) -> dict[str, Any]:
+        """What the CALL says of its streams."""
+
+    def again(self) -> Frame:
+        """What follows the CALL on a new connection."""
+
+    def receive(self, frame: Frame) -> None:
+        """An ITEM or NEED frame."""
+
+
 type Ended = Callable[[Outcome | SkywardError], None]
 """Told once, with the outcome of a call or with why there is none."""
 
@@ -41,6 +58,7 @@ class _Call:
     function: bytes
     arguments: bytes
     ended: Ended
+    flow: Flow | None = None
     sent: bool = False
     cancelled: bool = False
     header: dict[str, Any] | None = None
@@ -85,13 +103,17 @@ class OpenTask:
         """Calls without an outcome."""
         return len(self._calls)
 
-    def call(self, digest: str, function: bytes, arguments: bytes, ended: Ended) -> int:
+    def call(
+        self, digest: str, function: bytes, arguments: bytes, ended: Ended, flow: Flow | None = None
+    ) -> int:
         """Have a call run; returns its index. Raises why not, once the task has ended."""
         with self._lock:
             if self._over is not None:
                 raise self._over
             index, self._next = self._next, self._next + 1
-            self._calls[index] = _Call(digest, function, arguments, ended)
+            if flow is not None:
+                flow.begin(index, lambda frame: self.channel.send([frame], at_once=True))
+            self._calls[index] = _Call(digest, function, arguments, ended, flow)
             self.held += len(arguments)
             self._unsent.append(index)
             frames = list(self._ready())
@@ -138,6 +160,8 @@ class OpenTask:
                 call.header = None
                 call.body.clear()
                 frames += self._frames(index, call)
+                if call.flow is not None:
+                    frames.append(call.flow.again())
             frames += self._ready()
         return iter(frames)
 
@@ -148,6 +172,10 @@ class OpenTask:
                 self._result(frame.header, bytes(frame.body))
             case FrameKind.RESULT_CHUNK:
                 self._piece(frame.header, bytes(frame.body))
+            case FrameKind.ITEM | FrameKind.NEED:
+                call = self._calls.get(frame.header["index"])
+                if call is not None and call.flow is not None:
+                    call.flow.receive(frame)
             case FrameKind.REFUSED:
                 self._refused(frame.header)
 
@@ -194,7 +222,8 @@ class OpenTask:
         if call.digest not in self._known:
             self._known.add(call.digest)
             yield Frame(FrameKind.FUNCTION, {"digest": call.digest}, call.function)
-        yield Frame(FrameKind.CALL, {"index": index, "function": call.digest}, call.arguments)
+        traits = call.flow.traits() if call.flow is not None else {}
+        yield Frame(FrameKind.CALL, {"index": index, "function": call.digest, **traits}, call.arguments)
         if call.cancelled:
             yield Frame(FrameKind.CANCEL, {"index": index})
 

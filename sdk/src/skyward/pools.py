@@ -6,29 +6,34 @@ checked before anybody says so. A pool that was there before (`Compute(name=...)
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, Literal, Self, Unpack, cast, overload
 
 from skyward import lifecycle, termination
 from skyward.calls import RankTarget, as_tuple, call_of, calls_of, check_python
 from skyward.console.board import count
 from skyward.contract.names import POOL
 from skyward.errors import PoolNotReady, SkywardError
+from skyward.executor import CallFuture
+from skyward.feeding import take_inputs
 from skyward.functions import Function, PendingFunction, PendingFunctionGroup, Retry, activate, deactivate
 from skyward.functions import function as described
 from skyward.gather import StreamingGroup, checked_on_error
 from skyward.manifest import Call
 from skyward.open_task import OpenTask
-from skyward.packing import pack_each
+from skyward.packing import pack_each, pack_one
 from skyward.poolview import PoolView
 from skyward.results import OnError
 from skyward.session import Session
 from skyward.spec import ELSEWHERE, Nodes, Options, Spec, SpecFields
+from skyward.streaming import CallFlow, ItemIterator, refuse_items, yields
 from skyward.tasks import ResultIterator, TaskFuture, TaskHandle
 from skyward.termination import Terminated
 from skyward.validation import instance, reject_unknown
+from skyward.wire.digest import digest
 from skyward.wire.options import CallOptions
+from skyward.wire.package import Outcome
 
 
 def Compute(  # noqa: N802 - reads as the thing that it returns
@@ -112,18 +117,28 @@ class Pool:
 
     def run[T](self, pending: PendingFunction[T], *, target: RankTarget = None) -> T:
         """Run on one node (any, "head", or the node of a rank) and return the result: `pending >> pool`."""
+        filled, feeds = take_inputs(pending)
+        if yields(pending.function):
+            return cast("T", self._items(filled, feeds, call_of(pending, target)))
+        if feeds:
+            return self._result(self._fed(filled, feeds, call_of(pending, target)))
         handle = self._submit([pending], call_of(pending, target), 1)
         result: T = self._wait(handle)[0]
         return result
 
     def run_async[T](self, pending: PendingFunction[T], *, target: RankTarget = None) -> TaskFuture[T]:
         """Start on one node and return a future, which can also be awaited: `pending > pool`."""
+        refuse_items(pending, "`>`, which gives a future,")
+        filled, feeds = take_inputs(pending)
+        if feeds:
+            return self._fed(filled, feeds, call_of(pending, target))
         handle = self._submit([pending], call_of(pending, target), 1)
         future: TaskFuture[T] = handle.future(lambda values: values[0], self._entered()[0].executor)
         return future
 
     def broadcast[T](self, pending: PendingFunction[T]) -> list[T]:
         """Run on every node and return one result per node, in the order of their index: `pending @ pool`."""
+        refuse_items(pending, "a broadcast")
         return self._wait(self._submit([pending], call_of(pending, None, "All"), None))
 
     def run_parallel[*Ts](self, group: PendingFunctionGroup[*Ts]) -> tuple[*Ts]:
@@ -140,14 +155,10 @@ class Pool:
         """Hand out results while other calls of the group still run: `gather(..., stream=True) >> pool`."""
         return self._stream(self._submit_group(group.members), group.ordered, group.on_error)
 
-    def open_task(self, *, timeout: float | None = None, retry: Retry | None = None) -> OpenTask:
+    def open_task(self, name: str, call: Call) -> OpenTask:
         """A task that takes calls while it is open: what `sky.Executor` works with."""
-        session, view = self._entered()
-        check_python(view)
-        call = self._with_defaults(Call(timeout=timeout, retry=retry))
-        handle = session.open_task(self._name, "executor", call)
-        handle.when_finished(lambda: self._tally.add(handle.calls))
-        return OpenTask(session, handle)
+        handle = self._send(call, lambda session, call: session.open_task(self._name, name, call))
+        return OpenTask(self._entered()[0], handle)
 
     @overload
     def map[T, R](
@@ -255,6 +266,7 @@ class Pool:
         """
         checked_on_error(on_error)
         what = fn if isinstance(fn, Function) else described(fn)
+        refuse_items(PendingFunction(what.fn), "pool.map()")
         if timeout is not None:
             what = Function(what.fn, timeout)
 
@@ -395,6 +407,8 @@ class Pool:
 
     def _submit_group(self, members: Sequence[PendingFunction[Any]]) -> TaskHandle:
         """One Task, whatever its members ask for."""
+        for member in members:
+            refuse_items(member, "a group")
         call, options = calls_of([self._with_defaults(call_of(member)) for member in members])
         return self._submit(members, call, len(members), options)
 
@@ -403,6 +417,44 @@ class Pool:
         leaving.start()
         values = handle.stream(ordered=ordered, on_error=on_error)
         return ResultIterator(values, handle.cancel, leaving.soon)
+
+    def _items(
+        self, pending: PendingFunction[Any], feeds: list[Iterator[Any]], call: Call
+    ) -> ItemIterator[Any]:
+        """A Task of one call that yields."""
+        data, arguments = pack_one(pending)
+        task = self.open_task(pending.name, call)
+        flow = CallFlow(task.handle.name, feeds, stream=True)
+        task.call(digest(data), data, arguments, flow.ended, flow)
+        task.close()
+        leaving = self._entered()[0].leaving
+        leaving.start()
+        return ItemIterator(flow, flow.close, leaving.soon)
+
+    def _fed[T](self, pending: PendingFunction[T], feeds: list[Iterator[Any]], call: Call) -> CallFuture[T]:
+        """A Task of one call that pulls from here and returns."""
+        data, arguments = pack_one(pending)
+        task = self.open_task(pending.name, call)
+        flow = CallFlow(task.handle.name, feeds, stream=False)
+        future: CallFuture[T] = CallFuture(task.handle.name)
+
+        def ended(end: Outcome | SkywardError) -> None:
+            flow.ended(end)
+            future.settle(end)
+
+        index = task.call(digest(data), data, arguments, ended, flow)
+        future.cancels(lambda: task.cancel(index))
+        task.close()
+        return future
+
+    def _result[T](self, future: CallFuture[T]) -> T:
+        try:
+            return future.result()
+        except (KeyboardInterrupt, Terminated) as error:
+            future.cancel()
+            raise error.with_traceback(None) from None
+        except Exception as error:
+            raise error.with_traceback(None) from error.__cause__
 
     def _wait(self, handle: TaskHandle, on_error: OnError = "raise") -> list[Any]:
         try:

@@ -107,6 +107,15 @@ class Inflow:
         self.ended = False
         """The frame that ends the stream has come."""
 
+    def __bool__(self) -> bool:
+        """Whether a whole item waits."""
+        return bool(self._items)
+
+    @property
+    def is_next_the_end(self) -> bool:
+        """Whether only the end waits."""
+        return bool(self._items) and bool(self._items[0].header.get("end"))
+
     @property
     def taken(self) -> int:
         """Frames that were taken; of an item that is still arriving, those that are here, if it is next."""
