@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.fake.kube_server import FakeKube, eventually
 
-from skyward.contract.names import ANNOTATION_GATEWAY
+from skyward.contract.names import ANNOTATION_GATEWAY, ANNOTATION_GATEWAY_SERVICE
 from skyward_operator.kube.api import Api
 from skyward_operator.kube.connection import Connection
 from skyward_operator.kube.errors import NotLeader
@@ -243,14 +243,13 @@ async def test_the_gateway_is_advertised_and_withdrawn(kube: FakeKube, api: Api)
     leader = candidate(api, ManualClock())
     await leader.acquire()
 
-    def shown() -> object:
-        return (
-            kube.objects[LEASES]["skyward-operator"]["metadata"]
-            .get("annotations", {})
-            .get(ANNOTATION_GATEWAY)
-        )
+    def shown() -> tuple[object, object]:
+        said = kube.objects[LEASES]["skyward-operator"]["metadata"].get("annotations", {})
+        return said.get(ANNOTATION_GATEWAY), said.get(ANNOTATION_GATEWAY_SERVICE)
 
-    await leader.advertise("http://127.0.0.1:1")
-    assert shown() == "http://127.0.0.1:1"
+    await leader.advertise("http://127.0.0.1:1", "system/gateway:80")
+    assert shown() == ("http://127.0.0.1:1", "system/gateway:80")
+    await leader.advertise("http://127.0.0.1:2")
+    assert shown() == ("http://127.0.0.1:2", None)
     await leader.release()
-    assert shown() is None
+    assert shown() == (None, None)

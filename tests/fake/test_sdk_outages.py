@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -196,7 +197,8 @@ def test_a_gateway_that_moved_is_found_again(plane: FakePlane, monkeypatch: pyte
         return sum(numbers)
 
     with sky.Compute(provider=sky.Local(), options=SILENT) as pool:
-        pool._entered()[0].gateway._url = "http://127.0.0.1:9"
+        routes = pool._entered()[0].gateway._routes
+        routes._route = replace(routes.find(), base="http://127.0.0.1:9")
         assert total(big) >> pool == sum(big)
 
 

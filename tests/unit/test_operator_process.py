@@ -17,7 +17,7 @@ from skyward_operator.engine.clock import SystemClock
 from skyward_operator.health import Health, PortTaken, Stage
 from skyward_operator.logging import JsonFormatter, PlainFormatter, set_up
 from skyward_operator.metrics import Metrics
-from skyward_operator.settings import Address, Settings
+from skyward_operator.settings import Address, ServicePort, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +36,16 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
         "SKYWARD_LARGEST_RESULT": "1000",
     }
 
-    settings = parse(["run", "--log-level", "ERROR", "--gateway-listen", "[::1]:8080"], environment)
+    service = ["--gateway-service", "system/gateway:80"]
+    settings = parse(["run", "--log-level", "ERROR", "--gateway-listen", "[::1]:8080", *service], environment)
 
     assert settings.namespaces == ("a", "b")
     assert settings.namespace is None
     assert settings.log_level == "error"
     assert settings.largest_result == 1000
     assert settings.gateway_listen == Address("::1", 8080)
+    assert settings.gateway_service == ServicePort("system", "gateway", 80)
+    assert settings.gateway_service.url == "http://gateway.system.svc:80"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,12 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
         (["--data-dir", "/tmp", "--lease-retry", "soon"], "a number of seconds"),
         (["--data-dir", "/tmp", "--lease-deadline", "20"], "must grow in this order"),
         (["--data-dir", "/tmp", "--advertise-gateway-url", "gateway"], "must begin with http"),
+        (["--data-dir", "/tmp", "--gateway-service", "skyward-gateway:http"], "NAMESPACE/NAME:PORT"),
+        (["--data-dir", "/tmp", "--gateway-service", "system/gateway:99999"], "NAMESPACE/NAME:PORT"),
+        (
+            ["--data-dir", "/tmp", "--gateway-service", "a/b:1", "--advertise-gateway-url", "http://c"],
+            "give one of them",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_flag_and_what_is_allowed(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward.cluster.gateway import GatewayRefused
+from skyward.cluster.route import GatewayRefused
 from skyward.delivery import Delivery
 from skyward.errors import GatewayError, TaskCancelled
 from skyward.reorder import in_order

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from skyward_operator import __version__
-from skyward_operator.settings import LOG_FORMATS, LOG_LEVELS, Address, LeaseTimes, Settings
+from skyward_operator.settings import LOG_FORMATS, LOG_LEVELS, Address, LeaseTimes, ServicePort, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+
+_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_SERVICE: Final = re.compile(f"({_LABEL})/({_LABEL}):([0-9]{{1,5}})")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -38,6 +43,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         )
     if given.holder in given.predecessors:
         parser.error("--predecessors names the --holder itself")
+    if given.gateway_service and given.advertise_gateway_url:
+        parser.error(
+            "--advertise-gateway-url is where all clients go, --gateway-service is for an address that only "
+            "pods reach: give one of them"
+        )
     return Settings(
         data_dir=given.data_dir,
         kubeconfig=given.kubeconfig,
@@ -48,6 +58,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         largest_payload=given.largest_payload,
         largest_result=given.largest_result,
         advertise_gateway_url=given.advertise_gateway_url,
+        gateway_service=given.gateway_service,
         log_format=given.log_format,
         log_level=given.log_level,
         providers=given.providers,
@@ -81,6 +92,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.add("health-listen", _address, "127.0.0.1:0", "where /livez, /readyz and /metrics are", "HOST:PORT")
     flags.add("advertise-gateway-url", _url, "", "how clients reach the gateway (default: as it listens)",
               "URL")  # fmt: skip
+    flags.add("gateway-service", _service, "", "the Service before the gateway: clients outside of the\n"
+              "cluster reach it through the API server", "NAMESPACE/NAME:PORT")  # fmt: skip
     flags.add("largest-payload", _bytes, f"{defaults.largest_payload}", "bytes that a task's calls may take",
               "BYTES")  # fmt: skip
     flags.add(
@@ -185,6 +198,15 @@ def _url(value: str) -> str | None:
     if value and not value.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return value.rstrip("/") or None
+
+
+def _service(value: str) -> ServicePort | None:
+    if not value:
+        return None
+    match = _SERVICE.fullmatch(value)
+    if match is None or not 0 < int(match[3]) < 65536:
+        raise ValueError("must be NAMESPACE/NAME:PORT with the number of a port")
+    return ServicePort(match[1], match[2], int(match[3]))
 
 
 def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:

@@ -170,8 +170,9 @@ class Operator:
             supervisor.keep("intake", intake.run)
             health.enter(Stage.SYNCING, "the gateway does not listen yet")
             listening = await parts.gateway_url()
-            url = self._settings.advertise_gateway_url or listening
-            await leadership.advertise(url)
+            service = self._settings.gateway_service
+            url = self._settings.advertise_gateway_url or (service.url if service else listening)
+            await leadership.advertise(url, str(service) if service else None)
             self._write_endpoints(url, health.url)
             health.enter(Stage.READY)
             logger.info("ready: %d objects known; gateway at %s", self._known(), url)

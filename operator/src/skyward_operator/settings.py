@@ -38,6 +38,23 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a Kubernetes Service."""
+
+    namespace: str
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where pods reach it."""
+        return f"http://{self.name}.{self.namespace}.svc:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The operator's settings."""
 
@@ -56,7 +73,9 @@ class Settings:
     largest_result: int = 16 * 1024**3
     """Bytes that one call may return; its node refuses more."""
     advertise_gateway_url: str | None = None
-    """What clients reach the gateway by; None: what it listens on."""
+    """What all clients reach the gateway by; None: its Service, else what it listens on."""
+    gateway_service: ServicePort | None = None
+    """The Service before the gateway: pods go to it, other clients through the API server's proxy."""
     log_format: str = "plain"
     log_level: str = "info"
     providers: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from skyward.cluster.cutter import Cutter
-from skyward.cluster.gateway import GatewayRefused
+from skyward.cluster.route import GatewayRefused
 from skyward.errors import GatewayError
 from skyward.wire.delivery import Arrivals, End
 from skyward.wire.errors import PackageError

@@ -18,7 +18,7 @@ import socket
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from skyward.contract.names import ANNOTATION_GATEWAY
+from skyward.contract.names import ANNOTATION_GATEWAY, ANNOTATION_GATEWAY_SERVICE
 from skyward_operator.engine.clock import micro_timestamp
 from skyward_operator.kube.connection import Patience
 from skyward_operator.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, NotLeader
@@ -53,7 +53,7 @@ class Leadership:
             settings.holder or f"{settings.identity or socket.gethostname()}_{uuid.uuid4()}"
         )
         self._predecessors = settings.predecessors
-        self._gateway: str | None = None
+        self._places: dict[str, str | None] = {}
         self._renewed = float("-inf")
         self._lease: dict[str, Any] | None = None
         self._seen = ("", float("-inf"))
@@ -70,9 +70,9 @@ class Leadership:
         if not self.is_leader:
             raise NotLeader(f"the lease {'/'.join(self._key)} is not held by {self.identity}")
 
-    async def advertise(self, gateway_url: str) -> None:
-        """Show the gateway's address on the Lease, now and with every renewal."""
-        self._gateway = gateway_url
+    async def advertise(self, gateway_url: str, gateway_service: str | None = None) -> None:
+        """Show on the Lease where the gateway is, now and with every renewal."""
+        self._places = {ANNOTATION_GATEWAY: gateway_url, ANNOTATION_GATEWAY_SERVICE: gateway_service}
         if self.is_leader and not await self._renew():
             raise NotLeader("the lease was lost while the gateway's address was written")
 
@@ -111,7 +111,8 @@ class Leadership:
             "renewTime": micro_timestamp(self._clock.now()),
         }
         try:
-            await self._patch({"spec": spec, "metadata": {"annotations": {ANNOTATION_GATEWAY: None}}})
+            nowhere = dict.fromkeys((ANNOTATION_GATEWAY, ANNOTATION_GATEWAY_SERVICE))
+            await self._patch({"spec": spec, "metadata": {"annotations": nowhere}})
         except ApiError as error:
             logger.info("the lease was not released: %s", error)
 
@@ -210,8 +211,8 @@ class Leadership:
                 "renewTime": micro_timestamp(self._clock.now()),
             }
         }
-        if self._gateway is not None:
-            body["metadata"] = {"annotations": {ANNOTATION_GATEWAY: self._gateway}}
+        if self._places:
+            body["metadata"] = {"annotations": self._places}
         return body
 
     def _taken(self) -> dict[str, Any]:

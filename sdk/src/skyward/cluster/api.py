@@ -19,6 +19,7 @@ from skyward.cluster.connection import Connection
 from skyward.cluster.cutter import Cutter
 from skyward.contract.names import (
     ANNOTATION_GATEWAY,
+    ANNOTATION_GATEWAY_SERVICE,
     ANNOTATION_SCHEMA,
     API_VERSION,
     KINDS,
@@ -230,11 +231,11 @@ class Api:
                 "pip install --upgrade skyward, or kubectl apply -f crds/ of this version",
             )
 
-    def gateway_url(self) -> str | None:
-        """Where the operator says that its gateway is, or None while no operator has said so."""
-        lease = self.get(LEASE, SYSTEM_NAMESPACE, LEASE_NAME)
-        url: str | None = (lease or {}).get("metadata", {}).get("annotations", {}).get(ANNOTATION_GATEWAY)
-        return url
+    def gateway_place(self) -> tuple[str | None, str | None]:
+        """The address and the Service where the operator says that its gateway is; None is not said (yet)."""
+        lease = self.get(LEASE, SYSTEM_NAMESPACE, LEASE_NAME) or {}
+        said = lease.get("metadata", {}).get("annotations") or {}
+        return said.get(ANNOTATION_GATEWAY), said.get(ANNOTATION_GATEWAY_SERVICE)
 
     def close(self) -> None:
         """Close all connections."""

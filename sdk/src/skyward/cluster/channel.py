@@ -5,6 +5,7 @@ and says it first on the next one (`Peer.greeting`). Few frames are sent at once
 sends the rest together, so that a thousand small calls are a handful of messages.
 """
 
+import json
 import logging
 import threading
 import time
@@ -93,10 +94,12 @@ class Channel:
                 socket = self._connect()
             except (SkywardError, OSError, websocket.WebSocketException) as error:
                 if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code in (
+                    401,
                     403,
+                    404,
                     409,
                 ):
-                    self._peer.refused(f"HTTP {error.status_code}")
+                    self._peer.refused(_words(error))
                     return
                 log.debug("no session: %s", error)
                 self._gateway.forget_address()
@@ -114,13 +117,13 @@ class Channel:
             self._closed.wait(_PAUSES[0])
 
     def _connect(self) -> websocket.WebSocket:
-        url, headers = self._gateway.place(self._where)
+        url, headers, route = self._gateway.place(self._where)
         socket: websocket.WebSocket = websocket.create_connection(
             url.replace("http", "ws", 1),
             header=[f"{name}: {value}" for name, value in headers.items()],
             timeout=CONNECT_SECONDS,
-            http_no_proxy=["*"],
             enable_multithread=True,
+            socket=route.socket(CONNECT_SECONDS),
         )
         socket.settimeout(SILENCE_SECONDS)
         try:
@@ -188,6 +191,13 @@ class Channel:
         if raw is not None:
             with suppress(OSError):
                 raw.shutdown(SHUT_RDWR)
+
+
+def _words(error: websocket.WebSocketBadStatusException) -> str:
+    body = (error.resp_body or b"").decode(errors="replace").strip()
+    with suppress(ValueError, KeyError, TypeError):
+        body = json.loads(body)["message"]  # the API server's; the gateway speaks in plain sentences
+    return f"{body[:300]} (HTTP {error.status_code})" if body else f"HTTP {error.status_code}"
 
 
 def _close(socket: websocket.WebSocket) -> None:

@@ -47,6 +47,8 @@ class Connection:
     verify: ssl.SSLContext | bool = True
     headers: Callable[[], dict[str, str]] = field(default=dict, repr=False)
     is_embedded: bool = False
+    is_inside: bool = False
+    """This program runs in a pod of that cluster."""
 
 
 def connect(report: Report, *, start: bool = True) -> Connection:
@@ -140,6 +142,7 @@ def _in_cluster() -> Connection:
         title="cluster of this pod",
         verify=ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt")),
         headers=headers,
+        is_inside=True,
     )
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import httpx
 
-from skyward.cluster.gateway import GatewayRefused
+from skyward.cluster.route import GatewayRefused
 from skyward.errors import ControlPlaneError, GatewayError
 from skyward.wire.digest import BytesLike
 from skyward.wire.errors import PackageError

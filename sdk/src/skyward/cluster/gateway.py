@@ -1,7 +1,7 @@
 """The operator's gateway: payloads and results that are too large for an object, and live output.
 
-Each request carries the run's ticket; the objects carry its hash. The address is on the operator's Lease
-and is read again whenever the gateway does not answer, because a restarted operator may listen elsewhere.
+Each request carries the run's ticket; the objects carry its hash. The way to it (`skyward.cluster.route`) is
+looked for again whenever it does not answer, because a restarted operator may listen elsewhere.
 """
 
 import json
@@ -15,6 +15,7 @@ import httpx
 
 from skyward.cluster.api import Api
 from skyward.cluster.cutter import Cutter
+from skyward.cluster.route import GatewayRefused, Route, Routes, turned_away
 from skyward.errors import ArgumentTooLarge, ControlPlaneError, GatewayError, PayloadError
 
 PATIENCE_SECONDS = 120.0
@@ -25,31 +26,21 @@ _CHUNK = 1024 * 1024
 _PAUSE_SECONDS = 0.5
 
 
-class GatewayRefused(GatewayError):
-    """The gateway has answered, and asking again will not change its answer."""
-
-
 class Gateway:
     """Uploads, downloads and follows, with the ticket of one run."""
 
     def __init__(self, api: Api, ticket: str, patience: float = PATIENCE_SECONDS) -> None:
-        self._api = api
         self._ticket = ticket
         self._patience = patience
-        self._url: str | None = None
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(30.0, read=120.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # a stream holds one
-            trust_env=False,
-        )
+        self._routes = Routes(api)
 
     def put_payload(self, namespace: str, task: str, payload: bytes) -> None:
         """Upload the calls of a Task. Raises ArgumentTooLarge, PayloadError or GatewayError."""
         response = self._persistently(
-            lambda url: self._client.put(
-                f"{url}/v1/namespaces/{namespace}/tasks/{task}/payload",
+            lambda route: route.client.put(
+                f"{route.base}/v1/namespaces/{namespace}/tasks/{task}/payload",
                 content=_chunks(payload),
-                headers={**self._headers(), "Content-Length": str(len(payload))},
+                headers={**self._headers(route), "Content-Length": str(len(payload))},
             )
         )
         if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
@@ -103,52 +94,62 @@ class Gateway:
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> Iterator[httpx.Response]:
         try:
-            with self._client.stream(
+            route = self._routes.find()
+            with route.client.stream(
                 "GET",
-                f"{self._address()}{where}",
+                f"{route.base}{where}",
                 params=query,
-                headers={**self._headers(), "Accept-Encoding": "identity", **headers},
+                headers={**self._headers(route), "Accept-Encoding": "identity", **headers},
                 timeout=httpx.Timeout(30.0, read=silence),
             ) as response:
                 if not response.is_success:
                     response.read()
+                    if (refusal := turned_away(response)) is not None:
+                        raise refusal
                     passing = response.status_code == 429 or response.status_code >= 500
-                    self._url = None if passing else self._url
+                    if passing:
+                        self._routes.forget()
                     kind = GatewayError if passing else GatewayRefused
                     raise kind(f"the operator does not send it: {_words(response)}")
                 with (cutter or Cutter()).around(response):
                     yield response
         except (httpx.TransportError, httpx.StreamError) as error:
-            self._url = None
+            self._routes.forget()
             raise GatewayError(f"the operator's gateway does not answer: {error}") from error
 
-    def place(self, where: str) -> tuple[str, dict[str, str]]:
-        """The whole address of a path, and the headers to go there with, for what is no plain request."""
-        return f"{self._address()}{where}", self._headers()
+    def place(self, where: str) -> tuple[str, dict[str, str], Route]:
+        """The whole address of a path, the headers to go there with, and the way, for what is no plain
+        request."""
+        route = self._routes.find()
+        return f"{route.base}{where}", self._headers(route), route
 
     def forget_address(self) -> None:
         """It does not answer there: look again where it is."""
-        self._url = None
+        self._routes.forget()
 
     def close(self) -> None:
         """Close all connections; a stream that is being read ends."""
-        self._client.close()
+        self._routes.close()
 
-    def _headers(self) -> dict[str, str]:
-        return {"Skyward-Ticket": self._ticket}
+    def _headers(self, route: Route) -> dict[str, str]:
+        return {**route.headers(), "Skyward-Ticket": self._ticket}
 
-    def _persistently(self, send: Callable[[str], httpx.Response]) -> httpx.Response:
+    def _persistently(self, send: Callable[[Route], httpx.Response]) -> httpx.Response:
         """Send until there is an answer that is final; an operator that restarts is waited for."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                response = send(self._address())
+                response = send(self._routes.find())
+                if (refusal := turned_away(response)) is not None:
+                    raise refusal
                 if response.status_code not in (429, 500, 502, 503, 504):
                     return response
                 problem = _words(response)
+            except GatewayRefused:
+                raise
             except (httpx.TransportError, ControlPlaneError) as error:
                 problem = str(error) or type(error).__name__
-            self._url = None
+            self._routes.forget()
             if time.monotonic() > deadline:
                 raise GatewayError(
                     f"the operator's gateway did not answer for {self._patience:.0f} s: {problem}",
@@ -156,14 +157,6 @@ class Gateway:
                     "kubectl -n skyward-system get pods",
                 )
             time.sleep(_PAUSE_SECONDS)
-
-    def _address(self) -> str:
-        if self._url is None:
-            url = self._api.gateway_url()
-            if url is None:
-                raise GatewayError("no operator has published the address of its gateway yet")
-            self._url = url.rstrip("/")
-        return self._url
 
 
 def _chunks(payload: bytes) -> Iterator[bytes]:

@@ -60,6 +60,9 @@ ANNOTATION_SCHEMA = f"{GROUP}/schema-version"
 """On each CustomResourceDefinition: the SCHEMA_VERSION that it was generated from."""
 ANNOTATION_GATEWAY = f"{GROUP}/gateway-url"
 """On the operator's Lease: where clients reach the gateway."""
+ANNOTATION_GATEWAY_SERVICE = f"{GROUP}/gateway-service"
+"""On the operator's Lease, where the gateway is behind a Service: `NAMESPACE/NAME:PORT`. Clients outside of
+the cluster go through the API server's proxy to it; what ANNOTATION_GATEWAY says is for those inside."""
 ANNOTATION_RENEWED = f"{GROUP}/lease-renewed"
 """On a pool with a lease: RFC 3339 time of its client's last sign of life."""
 ANNOTATION_TICKET = f"{GROUP}/ticket-hash"
@@ -67,6 +70,9 @@ ANNOTATION_TICKET = f"{GROUP}/ticket-hash"
 
 LEASE_NAME = "skyward-operator"
 SYSTEM_NAMESPACE = "skyward-system"
+GATEWAY_SERVICE = "skyward-gateway"
+GATEWAY_PORT = 8080
+"""The Service that an installation gives the gateway, in SYSTEM_NAMESPACE."""
 FIELD_MANAGER = "skyward-operator"
 
 POOL_NAME_LIMIT = 40

@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from skyward.contract.names import GROUP, KINDS, LEASE_NAME, NODE, POOL, TASK
+from skyward.contract.names import (
+    GATEWAY_PORT,
+    GATEWAY_SERVICE,
+    GROUP,
+    KINDS,
+    LEASE_NAME,
+    NODE,
+    POOL,
+    TASK,
+)
 
 type Rule = dict[str, list[str]]
 
@@ -89,5 +98,17 @@ EDITOR = Role(
     ],
 )
 USER_ROLES = (VIEWER, EDITOR)
+
+GATEWAY = Role(
+    "skyward-gateway",
+    "Find the gateway and reach it through the API server. Bind it in the operator's namespace.",
+    [
+        _FIND_GATEWAY,
+        # a GET needs get, and a PUT update; the name is that of the path, with the port
+        _rule("", ["services/proxy"], ["get", "update"], [f"{GATEWAY_SERVICE}:{GATEWAY_PORT}"]),
+    ],
+)
+"""For everybody who works with Skyward from outside of the cluster. It opens nothing by itself: what a person
+may read or write there is decided by the tickets of objects."""
 
 OPERATOR = Role("skyward-operator", "What the operator may do.", OPERATOR_RULES)
