@@ -6,6 +6,8 @@ import re
 import secrets
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +32,20 @@ def plane() -> Iterator[Plane]:
 
 def numbers(text: str) -> list[int]:
     """The numbers of the lines that were shown, in order."""
-    return [int(number) for number in re.findall(r"^\[node 0\] line (\d+)\.$", text, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"^\[(?:\S+ )?node 0\] line (\d+)\.$", text, re.MULTILINE)]
+
+
+def is_followed(file: Path) -> bool:
+    """Whether whoever writes this file has a good part of the lines."""
+    return len(numbers(file.read_text())) > LINES // 10
 
 
 def test_output_is_followed_through_a_kill_of_the_operator(plane: Plane) -> None:
     person, pool = plane.person, f"logs-{secrets.token_hex(3)}"
-    files = {name: person.folder / name for name in ("program", "follow")}
+    files = {name: person.folder / name for name in ("program", "follow", "pool")}
     words = [sys.executable, str(PROGRAM), pool, str(LINES)]
-    with files["program"].open("wb") as out, files["follow"].open("wb") as followed:
+    with ExitStack() as stack:
+        out, followed, of_pool = (stack.enter_context(file.open("wb")) for file in files.values())
         program = subprocess.Popen(
             words, cwd=person.folder, env=person.environment, stdout=out, stderr=subprocess.DEVNULL
         )
@@ -50,19 +58,27 @@ def test_output_is_followed_through_a_kill_of_the_operator(plane: Plane) -> None
             ]
             command = [str(Path(sys.executable).with_name("skyward")), "logs", "-f", task]
             follow = subprocess.Popen(command, env=person.environment, stdout=followed)
+            command[-1] = f"pool/{pool}"
+            whole = subprocess.Popen(command, env=person.environment, stdout=of_pool)
             try:
-                eventually(lambda: len(numbers(files["follow"].read_text())) > LINES // 10, "it is followed")
+                for name in ("follow", "pool"):
+                    eventually(partial(is_followed, files[name]), f"{name} follows")
                 before = plane.kill("operator")
                 assert len(numbers(files["follow"].read_text())) < LINES
                 plane.comes_back("operator", before)
                 assert follow.wait(120) == 0
+                kept = person.run("skyward", "logs", task).stdout
+                assert program.wait(60) == 0
+                assert whole.wait(60) == 0
             finally:
-                follow.kill()
-                follow.wait()
-            assert program.wait(60) == 0
+                for reader in (follow, whole):
+                    reader.kill()
+                    reader.wait()
         finally:
             program.kill()
             program.wait()
-    kept = person.run("skyward", "logs", task).stdout
-    for text in (files["program"].read_text(), files["follow"].read_text(), kept):
+    for text in (kept, *(file.read_text() for file in files.values())):
         assert numbers(text) == list(range(LINES))
+    made = re.findall(rf"^\[{pool}-0-\w+\] (.*)$", files["pool"].read_text(), re.MULTILINE)
+    assert made.count("::step workdir") == 1
+    assert any("linked with agent" in line for line in made)

@@ -60,5 +60,9 @@ class Follower:
                 return None
             self._wake.clear()
             await self._wake.wait()
+        return self.take()
+
+    def take(self) -> bytes:
+        """All lines that wait now."""
         lines, self._lines, self._size = b"".join(self._lines), deque(), 0
         return lines

@@ -164,6 +164,8 @@ async def _follow_pool(
         if made or printed or silent >= KEEPALIVE_SECONDS:
             await lines.write(made + printed or b"\n")
             silent = 0.0
+    if rest := await asyncio.to_thread(_news, nodes) + follower.take():
+        await lines.write(rest)
 
 
 def _news(nodes: PoolNodes) -> bytes:
