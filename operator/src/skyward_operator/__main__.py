@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from skyward_operator import __version__
-from skyward_operator.settings import LOG_FORMATS, LOG_LEVELS, Address, LeaseTimes, ServicePort, Settings
+from skyward_operator.settings import (
+    LEAST_OUTPUT_BYTES,
+    LOG_FORMATS,
+    LOG_LEVELS,
+    Address,
+    LeaseTimes,
+    ServicePort,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +65,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         health_listen=given.health_listen,
         largest_payload=given.largest_payload,
         largest_result=given.largest_result,
+        task_output_bytes=given.task_output_bytes,
+        output_bytes=given.output_bytes,
+        output_days=given.output_days,
         advertise_gateway_url=given.advertise_gateway_url,
         gateway_service=given.gateway_service,
         log_format=given.log_format,
@@ -98,6 +109,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
               "BYTES")  # fmt: skip
     flags.add(
         "largest-result", _bytes, f"{defaults.largest_result}", "bytes that one call may return", "BYTES"
+    )
+    flags.add("task-output-bytes", _output_bytes, f"{defaults.task_output_bytes}",
+              "output of one task that is kept", "BYTES")  # fmt: skip
+    flags.add("output-bytes", _output_bytes, f"{defaults.output_bytes}",
+              "output that is kept in all:\nwhat has ended first goes first", "BYTES")  # fmt: skip
+    flags.add(
+        "output-days", _days, f"{defaults.output_days:g}", "how long output is kept after the end", "DAYS"
     )
     flags.add("log-format", _one_of(LOG_FORMATS), "plain", "plain or json", "FORMAT")
     flags.add("log-level", _one_of(LOG_LEVELS), "info", "debug, info, warning or error", "LEVEL")
@@ -222,6 +240,22 @@ def _bytes(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ValueError("must be a whole number of bytes, at least 1")
     return int(value)
+
+
+def _output_bytes(value: str) -> int:
+    if not value.isdecimal() or int(value) < LEAST_OUTPUT_BYTES:
+        raise ValueError(f"must be a whole number of bytes, at least {LEAST_OUTPUT_BYTES}")
+    return int(value)
+
+
+def _days(value: str) -> float:
+    try:
+        days = float(value)
+    except ValueError:
+        raise ValueError("must be a number of days") from None
+    if not 0 < days <= 36_500:
+        raise ValueError("must be more than 0 and at most 36500 days")
+    return days
 
 
 def _seconds(value: str) -> float:

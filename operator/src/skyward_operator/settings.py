@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOG_FORMATS: Final = ("plain", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LEAST_OUTPUT_BYTES: Final = 1024**2
+"""A task that runs may keep that much of its output, however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,12 @@ class Settings:
     """Bytes that the calls of one task may take at the gateway."""
     largest_result: int = 16 * 1024**3
     """Bytes that one call may return; its node refuses more."""
+    task_output_bytes: int = 64 * 1024**2
+    """Output of one task that is kept on disk: its beginning and its latest end."""
+    output_bytes: int = 16 * 1024**3
+    """Output of all tasks and nodes that is kept on disk; what has ended first goes first."""
+    output_days: float = 30.0
+    """How long the output of what has ended is kept, if its object is."""
     advertise_gateway_url: str | None = None
     """What all clients reach the gateway by; None: its Service, else what it listens on."""
     gateway_service: ServicePort | None = None

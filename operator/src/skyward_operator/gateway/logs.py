@@ -24,11 +24,12 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from skyward_operator.gateway.output import TAILS, TaskOutput, changed
+from skyward_operator.gateway.output import DROPPED, REMOVED, TAILS, TaskOutput, changed
 from skyward_operator.gateway.records import begins, records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.gateway.follower import Follower
@@ -73,17 +74,16 @@ class LogBook:
         self._done = 0
         self._new: list[tuple[float, Work, bytes]] = []
         self._places: OrderedDict[str, int] = OrderedDict()
+        self._grown = 0
+        self._growth = asyncio.Event()
+        self._to_shrink: list[TaskOutput] = []
         self._unsaid: dict[tuple[str, str], dict[str, int]] = {}
         self.on_disk: Callable[[str, str, Mapping[str, int]], None] = lambda namespace, node, attempts: None
         """Told for each node up to which byte the output of attempts is safe."""
 
     def write(self, work: Work, attempt: Attempt, header: Mapping[str, Any], body: bytes) -> None:
         """Take in one LOG frame."""
-        log = self._open.get(work.uid)
-        if log is None:
-            folder = self.blobs.folder(work.namespace, work.uid)
-            log = self._open[work.uid] = TaskOutput(folder, self._limit)
-            self._places.update(log.places())
+        log = self._output(work.namespace, work.uid)
         end = int(header.get("at", 0)) + len(body)
         self._unsaid.setdefault((work.namespace, attempt.node), {})[attempt.id] = end
         lost, body = self._missing(attempt.id, header, body)
@@ -101,6 +101,13 @@ class LogBook:
         """Output that belongs to no live task: the agent need not keep it."""
         end = int(header.get("at", 0)) + len(body)
         self.on_disk(namespace, node, {str(header["attempt"]): end})
+
+    def _output(self, namespace: str, uid: str) -> TaskOutput:
+        log = self._open.get(uid)
+        if log is None:
+            log = self._open[uid] = TaskOutput(self.blobs.folder(namespace, uid), self._limit)
+            self._places.update(log.places())
+        return log
 
     def _missing(self, attempt: str, header: Mapping[str, Any], body: bytes) -> tuple[int, bytes]:
         """How many bytes are missing before `body`, and what of it is new."""
@@ -169,7 +176,23 @@ class LogBook:
 
     async def flush(self) -> None:
         """Wait until everything that was written so far is on disk."""
-        await self._until(self._begun + bool(self._dirty))
+        await self._until(self._begun + bool(self._dirty or self._to_shrink))
+
+    async def grown(self, size: int) -> None:
+        """Wait until so many bytes were written since this was waited for last."""
+        while self._grown < size:
+            self._growth.clear()
+            await self._growth.wait()
+        self._grown = 0
+
+    async def shrink(self, limit: int, tasks: Sequence[tuple[str, str]]) -> None:
+        """From now on no task may have more than `limit` on disk; these have more, and lose it now."""
+        self._limit = limit
+        for log in self._open.values():
+            log.limit = limit
+        for namespace, uid in tasks:
+            self._to_shrink.append(self._output(namespace, uid))
+        await self.flush()
 
     async def _until(self, batch: int) -> None:
         while self._done < batch:
@@ -184,7 +207,9 @@ class LogBook:
         folder = self.blobs.folder(namespace, uid)
         tails = sorted((folder / name for name in TAILS), key=changed)
         yield from records(folder / "head", after, until)
-        if not after and (folder / "dropped").exists():
+        if not after and (removed := _text(folder / REMOVED)):
+            yield _gap(removed)
+        if not after and (folder / DROPPED).exists():
             yield _gap("output was dropped here: the task wrote more than is kept")
         for tail in tails:
             yield from records(tail, after, until)
@@ -205,7 +230,7 @@ class LogBook:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing is not None or not self._dirty:
+        if self._writing is not None or not (self._dirty or self._to_shrink):
             return
         batch = []
         for log in self._dirty.values():
@@ -215,7 +240,8 @@ class LogBook:
         said, self._unsaid = self._unsaid, {}
         new, self._new = self._new, []
         self._begun += 1
-        self._writing = asyncio.get_running_loop().run_in_executor(None, _write_all, batch)
+        self._writing = asyncio.get_running_loop().run_in_executor(None, _write_all, batch, self._to_shrink)
+        self._to_shrink = []
         self._writing.add_done_callback(partial(self._written, said, new))
 
     def _written(
@@ -233,6 +259,8 @@ class LogBook:
                     follower.offer(kept, line)
         if new:
             self.stored = new[-1][0]
+            self._grown += sum(len(line) for _, _, line in new)
+            self._growth.set()
         if not writing.cancelled() and (error := writing.exception()) is not None:
             # It is gone: to have it sent again would not help a full disk, and would hold the functions.
             logger.error("output of tasks could not be stored: %s", error)
@@ -242,14 +270,27 @@ class LogBook:
             self._write_soon()
 
 
-def _write_all(batch: list[tuple[TaskOutput, bytes]]) -> None:
-    for log, data in batch:
-        log.write(data)
+def _write_all(batch: list[tuple[TaskOutput, bytes]], to_shrink: list[TaskOutput]) -> None:
+    """Write each task's part; where one cannot be written, the others are all the same."""
+    problem: OSError | None = None
+    steps: list[Callable[[], None]] = [log.shrink for log in to_shrink]
+    steps += [partial(log.write, data) for log, data in batch]
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            problem = error
+    if problem is not None:
+        raise problem
 
 
 def _gap_text(size: int, lines: int) -> str:
     about = f" ({lines} lines)" if lines else ""
     return f"\n… {size} bytes{about} were dropped on the node: nobody took them in time\n"
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _gap(text: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 TAILS: Final = ("tail.0", "tail.1")
 FILES: Final = ("head", *TAILS)
+DROPPED: Final = "dropped"
+REMOVED: Final = "removed"
 _LONGEST_RECORD: Final = 1 << 20
 _REMEMBERED_BYTES: Final = 2 << 20
 """How much of the end of a file is looked at after a restart for how far the output of attempts has come."""
@@ -32,6 +35,8 @@ class TaskOutput:
     pending: list[bytes] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     tail: int = 0
+    cut: bool = False
+    """Something is missing between head and tails."""
     decoders: dict[tuple[str, str], codecs.IncrementalDecoder] = field(default_factory=dict)
 
     def decode(self, attempt: str, stream: str, body: bytes) -> str:
@@ -59,12 +64,8 @@ class TaskOutput:
     def write(self, data: bytes) -> None:
         """Append to the head while it has room, then to the tails in turn."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self.sizes:
-            self.sizes = {name: _size(self.folder / name) for name in FILES}
-            self.tail = int(changed(self.folder / TAILS[1]) > changed(self.folder / TAILS[0]))
-            for name in FILES:
-                self._mend(name)
-        in_tails = any(self.sizes[name] for name in TAILS)
+        self._look()
+        in_tails = self.cut or any(self.sizes[name] for name in TAILS)
         if not in_tails and self.sizes["head"] + len(data) <= self.limit // 2:
             self._append("head", data)
             return
@@ -73,10 +74,40 @@ class TaskOutput:
             self.tail = 1 - self.tail
             name = TAILS[self.tail]
             if self.sizes[name]:
-                (self.folder / "dropped").touch()
+                self._drop()
             (self.folder / name).unlink(missing_ok=True)
             self.sizes[name] = 0
         self._append(name, data)
+
+    def shrink(self) -> None:
+        """Keep no more than the limit: less of the beginning, and less before the latest end."""
+        self._look()
+        head = self.folder / "head"
+        if self.sizes["head"] > self.limit // 2:
+            self._drop()
+            with head.open("r+b") as file:
+                whole = file.read(self.limit // 2).rfind(b"\n") + 1
+                file.truncate(whole)
+            self.sizes["head"] = whole
+        for name in TAILS:
+            if self.sizes[name] > self.limit // 4:
+                self._drop()
+                self.sizes[name] = _keep_end(self.folder / name, self.limit // 4)
+
+    def _drop(self) -> None:
+        """From here on something is missing, and the head is over."""
+        (self.folder / DROPPED).touch()
+        self.cut = True
+
+    def _look(self) -> None:
+        """See what an earlier operator left, once."""
+        if self.sizes:
+            return
+        self.sizes = {name: _size(self.folder / name) for name in FILES}
+        self.cut = (self.folder / DROPPED).exists()
+        self.tail = int(changed(self.folder / TAILS[1]) > changed(self.folder / TAILS[0]))
+        for name in FILES:
+            self._mend(name)
 
     def _mend(self, name: str) -> None:
         """Cut off a record that a killed operator left half-written: its agent sends it again."""
@@ -94,6 +125,20 @@ class TaskOutput:
         with (self.folder / name).open("ab") as file:
             file.write(data)
         self.sizes[name] += len(data)
+
+
+def _keep_end(path: Path, size: int) -> int:
+    """Keep so many bytes of the end, as whole records, and the file's time: it tells which tail is newer."""
+    status = path.stat()
+    with path.open("rb") as file:
+        file.seek(status.st_size - size)
+        file.readline()
+        rest = file.read()
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(rest)
+    os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+    temporary.replace(path)
+    return len(rest)
 
 
 def _record(line: bytes) -> dict[str, Any]:

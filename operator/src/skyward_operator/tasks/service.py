@@ -8,7 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from skyward_operator.gateway.blobs import BlobStore
+from skyward_operator.gateway.keeper import Keeper
 from skyward_operator.gateway.logs import LogBook
+from skyward_operator.gateway.retention import Limits
 from skyward_operator.tasks.backlog import Backlog
 from skyward_operator.tasks.dispatch import Dispatcher
 from skyward_operator.tasks.expiry import Expiry
@@ -76,7 +78,9 @@ class Tasks:
     def __init__(self, context: Context, fleet: Fleet, pace: Pace) -> None:
         root = context.settings.data_dir
         blobs = BlobStore(root / "blobs")
-        logs = LogBook(BlobStore(root / "output"))
+        settings = context.settings
+        limits = Limits(settings.task_output_bytes, settings.output_bytes, settings.output_days)
+        logs = LogBook(BlobStore(root / "output"), limits.task_bytes)
         logs.on_disk = partial(_tell_agent, fleet)
         payloads = Payloads(blobs)
         ledger = Ledger()
@@ -88,6 +92,7 @@ class Tasks:
         )
         self._dispatcher = Dispatcher(self._floor, pace, files.drop)
         self._expiry = Expiry(context)
+        self._keeper = Keeper(context, logs, limits)
         backlog = Backlog(self._dispatcher)
         self._files = files
         self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files, backlog, journal)
@@ -112,9 +117,11 @@ class Tasks:
             await self._watch.catch_up()
             self.caught_up.set()
             await self._files.sweep()
+        keeping = self._floor.context.supervisor.keep("retention of output", self._keeper.run)
         try:
             await self._expiry.run()
         finally:
+            keeping.cancel()
             self._journal.close()
             await asyncio.shield(self._logs.flush())
 
