@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import calls, executors, logs, maps, starts
+from benchmarks import calls, executors, logs, maps, scale, starts
 from benchmarks.peers import run as peers
 from benchmarks.stage import NotMeasured, Stage, limited
 from benchmarks.table import Table
@@ -39,6 +39,7 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "wide-map": maps.wide,
     "lines": logs.lines,
     "chatty": logs.beside,
+    "scale": scale.scale,
 }
 _LONGEST_SECONDS: Final = 300
 

@@ -1,0 +1,281 @@
+"""Two hundred nodes and thousands of queued Tasks: what the operator takes for them.
+
+The API server, the operator, SSH and the protocol are real; the agents run nothing, so that what is left is
+the operator's own share. A Task is followed through its whole life: made, queued, handed out, ended, deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import psutil
+
+from benchmarks.herd.provider import FILE_VARIABLE
+from benchmarks.memory import pid_of
+from benchmarks.row import Bound, Row, Unit, Within
+from benchmarks.stage import control_plane, folder
+from skyward.contract.names import API_VERSION, LABEL_POOL
+from skyward.functions import function
+from skyward.local.home import Home
+from skyward.local.status import ComponentState, read_status
+from skyward.manifest import Call, Owner, task_object
+from skyward.packing import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.stage import Stage
+    from skyward.local.endpoint import Endpoint
+
+NODES: Final = 200
+FEW, MANY = 500, 5_000
+POOL: Final = "herd"
+_BASE: Final = "/apis/skyward.dev/v1alpha1/namespaces/default"
+_TOGETHER: Final = 16
+_PLUGIN: Final = Path(__file__).parent / "herd" / "plugin"
+_ROOT: Final = Path(__file__).parents[1]
+_PATIENCE_SECONDS: Final = 120
+_MIB: Final = 1 << 20
+
+
+@function
+def nothing() -> None:
+    """Never runs."""
+
+
+def scale(stage: Stage) -> Iterator[Row]:
+    """Nodes, then few Tasks, then many, then a restart in the middle of many."""
+    stage.close()  # two control planes would share two cores
+    nodes, many = stage.amount(NODES, 40), stage.amount(MANY, 1_000)
+    with _herd() as herd, control_plane() as endpoint:
+        run = _Run(endpoint, herd)
+        begin = time.perf_counter()
+        asyncio.run(run.make_pool(nodes))
+        yield Row(f"{nodes} nodes, from nothing to ready", time.perf_counter() - begin, Unit.SECONDS)
+        few = asyncio.run(run.lives(FEW))
+        rest = asyncio.run(run.lives(many))
+        yield Row(
+            f"operator with {many:,} queued Tasks, {nodes} nodes",
+            rest.memory,
+            Unit.MEMORY,
+            goals=(Bound(256),),
+        )
+        for lives, count in ((few, FEW), (rest, many)):
+            name = f"operator, whole life of a Task, of {count:,}"
+            yield Row(name, lives.cpu_ms, Unit.CPU, goals=(Bound(3),))
+        yield Row(
+            f"cost per Task, {many:,} beside {FEW}",
+            rest.cpu_ms,
+            Unit.CPU,
+            few.cpu_ms,
+            f"of {FEW}",
+            goals=(Within(1.1),),
+        )
+        yield Row(f"Tasks ended per second, of {many:,}", rest.rate, Unit.RATE)
+        ready, answered = asyncio.run(run.restart(many, nodes))
+        yield Row(f"operator ready again, {many:,} Tasks", ready, Unit.SECONDS, goals=(Bound(5),))
+        yield Row(f"all {nodes} nodes heard of again, and calls go out", answered, Unit.SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """What many Tasks took of the operator."""
+
+    cpu_ms: float
+    """For each, over its whole life."""
+    memory: float
+    """MiB while all of them were queued."""
+    rate: float
+    """Ends in a second, once they might end."""
+
+
+class _Herdsman:
+    """Tells the herd to hold or release its calls."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def tell(self, word: str) -> None:
+        """Say it and wait until it is done."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+
+
+class _Run:
+    """The client's side of the run."""
+
+    def __init__(self, endpoint: Endpoint, herd: _Herdsman) -> None:
+        self._endpoint = endpoint
+        self._herd = herd
+        self._package = pack([nothing()])
+        self._number = 0
+
+    async def make_pool(self, nodes: int) -> None:
+        """A pool of so many nodes, until all of them are ready."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "ComputePool",
+            "metadata": {"name": POOL},
+            "spec": {
+                "candidates": [{"name": "main", "provider": "herd"}],
+                "nodes": {"desired": nodes},
+                "lifetime": {"ttlSeconds": 0},
+            },
+        }
+        async with self._session() as http:
+            await _send(http.post(f"{_BASE}/computepools", json=body))
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while await self._ready(http) < nodes:
+                    await asyncio.sleep(0.2)
+
+    async def lives(self, count: int) -> Lives:
+        """Whole lives of Tasks: all are queued before the first may end; then they end and are deleted."""
+        operator = psutil.Process(pid_of("operator"))
+        async with self._session() as http:
+            self._herd.tell("hold")
+            before = _cpu(operator)
+            await self._create(http, count)
+            await self._settle(operator)
+            memory = operator.memory_info().rss / _MIB
+            begin = time.perf_counter()
+            self._herd.tell("release")
+            await self._all_succeed(http, count)
+            rate = count / (time.perf_counter() - begin)
+            await self._delete(http)
+            await self._settle(operator)
+            return Lives((_cpu(operator) - before) * 1000 / count, memory, rate)
+
+    async def restart(self, count: int, nodes: int) -> tuple[float, float]:
+        """Kill the operator while Tasks are queued. Seconds until the next one is ready, and until it has
+        heard of every node and a call that was queued has run."""
+        async with self._session() as http:
+            self._herd.tell("hold")
+            await self._create(http, count)
+            victim = pid_of("operator")
+            await self._settle(psutil.Process(victim))
+            begin = time.perf_counter()
+            os.kill(victim, signal.SIGKILL)
+            self._herd.tell("release")
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while not _serves(victim):
+                    await asyncio.sleep(0.02)
+                ready = time.perf_counter() - begin
+                while await self._succeeded(http) <= nodes:
+                    await asyncio.sleep(0.05)
+                answered = time.perf_counter() - begin
+            await self._all_succeed(http, count)
+            await self._delete(http)
+            return ready, answered
+
+    async def _create(self, http: aiohttp.ClientSession, count: int) -> None:
+        owner, call = Owner("scale", ""), Call()
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+        async def some(first: int) -> None:
+            for number in range(first, self._number + count, _TOGETHER):
+                body = task_object(f"t-{number}", "default", POOL, python, 1, self._package, call, owner)
+                del body["spec"]["ticketHash"], body["spec"]["ttlSecondsAfterFinished"]
+                await _send(http.post(f"{_BASE}/tasks", json=body))
+
+        await asyncio.gather(*(some(self._number + first) for first in range(_TOGETHER)))
+        self._number += count
+
+    async def _all_succeed(self, http: aiohttp.ClientSession, count: int) -> None:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while (done := await self._succeeded(http)) < count:
+                await asyncio.sleep(max(0.1, (count - done) / 2_000))
+
+    async def _delete(self, http: aiohttp.ClientSession) -> None:
+        await _send(http.delete(f"{_BASE}/tasks"))
+
+    async def _settle(self, operator: psutil.Process) -> None:
+        """Wait until the operator has nothing to do: less than a tenth of a processor in half a second."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                before = _cpu(operator)
+                await asyncio.sleep(0.5)
+                if _cpu(operator) - before < 0.05:
+                    return
+
+    async def _ready(self, http: aiohttp.ClientSession) -> int:
+        async with http.get(f"{_BASE}/computepools/{POOL}") as answer:
+            pool = await answer.json()
+        return int(((pool.get("status") or {}).get("nodes") or {}).get("ready") or 0)
+
+    async def _succeeded(self, http: aiohttp.ClientSession) -> int:
+        """Tasks that ended well, counted by a list from the API server's memory."""
+        query = {"labelSelector": f"{LABEL_POOL}={POOL}", "resourceVersion": "0"}
+        async with http.get(f"{_BASE}/tasks", params=query) as answer:
+            answer.raise_for_status()
+            tasks: list[dict[str, Any]] = json.loads(await answer.read())["items"]
+        phases = [(task.get("status") or {}).get("phase") for task in tasks]
+        if "Failed" in phases:
+            bad = tasks[phases.index("Failed")]
+            raise AssertionError(f"a Task failed: {bad['status'].get('message')}")
+        return phases.count("Succeeded")
+
+    def _session(self) -> aiohttp.ClientSession:
+        tls = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(self._endpoint.ca_file)))
+        headers = {"Authorization": f"Bearer {self._endpoint.token}"}
+        return aiohttp.ClientSession(self._endpoint.server, headers=headers, connector=tls)
+
+
+@contextmanager
+def _herd() -> Iterator[_Herdsman]:
+    """The herd's server, and an environment in which an operator finds its provider."""
+    with ExitStack() as stack:
+        file = stack.enter_context(folder()) / "herd.json"
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.herd.server", str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        before = dict(os.environ)
+        paths = [str(_PLUGIN), str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ |= {FILE_VARIABLE: str(file), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        try:
+            yield _Herdsman(process)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _serves(before: int) -> bool:
+    """Whether another operator than that process is ready."""
+    status = read_status(Home.locate())
+    known = status.component("operator") if status is not None else None
+    if known is None or known.identity is None or known.identity.pid == before:
+        return False
+    return known.state is ComponentState.RUNNING
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def _send(request: Any) -> None:
+    async with request as answer:
+        answer.raise_for_status()
+        await answer.read()
