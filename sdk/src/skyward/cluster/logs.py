@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from skyward.cluster.cutter import Cutter
-from skyward.cluster.gateway import PATIENCE_SECONDS, Gateway, GatewayRefused
+from skyward.cluster.gateway import PATIENCE_SECONDS, Gateway
+from skyward.cluster.route import GatewayRefused
 from skyward.errors import GatewayError, SkywardError
 
 SILENCE_SECONDS = 60.0
