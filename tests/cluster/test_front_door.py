@@ -74,6 +74,22 @@ def test_the_cancel_example_stops_a_search_a_call_and_a_slow_one(person: Person)
     assert "nothing left running" in last
 
 
+def test_the_stream_out_example_stops_when_it_is_good_enough(person: Person) -> None:
+    """An endless search; its lines come while it runs."""
+    *lines, last = _runs(person, "stream_out.py")
+    values = [float(line.split()[0]) for line in lines]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.001 <= values[-2]
+    assert "nothing left running" in last
+
+
+def test_the_stream_in_example_sums_up_what_is_only_being_made(person: Person) -> None:
+    """Three sensors, whose readings differ by one each."""
+    *lines, last = _runs(person, "stream_in.py")
+    assert lines == ["sensor 0: 4.80", "sensor 1: 5.80", "sensor 2: 6.80"]
+    assert re.search(r"1 call · 1 node · .* · nothing left running", last)
+
+
 def test_the_readme_s_kubectl_commands_compute_a_factorial(person: Person) -> None:
     """The YAML example, applied, waited for, shown and deleted with kubectl."""
     examples = ROOT / "examples"

@@ -2,7 +2,9 @@
 
 import collections.abc
 import inspect
+import re
 import threading
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from skyward.functions import PendingFunction
 
 _PULLED = (collections.abc.Iterator, collections.abc.Iterable, collections.abc.Generator)
+_PULLED_NAME = re.compile(r"([\w.]*\.)?(Iterator|Iterable|Generator)\b")
 
 
 def take_inputs[T](
@@ -59,16 +62,16 @@ def _pulled_parameters(function: Callable[..., Any]) -> set[str]:
     try:
         hints = typing.get_type_hints(function)
     except Exception:  # an annotation that only a type checker can read
-        hints = {name: _by_name(hint) for name, hint in inspect.get_annotations(function).items()}
-    return {name for name, hint in hints.items() if (typing.get_origin(hint) or hint) in _PULLED}
+        hints = inspect.get_annotations(function)
+    return {name for name, hint in hints.items() if _is_pulled(hint)}
 
 
-def _by_name(hint: Any) -> Any:
-    """What an annotation that cannot be evaluated begins with."""
-    if not isinstance(hint, str):
-        return hint
-    name = hint.partition("[")[0].rpartition(".")[2].strip()
-    return next((kind for kind in _PULLED if kind.__name__ == name), None)
+def _is_pulled(hint: Any) -> bool:
+    if isinstance(hint, str):
+        return any(_PULLED_NAME.match(part.strip()) for part in hint.split("|"))
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(map(_is_pulled, typing.get_args(hint)))
+    return (typing.get_origin(hint) or hint) in _PULLED
 
 
 class Feed:
