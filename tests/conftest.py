@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from skyward.local.api import Api
     from skyward.local.progress import Step
 
+pytest.register_assert_rewrite("skyward_operator.providers.conformance")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background with Ctrl-C ignored, and the programs that tests interrupt
     # would inherit that.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from skyward.contract.hardware import Candidate
-    from skyward_operator.providers.contract import Setup
+    from skyward_operator.providers.contract import Notice, Setup
 
 FILE_VARIABLE: Final = "SKYWARD_BENCHMARK_HERD"
 """Names the file in which the server says where it listens."""
@@ -35,7 +35,9 @@ class HerdProvider:
     """Machines that are there at once."""
 
     name = "herd"
-    capabilities = Capabilities(idempotency_token=True, visibility_seconds=0.0, host_key=True)
+    capabilities = Capabilities(
+        idempotency_token=True, visibility_seconds=0.0, host_key=True, stop_ends_billing=True
+    )
 
     def __init__(self, setup: Setup) -> None:
         where: dict[str, Any] = json.loads(Path(os.environ[FILE_VARIABLE]).read_bytes())
@@ -47,6 +49,10 @@ class HerdProvider:
         """As many as are wanted, for nothing."""
         nothing = Decimal(0)
         return [Offer("herd", "here", "herd", "on-demand", nothing, nothing, candidate=candidate.name)]
+
+    async def quote(self, offer: Offer) -> Offer:
+        """Nothing, as ever."""
+        return offer
 
     async def create(self, request: CreateRequest) -> Machine:
         """The machine of this token."""
@@ -67,6 +73,18 @@ class HerdProvider:
     async def terminate(self, machine_id: str, token: str) -> bool:
         """Gone at once."""
         self._file(machine_id).unlink(missing_ok=True)
+        return True
+
+    async def interruptions(self, tags: Mapping[str, str]) -> Sequence[Notice]:
+        """None."""
+        return []
+
+    async def console(self, machine_id: str) -> str:
+        """Silence."""
+        return ""
+
+    async def clean_up(self, tags: Mapping[str, str]) -> bool:
+        """There is nothing beside the machines."""
         return True
 
     async def aclose(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import shutil
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from skyward_operator.nodes.ssh import Target, connect
-from skyward_operator.providers.contract import CreateRequest, MachineState, Setup
+from skyward_operator.providers.conformance import gone, running
+from skyward_operator.providers.contract import CreateRequest, Setup
 from skyward_operator.providers.local.openssh import find_sshd
 from skyward_operator.providers.local.provider import LocalProvider, this_computer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-    from skyward_operator.providers.contract import Machine, Provider
+    from skyward_operator.providers.contract import Machine
 
 SERVERS = ("asyncssh", "openssh")
 
@@ -37,35 +37,6 @@ def ensure_sshd() -> None:
         subprocess.run(["apt-get", "update", "-q"], check=False, env=quiet)
         subprocess.run(["apt-get", "install", "-q", "-y", "openssh-server"], check=True, env=quiet)
     assert find_sshd() is not None, "tests need OpenSSH's sshd: install the package openssh-server"
-
-
-async def until[T](look: Callable[[], Awaitable[T | None]], seconds: float = 20.0) -> T:
-    """Wait until `look` finds something."""
-    async with asyncio.timeout(seconds):
-        while not (found := await look()):  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.01)
-        return found
-
-
-async def running(provider: Provider, machine_id: str) -> Machine:
-    """The machine once it runs and has an address."""
-
-    async def look() -> Machine | None:
-        machine = await provider.describe(machine_id)
-        assert machine is not None, f"{machine_id} does not exist"
-        assert machine.state is not MachineState.GONE, machine.message
-        return machine if machine.state is MachineState.RUNNING and machine.address else None
-
-    return await until(look)
-
-
-async def gone(provider: Provider, machine_id: str, token: str) -> None:
-    """End a machine and wait until its provider proves that it is gone."""
-
-    async def look() -> bool:
-        return await provider.terminate(machine_id, token)
-
-    await until(look)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     from skyward_operator.kube.lease import Leadership
     from skyward_operator.nodes.fleet import ReadyNode
     from skyward_operator.nodes.received import Received
-    from skyward_operator.providers.contract import Capabilities, CreateRequest, Listing, Machine, Offer
+    from skyward_operator.providers.contract import (
+        Capabilities,
+        CreateRequest,
+        Listing,
+        Machine,
+        Notice,
+        Offer,
+    )
 
 PYTHON = "{}.{}".format(*__import__("sys").version_info[:2])
 NODES = collection("computenodes")
@@ -59,6 +66,7 @@ class Faulty:
     extra_offers: Sequence[str] = ()
     hide_host_key: bool = False
     creates: int = 0
+    cleaned: list[dict[str, str]] = field(default_factory=list)
     name: str = "local"
 
     @property
@@ -91,6 +99,23 @@ class Faulty:
     async def terminate(self, machine_id: str, token: str) -> bool:
         """As it is."""
         return await self.place.provider.terminate(machine_id, token)
+
+    async def quote(self, offer: Offer) -> Offer:
+        """As it is."""
+        return offer
+
+    async def interruptions(self, tags: Mapping[str, str]) -> Sequence[Notice]:
+        """None."""
+        return []
+
+    async def console(self, machine_id: str) -> str:
+        """As it is."""
+        return await self.place.provider.console(machine_id)
+
+    async def clean_up(self, tags: Mapping[str, str]) -> bool:
+        """Remembered."""
+        self.cleaned.append(dict(tags))
+        return True
 
     async def aclose(self) -> None:
         """Nothing."""

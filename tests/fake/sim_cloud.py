@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from tests.fake.machines import until
 
 from simcloud.accounts import Account
 from simcloud.bill import audit
@@ -18,6 +17,7 @@ from simcloud.ledger import read
 from simcloud.scenario import Scenario
 from simcloud.service import Service
 from simcloud.vms import NoVms, SshVms
+from skyward_operator.providers.conformance import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

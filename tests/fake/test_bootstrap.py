@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fake.machines import Lab, gone, lab
+from tests.fake.machines import Lab, lab
 
 from skyward.contract.image import Image
 from skyward.contract.pool import Worker
@@ -16,6 +16,7 @@ from skyward.contract.reasons import NodeReason
 from skyward.wire.bundle import bundle
 from skyward_operator.nodes.bootstrap import BootstrapFailed, agent_socket, bootstrap
 from skyward_operator.nodes.image import plan
+from skyward_operator.providers.conformance import gone
 
 if TYPE_CHECKING:
     import asyncssh

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 import pytest
-from tests.fake.machines import SERVERS, ensure_sshd, lab, until
+from tests.fake.machines import SERVERS, ensure_sshd, lab
 
 from skyward.contract.image import Image
 from skyward.contract.pool import Worker
@@ -23,6 +23,7 @@ from skyward.wire.frames import Frame, FrameKind
 from skyward_operator.nodes.bootstrap import bootstrap, start_agent
 from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.link import AgentLink, LinkClosed, open_link
+from skyward_operator.providers.conformance import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import psutil
 import pytest
-from tests.fake.conformance import ProviderConformance, Subject
-from tests.fake.machines import SERVERS, ensure_sshd, lab, running, until
+from tests.fake.machines import SERVERS, ensure_sshd, lab
 
 from skyward.contract.hardware import Candidate
 from skyward_operator.nodes.ssh import Target, connect, first_contact
+from skyward_operator.providers.conformance import ProviderConformance, Subject, running, until
 from skyward_operator.providers.contract import MachineState, Setup
 from skyward_operator.providers.errors import Rejected
 from skyward_operator.providers.local.processes import find

@@ -10,12 +10,12 @@ from typing import Any
 import asyncssh
 import httpx
 import pytest
-from tests.fake.machines import until
 from tests.fake.sim_cloud import KEY, Sim, serving, sim_cloud
 
 from simcloud.ledger import LedgerInUse
 from simcloud.vms import NoVms
 from skyward_operator.nodes.ssh import Target, connect, first_contact
+from skyward_operator.providers.conformance import until
 from skyward_operator.providers.contract import Address
 from skyward_operator.providers.local.folder import Folder
 

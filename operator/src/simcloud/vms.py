@@ -135,11 +135,8 @@ class SshVms:
         return True
 
     def console(self, instance_id: str) -> str:
-        """The last 64 KiB of its log."""
-        try:
-            return self._folder(instance_id).log_path.read_bytes()[-65536:].decode(errors="replace")
-        except FileNotFoundError:
-            return ""
+        """The end of its log."""
+        return self._folder(instance_id).console()
 
     def _folder(self, instance_id: str) -> Folder:
         return Folder(self._root, instance_id)

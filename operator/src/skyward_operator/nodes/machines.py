@@ -139,6 +139,7 @@ class Machines:
                 TAG_TOKEN: launch.token,
             },
             ssh_public_key=key_pair.export_public_key("openssh").decode().strip(),
+            max_hourly_price=chosen(node).max_hourly_price,
             parameters=chosen(node).parameters,
         )
 

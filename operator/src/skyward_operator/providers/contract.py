@@ -1,9 +1,14 @@
 """What the operator asks of every provider, in plain words.
 
 Calls return at once and are polled: `create` says that a machine was ordered, `describe` how far it is.
-`create` is idempotent by token: the same token never buys a second machine, whoever asks, however often.
-`terminate` is idempotent too, and "already gone" is success. Absence must be proven: a listing that may be
-incomplete says so. Errors are those of `errors.py`, nothing else leaves an adapter.
+What a provider can do is declared (`Capabilities`), never guessed. Where it honours tokens, the same token
+never buys a second machine, whoever asks, however often; where it does not, the caller looks before it buys
+again. `terminate` can be repeated, and "already gone" is success. Absence must be proven: a listing that may
+be incomplete says so. Errors are those of `errors.py`, nothing else leaves an adapter.
+
+Anybody can add an adapter: a class that is called with a `Setup` and keeps `Provider`, under an entry point
+of the group `skyward.providers`, named as in `candidates[].provider`. `conformance.py` has the tests that it
+has to pass.
 """
 
 from __future__ import annotations
@@ -43,12 +48,23 @@ class Capabilities:
     idempotency_token: bool
     """The provider itself refuses to buy twice for one token."""
     visibility_seconds: float
-    """How long a new machine may be missing from a listing."""
+    """How long a new machine may be missing from a listing, and one that is gone still be in it."""
     host_key: bool
     """`Machine.host_key` is known before the first connection; else it is pinned on first use."""
+    stop_ends_billing: bool
+    """A machine that powers itself off costs nothing any more."""
     user_data: bool = False
+    """`CreateRequest.user_data` runs on the machine."""
+    tags: bool = True
+    """Machines carry tags of ours; else they are found by name."""
+    private_network: bool = False
+    """Machines of one region reach each other by addresses of their own."""
+    side_resources: bool = False
+    """Something besides machines is made in the account, and `clean_up` removes it."""
     spot: bool = False
     regions: bool = False
+    interruption_notice_seconds: float | None = None
+    """How long before it takes a machine back the provider says so; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +128,8 @@ class CreateRequest:
     tags: Mapping[str, str]
     ssh_public_key: str
     user_data: str | None = None
+    max_hourly_price: Decimal | None = None
+    """Where a market moves: not above this, even if the offer's price has changed."""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -124,8 +142,20 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """The provider will take this machine back at this time."""
+
+    machine_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
-    """What an adapter is made from. Credentials are the data of the Secret a candidate refers to."""
+    """What an adapter is made from. Credentials are the data of the Secret that a candidate refers to.
+
+    Without any, an adapter may use the operator's own identity. It never mixes the two: whoever can write a
+    Secret must not have the operator's identity sent to an address of theirs.
+    """
 
     data_dir: Path
     credentials: Mapping[str, str] = field(default_factory=dict)
@@ -146,15 +176,26 @@ class Provider(Protocol):
         ...
 
     async def offers(self, candidate: Candidate) -> Sequence[Offer]:
-        """What could be bought for this candidate now. Raises Rejected if it can never be."""
+        """What is sold that fits this candidate; there may be none left of it.
+
+        Raises Rejected, naming the field, for what can never be had here.
+        """
+        ...
+
+    async def quote(self, offer: Offer) -> Offer:
+        """The same offer at the price in force. Raises Rejected if it is not sold any more."""
         ...
 
     async def create(self, request: CreateRequest) -> Machine:
-        """Order a machine, or return the one that this token already ordered."""
+        """Order a machine, or return the one that this token already ordered (GONE, if it was).
+
+        Makes what the machine needs beside it (an SSH key, a security group) first, with the tags of its
+        installation and pool. Raises UnknownOutcome whenever a machine may have been bought without an id.
+        """
         ...
 
     async def list(self, tags: Mapping[str, str]) -> Listing:
-        """All machines that carry all of these tags."""
+        """All machines that carry all of these tags, from all pages and regions."""
         ...
 
     async def describe(self, machine_id: str) -> Machine | None:
@@ -166,6 +207,18 @@ class Provider(Protocol):
 
         A machine that carries another token is not touched: ids may be used again.
         """
+        ...
+
+    async def interruptions(self, tags: Mapping[str, str]) -> Sequence[Notice]:
+        """Machines with these tags that will be taken back, as far as the provider says so."""
+        ...
+
+    async def console(self, machine_id: str) -> str:
+        """The end of what the machine itself said while it booted; empty if the provider has nothing."""
+        ...
+
+    async def clean_up(self, tags: Mapping[str, str]) -> bool:
+        """Remove side resources with these tags that no machine uses. True when none with them is left."""
         ...
 
     async def aclose(self) -> None:

@@ -9,7 +9,7 @@ from skyward_operator.providers.contract import Provider, Setup
 from skyward_operator.providers.errors import Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 GROUP = "skyward.providers"
@@ -41,14 +41,15 @@ class Registry:
         self._open[provider.name, ()] = provider
 
     def provider(self, name: str, credentials: Mapping[str, str] | None = None) -> Provider:
-        """The adapter for a name. Raises Rejected, with what there is, for an unknown one."""
+        """The adapter for a name. Raises Rejected, with what there is, for an unknown one, and Unauthorized
+        for credentials that lack something."""
         account = (name, tuple(sorted((credentials or {}).items())))
         if account not in self._open:
             entry = self._entries.get(name)
             if entry is None:
                 known = ", ".join(self.names)
                 raise Rejected(f"the operator has no adapter for provider {name!r}; it has: {known}")
-            self._open[account] = entry.load()(Setup(self._data_dir, dict(credentials or {})))
+            self._open[account] = load(entry)(Setup(self._data_dir, dict(credentials or {})))
         return self._open[account]
 
     async def aclose(self) -> None:
@@ -56,3 +57,13 @@ class Registry:
         for provider in self._open.values():
             await provider.aclose()
         self._open.clear()
+
+
+def load(entry: EntryPoint) -> Callable[[Setup], Provider]:
+    """The adapter's class. Raises Rejected if its package is broken: that is no bug of the operator's."""
+    try:
+        adapter: Callable[[Setup], Provider] = entry.load()
+    except (ImportError, AttributeError) as error:
+        text = f"the adapter for provider {entry.name!r} ({entry.value}) cannot be loaded: {error}"
+        raise Rejected(f"{text}; mend or remove its package") from error
+    return adapter

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ENDED = "ended\n"
+CONSOLE_BYTES = 64 * 1024
 SHORT = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # noqa: S108 - mode 0700
 """Where sockets go: their paths may have about 100 characters, and a temporary folder is often longer."""
 
@@ -137,6 +138,13 @@ class Folder:
             return Running(**json.loads(self.running_path.read_text()))
         except FileNotFoundError:
             return None
+
+    def console(self) -> str:
+        """The last 64 KiB of what the machine's process said."""
+        try:
+            return self.log_path.read_bytes()[-CONSOLE_BYTES:].decode(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def started(self) -> bool:
         """Whether a process was ever started for this machine."""

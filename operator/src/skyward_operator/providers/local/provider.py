@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from skyward.contract.hardware import Candidate
-    from skyward_operator.providers.contract import CreateRequest, Machine, Setup
+    from skyward_operator.providers.contract import CreateRequest, Machine, Notice, Setup
 
 NAME = "local"
 SSH_SERVERS = ("asyncssh", "openssh")
@@ -37,7 +37,9 @@ class LocalProvider:
     """Machines under `<data_dir>/vms`."""
 
     name = NAME
-    capabilities = Capabilities(idempotency_token=True, visibility_seconds=0.0, host_key=True)
+    capabilities = Capabilities(
+        idempotency_token=True, visibility_seconds=0.0, host_key=True, stop_ends_billing=True
+    )
 
     def __init__(self, setup: Setup) -> None:
         self._root = setup.data_dir / "vms"
@@ -48,6 +50,10 @@ class LocalProvider:
         refuse_unless_possible(candidate, offer)
         ssh_server(candidate.parameters)
         return [offer]
+
+    async def quote(self, offer: Offer) -> Offer:
+        """The same: this computer costs nothing."""
+        return offer
 
     async def create(self, request: CreateRequest) -> Machine:
         """Start a machine, or return the one that this token already started."""
@@ -64,6 +70,18 @@ class LocalProvider:
     async def terminate(self, machine_id: str, token: str) -> bool:
         """End all processes of a machine, then delete its files. True once nothing is left."""
         return await asyncio.to_thread(self._terminate, machine_id, token)
+
+    async def interruptions(self, tags: Mapping[str, str]) -> Sequence[Notice]:
+        """Nobody takes this computer away."""
+        return []
+
+    async def console(self, machine_id: str) -> str:
+        """The end of the log of the machine's process."""
+        return await asyncio.to_thread(self._folder(machine_id).console)
+
+    async def clean_up(self, tags: Mapping[str, str]) -> bool:
+        """There is nothing beside the machines."""
+        return True
 
     async def aclose(self) -> None:
         """Nothing is held; machines stay."""
