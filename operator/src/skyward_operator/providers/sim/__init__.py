@@ -1,0 +1,1 @@
+"""The simulated cloud as a provider: reached over HTTP with an API key, as any other."""
