@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from skyward.agent import sockets
 from skyward.wire.codec import dumps, dumps_function, loads
 from skyward.wire.digest import digest
-from skyward.wire.envelopes import PROTOCOL
+from skyward.wire.envelopes import PROTOCOL, ErrorInfo, parse_attempt
 from skyward.wire.frames import CHUNK, Decoder, Frame, FrameKind, encode
+from skyward.wire.outcomes import Outcome as WireOutcome
+from skyward.wire.outcomes import iter_outcomes
 
 PATIENCE = 30.0
 
@@ -73,6 +75,42 @@ class Operator:
             body = dumps((args, {})) if "args" not in header else b""
         self.send(FrameKind.CALL, full, body)
 
+    def slice(
+        self, name: str, function: Callable[..., Any] | bytes, items: Sequence[Any], **header: Any
+    ) -> dict[str, Any]:
+        """Send a slice whose items have one argument each; its header is given back, for another time."""
+        data = function if isinstance(function, bytes) else dumps_function(function)
+        bodies = [dumps(((item,), {})) for item in items]
+        _, index, number = parse_attempt(name)
+        full: dict[str, Any] = {
+            "attempt": name,
+            "task": "default/t",
+            "index": index,
+            "number": number,
+            "function": digest(data),
+            "sizes": list(map(len, bodies)),
+            "context": {"id": "node-a", "rank": 3},
+            **header,
+        }
+        self.send(FrameKind.FUNCTION, {"digest": full["function"]}, data)
+        self.send(FrameKind.CALL, full, b"".join(bodies))
+        return full
+
+    def ends(self, name: str, count: int) -> "Ends":
+        """How each of these items ended here, once all of them did."""
+        uid, first, number = parse_attempt(name)
+        ends = Ends()
+
+        def tells(frame: Frame) -> bool:
+            if frame.kind not in (FrameKind.RESULT, FrameKind.REFUSED):
+                return False
+            found, index, of = parse_attempt(frame.header["attempt"])
+            return (found, of) == (uid, number) and first <= index < first + count
+
+        while len(ends.outcomes) + len(ends.returned) < count:
+            ends.add(self.until(tells), self)
+        return ends
+
     def run(
         self, attempt: str, function: Callable[..., Any] | None = None, *args: Any, **header: Any
     ) -> Outcome:
@@ -109,9 +147,12 @@ class Operator:
 
     def result(self, attempt: str) -> Outcome:
         frame = self.expect(FrameKind.RESULT, attempt=attempt)
-        if not frame.header["chunked"]:
-            return Outcome(frame.header, bytes(frame.body))
-        body = bytearray()
+        body = self.large(frame) if frame.header["chunked"] else bytes(frame.body)
+        return Outcome(frame.header, body)
+
+    def large(self, frame: Frame) -> bytes:
+        """The body of a result that stays at the agent until it is fetched."""
+        body, attempt = bytearray(), frame.header["attempt"]
         self.fetch(attempt)
         while True:
             chunk = self.expect(FrameKind.RESULT_CHUNK, attempt=attempt)
@@ -119,7 +160,7 @@ class Operator:
             body += chunk.body
             if chunk.header["last"]:
                 assert digest(body) == frame.header["digest"]
-                return Outcome(frame.header, bytes(body))
+                return bytes(body)
 
     def fetch(self, attempt: str, offset: int = 0, number: int = 1) -> None:
         """Ask for the body of a large result."""
@@ -163,6 +204,52 @@ class Operator:
             else:
                 self.frames.append(frame)
         return bool(data)
+
+
+@dataclass
+class Ends:
+    """What an operator hears of the items of a slice, each once."""
+
+    outcomes: dict[int, WireOutcome] = field(default_factory=dict)
+    returned: list[int] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, frame: Frame, operator: Operator) -> None:
+        header = frame.header
+        _, index, _ = parse_attempt(header["attempt"])
+        if frame.kind is FrameKind.REFUSED:
+            assert header["reason"] == "Returned", header
+            for each in range(index, index + header["count"]):
+                self._once(each)
+                self.returned.append(each)
+        elif "count" in header:
+            self.batches.append(header)
+            assert sum(header["lengths"]) == len(frame.body)
+            records = list(iter_outcomes(frame.body))
+            assert [each.index for each in records] == list(range(index, index + header["count"]))
+            assert [place for place, each in enumerate(records) if not each.ok] == header["failed"]
+            for record in records:
+                self._once(record.index)
+                self.outcomes[record.index] = record
+        else:
+            self._once(index)
+            body = operator.large(frame) if header["chunked"] else frame.body
+            error = ErrorInfo.from_json(header["error"]) if "error" in header else None
+            self.outcomes[index] = WireOutcome(
+                index, header["ok"], body, error, attempt=header["attempt"], started=header["started"]
+            )
+
+    def values(self) -> dict[int, Any]:
+        """Those that returned something."""
+        return {index: loads(each.body) for index, each in sorted(self.outcomes.items()) if each.ok}
+
+    def reasons(self) -> dict[int, str]:
+        """Why the others did not."""
+        return {index: each.error.reason for index, each in self.outcomes.items() if each.error is not None}
+
+    def _once(self, index: int) -> None:
+        assert index not in self.outcomes, f"item {index} has two ends"
+        assert index not in self.returned, f"item {index} has two ends"
 
 
 @dataclass
@@ -245,4 +332,4 @@ def wait_until(condition: Callable[[], bool]) -> None:
         select.select([], [], [], 0.01)
 
 
-__all__ = ["AgentProcess", "Operator", "Outcome", "process_exists", "running_agent", "wait_until"]
+__all__ = ["AgentProcess", "Ends", "Operator", "Outcome", "process_exists", "running_agent", "wait_until"]

@@ -5,9 +5,11 @@
     server    what each frame of the operator does; connection, checks: how it comes in
     spool     results on disk until acknowledged
     blobs     large payloads, by digest
-    slots     which worker runs which attempt; attempts: how they end
+    slots     which worker runs which attempt; attempts: how they end; slices: many items in one attempt
+    ranges    attempts by name, and what overlaps
     process   one worker process as the agent sees it
-    worker    the worker process itself; execute, capture: inside it
+    box       what a worker writes down about a slice, in memory that outlives it; borders: who printed what
+    worker    the worker process itself; execute, items, capture: inside it
 
 Standard library, cloudpickle and lz4 only.
 """

@@ -35,6 +35,12 @@ class Attempt:
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
     @property
+    def timeout(self) -> float | None:
+        """Seconds that a call may run."""
+        timeout = self.header.get("timeout")
+        return None if timeout is None else float(timeout)
+
+    @property
     def grace(self) -> float:
         """Seconds between being asked to end and being killed."""
         grace = self.header.get("grace")
@@ -60,7 +66,10 @@ class Listener(Protocol):
         """Its worker sent a frame of one of its streams."""
 
     def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
-        """It ended; `file` names the body of a large result in the spool."""
+        """It ended, or items of it did; `file` names the body of a large result in the spool."""
+
+    def returned(self, name: str, count: int) -> None:
+        """`count` attempts from this one on did not run and are not here any more."""
 
     def worker_gone(self, pid: int) -> None:
         """A worker ended; it writes no more files."""
@@ -89,6 +98,12 @@ def ended_by_death(attempt: Attempt, status: int) -> ErrorInfo:
     message = f"the worker process ended during the call with {cause(status)}"
     if attempt.worker is not None and attempt.worker.retiring:
         message = "the worker process was stopped because another call in it did not end when it was asked to"
+    return ErrorInfo("WorkerDied", message, "", "", "System", _DIED)
+
+
+def lost_outcome() -> ErrorInfo:
+    """It ran, and its worker does not say how it ended."""
+    message = "the worker process lost the outcome of the call when it was interrupted"
     return ErrorInfo("WorkerDied", message, "", "", "System", _DIED)
 
 

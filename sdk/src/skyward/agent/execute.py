@@ -25,7 +25,6 @@ from skyward.wire.codec import dumps_parts, loads
 from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import VALUE_LIMIT, ErrorInfo, FailureReason
 from skyward.wire.errors import NotDeserializable, NotPicklable
-from skyward.wire.frames import Frame
 from skyward.wire.raised import dumps_error
 
 
@@ -61,26 +60,34 @@ class Functions:
         """The function; a large one lies in the file `path`."""
         function = self._loaded.get(digest)
         if function is None:
-            data = self._data.pop(digest, None)
+            data = self._data.get(digest)
             function = loads(data if data is not None else _mapped(Path(path or "")))
             self._loaded[digest] = function
+            self._data.pop(digest, None)
         return function
 
 
 class Execution:
-    """A call and how it ended."""
+    """A call and how it ended: with a value, or with an `error`. It began when this was made."""
 
     def __init__(
-        self, frame: Frame, functions: Functions, *, captured: bool, stream: CallStream | None = None
+        self,
+        header: dict[str, Any],
+        body: BytesLike,
+        functions: Functions,
+        *,
+        captured: bool,
+        stream: CallStream | None = None,
     ) -> None:
-        self._header = frame.header
-        self._body = frame.body
+        self.stream = stream
+        self._header = header
+        self._body = body
         self._functions = functions
         self._captured = captured
-        self._stream = stream
-        self._started = time.monotonic()
+        self.begun = time.monotonic()
+        self.duration = 0.0
+        self.error: ErrorInfo | None = None
         self._value: Any = None
-        self._error: ErrorInfo | None = None
         self._error_body: bytes = b""
 
     def run(self) -> None:
@@ -89,7 +96,7 @@ class Execution:
             self._value = self._call()
         except BaseException as error:  # SystemExit and KeyboardInterrupt are outcomes of a call as well
             self.fail(error)
-        self._duration = time.monotonic() - self._started
+        self.duration = time.monotonic() - self.begun
 
     def fail(self, error: BaseException) -> None:
         """The call ended with `error`."""
@@ -111,28 +118,35 @@ class Execution:
             case ResultNotStored():
                 kind, reason = "System", FailureReason.RESULT_NOT_STORED
         self._value = None
-        self._error_body, self._error = dumps_error(error, kind=kind, reason=reason)
-        self._duration = time.monotonic() - self._started
+        self._error_body, self.error = dumps_error(error, kind=kind, reason=reason)
+        self.duration = time.monotonic() - self.begun
 
     def result(self, spool: Path) -> tuple[dict[str, Any], BytesLike]:
         """Header and body of the RESULT; a large body is in a file in `spool` that the header names."""
-        header: dict[str, Any] = {"attempt": self._header["attempt"]}
-        returned = Returned()
-        if self._error is None:
+        returned = self.returned(spool)
+        return {"attempt": self._header["attempt"], **self.describe(returned)}, returned.body
+
+    def describe(self, returned: Returned) -> dict[str, Any]:
+        """What the header of a RESULT says about how the call ended."""
+        header: dict[str, Any] = {"ok": self.error is None, "duration": self.duration, "size": returned.size}
+        if self.error is not None:
+            header["error"] = self.error.to_json()
+        else:
+            self._add_value(header)
+        if returned.file is not None:
+            header.update(file=returned.file.name, digest=returned.digest)
+        return header
+
+    def returned(self, spool: Path) -> Returned:
+        """The bytes of the value, or of the exception. A value that cannot travel makes the call fail."""
+        if self.error is None:
             try:
-                returned = keep(dumps_parts(self._value), spool, self._header.get("largest_result"))
-                self._add_value(header)
+                return keep(dumps_parts(self._value), spool, self._header.get("largest_result"))
             except NotPicklable as error:
                 self.fail(NotPicklable(f"the result of the call: {error}; return plain data instead"))
             except (ResultTooLarge, ResultNotStored) as error:
                 self.fail(error)
-        if self._error is not None:
-            returned = self._raised(spool)
-            header["error"] = self._error.to_json()
-        header.update(ok=self._error is None, duration=self._duration, size=returned.size)
-        if returned.file is not None:
-            header.update(file=returned.file.name, digest=returned.digest)
-        return header, returned.body
+        return self._raised(spool)
 
     def _raised(self, spool: Path) -> Returned:
         """The pickled exception, or nothing of one that there is no place for: its words go in any case."""
@@ -150,11 +164,11 @@ class Execution:
             args, kwargs = entry.get("args") or [], entry.get("kwargs") or {}
         else:
             function, (args, kwargs) = self._unpickle()
-        if self._stream is not None:
-            args, kwargs = self._stream.with_inputs(args, kwargs)
+        if self.stream is not None:
+            args, kwargs = self.stream.with_inputs(args, kwargs)
         value = function(*args, **kwargs)
-        if self._stream is not None and self._header.get("stream"):
-            return self._stream.deliver(value)
+        if self.stream is not None and self._header.get("stream"):
+            return self.stream.deliver(value)
         return asyncio.run(value) if inspect.iscoroutine(value) else value
 
     def _unpickle(self) -> tuple[Callable[..., Any], tuple[Any, Any]]:

@@ -9,7 +9,7 @@ memory of the agent does not depend on how slow the link is. Without a connectio
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from skyward.agent.output import STALLED_SECONDS, Output
 from skyward.wire.frames import Frame, encode, encode_parts
@@ -94,12 +94,14 @@ class Outbox:
             loop = asyncio.get_running_loop()
             self._stall_timer = loop.call_later(STALLED_SECONDS, self._look_for_stall)
 
-    def finish_logs(self, attempt: str) -> None:
-        """The attempt has ended: its output goes out before what is sent next."""
-        self._output.finish(attempt)
-        if self._transport is not None:
-            self._control += self._output.take_all(attempt)
-            self._schedule()
+    def finish_logs(self, attempts: Iterable[str]) -> None:
+        """These attempts have ended: their output goes out before what is sent next."""
+        if not self._output.empty:
+            for attempt in attempts:
+                self._output.finish(attempt)
+                if self._transport is not None:
+                    self._control += self._output.take_all(attempt)
+        self._schedule()
 
     def flush_logs(self) -> None:
         """What was kept of attempts that have ended goes out before what is sent next."""

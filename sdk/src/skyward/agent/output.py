@@ -71,6 +71,11 @@ class Output:
         return bool(self._waiting)
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is kept of any attempt."""
+        return not self._logs
+
+    @property
     def holding(self) -> bool:
         """Whether somebody's output waits."""
         return any(log.held for log in self._logs.values())

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skyward.agent.box import Box, new_box
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import Decoder, Frame, encode
 
@@ -77,6 +78,7 @@ class WorkerProcess:
         self.running: dict[str, Attempt] = {}
         self.last: str | None = None
         self.functions: OrderedDict[str, None] = OrderedDict()
+        self.boxes: list[Box] = []
         self.pid = 0
         self._on_frame = on_frame
         self._on_output = on_output
@@ -92,7 +94,9 @@ class WorkerProcess:
         self._socket, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         out, err = self._pipe("stdout"), self._pipe("stderr")
-        arguments = [str(theirs.fileno()), str(lifeline), str(plan.spool), str(plan.threads)]
+        boxes = [new_box() for _ in range(plan.threads)]
+        self.boxes = [Box(descriptor) for descriptor in boxes]
+        arguments = [str(theirs.fileno()), str(lifeline), str(plan.spool), *map(str, boxes)]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -104,7 +108,7 @@ class WorkerProcess:
                 stderr=err,
                 cwd=plan.folder,
                 env=plan.environment(self.index),
-                pass_fds=(theirs.fileno(), lifeline),
+                pass_fds=(theirs.fileno(), lifeline, *boxes),
                 process_group=0,
             )
         except BaseException:
@@ -112,7 +116,7 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-            for descriptor in (lifeline, out, err):
+            for descriptor in (lifeline, out, err, *boxes):
                 os.close(descriptor)
         self.pid = self._process.pid
         self._socket.setblocking(False)
@@ -161,10 +165,10 @@ class WorkerProcess:
         else:
             self._listen()
 
-    def tell(self, reason: str) -> None:
-        """Let running calls know why they are being ended."""
+    def tell(self, word: str) -> None:
+        """Say something to a worker whose main thread is in a call: `Worker.hear` knows what."""
         with contextlib.suppress(OSError):
-            os.write(self._lifeline, f"{reason}\n".encode())
+            os.write(self._lifeline, f"{word}\n".encode())
 
     def interrupt(self) -> None:
         """SIGINT to the whole group, as Ctrl-C on a terminal does."""

@@ -14,7 +14,7 @@ import platform
 import signal
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from skyward.agent.facts import facts, visible_gpus
 from skyward.agent.link import Outbox
 from skyward.agent.output import Output
 from skyward.agent.process import WorkerPlan
+from skyward.agent.slices import Slice
 from skyward.agent.slots import Slots
 from skyward.agent.spool import Spool
 from skyward.wire.bundle import bundle_digest
 from skyward.wire.digest import digest, is_digest
-from skyward.wire.envelopes import PROTOCOL, Executor, RefusalReason
+from skyward.wire.envelopes import PROTOCOL, Executor, RefusalReason, attempt_id, parse_attempt
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import Frame, FrameKind
 
@@ -149,14 +150,21 @@ class Agent:
     def finished(self, attempt: Attempt, header: dict[str, Any], body: bytes, file: str | None) -> None:
         """slots.Listener"""
         record = self._spool.add(header, body, self._spool.folder / file if file else None)
-        self.outbox.finish_logs(attempt.id)
+        self.outbox.finish_logs(_names(header))
         if file is None:
             # With more calls here nobody waits for this one result: those of a moment share a packet.
             self.outbox.send_encoded(record, soon=self._slots.queued > 0)
         else:
-            self.outbox.stream(f"result {attempt.id}", self._spool.frames(attempt.id))
+            name = header["attempt"]
+            self.outbox.stream(f"result {name}", self._spool.frames(name))
         if attempt.args_path is not None:
             self._blobs.evict(self._slots.needed_blobs())
+
+    def returned(self, name: str, count: int) -> None:
+        """slots.Listener. Where this is lost, WELCOME says by its silence that they are not here."""
+        message = f"{count} from {name} on did not run and come back"
+        header = {**refused(name, RefusalReason.RETURNED, message), "count": count}
+        self.outbox.send(Frame(FrameKind.REFUSED, header))
 
     def worker_gone(self, pid: int) -> None:
         """slots.Listener"""
@@ -179,8 +187,10 @@ class Agent:
             case FrameKind.BLOB:
                 self._take_blob(header, frame)
             case FrameKind.CANCEL:
-                attempt = self._slots.attempts.get(header["attempt"])
-                if attempt is not None:
+                attempt = self._slots.find(header["attempt"])
+                if attempt is not None and header.get("rest"):
+                    self._slots.give_back(attempt)
+                elif attempt is not None:
                     self._slots.end(attempt, "cancelled", seconds(header.get("grace")))
             case FrameKind.CREDIT | FrameKind.INPUT:
                 self._slots.pass_on(frame)
@@ -236,8 +246,8 @@ class Agent:
             self.outbox.stream(f"result {attempt}", self._spool.frames(attempt))
 
     def _welcome(self) -> dict[str, Any]:
-        running = [{"attempt": name, "state": "running"} for name in self._slots.attempts]
-        done = [{"attempt": name, "state": "done"} for name in self._spool.held()]
+        running = [_held(name, "running", count) for name, count in self._slots.held()]
+        done = [_held(name, "done", self._spool.count(name)) for name in self._spool.held()]
         return {
             "protocol": PROTOCOL,
             "agent": bundle_digest()[:12],
@@ -271,7 +281,7 @@ class Agent:
         if refusal := self._refusal(name, header):
             self.outbox.send(Frame(FrameKind.REFUSED, refusal))
             return
-        attempt = Attempt(name, header, body)
+        attempt = Slice.of(name, header, body) if "sizes" in header else Attempt(name, header, body)
         function, args = header.get("function"), header.get("args")
         if function:
             attempt.function = self._functions.get(function)
@@ -281,7 +291,7 @@ class Agent:
         self._slots.submit(attempt)
 
     def _refusal(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
-        if state := self._state(name):
+        if state := self._state(name, len(header.get("sizes", "1"))):
             message = f"attempt {name} is {state} already"
             return {**refused(name, RefusalReason.DUPLICATE, message), "state": state}
         if self._stopping:
@@ -296,12 +306,10 @@ class Agent:
             return {**refused(name, RefusalReason.BLOB_MISSING, f"blob {args} was not sent"), "digest": args}
         return None
 
-    def _state(self, attempt: str) -> str | None:
-        if attempt in self._slots.attempts:
-            return "running"
-        if attempt in self._spool:
-            return "done"
-        return "acknowledged" if self._spool.was_acknowledged(attempt) else None
+    def _state(self, attempt: str, count: int) -> str | None:
+        if state := self._spool.state(attempt, count):
+            return state
+        return "running" if self._slots.find(attempt, count) is not None else None
 
     def _keep_function(self, name: str, data: bytes) -> None:
         if not is_digest(name) or digest(data) != name:
@@ -332,6 +340,22 @@ class Agent:
         await self._slots.idle()
         await asyncio.sleep(0)  # the last results leave with this turn of the loop
         self._stopped.set()
+
+
+def _held(name: str, state: str, count: int | None) -> dict[str, Any]:
+    held = {"attempt": name, "state": state}
+    return held if count is None else {**held, "count": count}
+
+
+def _names(header: dict[str, Any]) -> Iterator[str]:
+    """The attempts whose end a RESULT tells."""
+    name = header["attempt"]
+    if "count" not in header:
+        yield name
+        return
+    uid, index, number = parse_attempt(name)
+    for place in range(header["count"]):
+        yield attempt_id(uid, index + place, number)
 
 
 def _read_epoch(home: Path) -> int:

@@ -22,6 +22,8 @@ from skyward.agent.attempts import (
     never_started,
 )
 from skyward.agent.process import WorkerPlan, WorkerProcess
+from skyward.agent.ranges import Ranges
+from skyward.agent.slices import Slice, Slices, result_header
 from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.frames import Frame, FrameKind
 
@@ -39,6 +41,8 @@ class Slots:
 
     def __init__(self, plan: WorkerPlan, workers: int, listener: Listener, *, reuse: bool = True) -> None:
         self.attempts: dict[str, Attempt] = {}
+        self._names = Ranges()
+        self._slices = Slices(listener, self._names, lambda overdue: self.end(overdue, "timeout"))
         self.largest_result: int | None = None
         """Bytes that a call which starts from now on may return; None: as many as it likes."""
         self._plan = plan
@@ -86,25 +90,61 @@ class Slots:
     def submit(self, attempt: Attempt) -> None:
         """Run this attempt as soon as a slot is free."""
         self.attempts[attempt.id] = attempt
+        self._names.add(attempt.id, attempt.end if isinstance(attempt, Slice) else 1)
         self._idle.clear()
         self._waiting.append(attempt)
         self._assign()
 
-    def end(self, attempt: Attempt, why: Ending, grace: float | None = None) -> None:
-        """Ask a running attempt to end, and make it; one that waits ends at once."""
+    def find(self, name: str, count: int = 1) -> Attempt | None:
+        """The attempt, or the slice with one of the `count` items from `name` on."""
+        known = self._names.find(name, count)
+        return None if known is None else self.attempts[known]
+
+    def held(self) -> list[tuple[str, int | None]]:
+        """The attempts that run or wait; of a slice its first item without an outcome, and the count."""
+        held: list[tuple[str, int | None]] = []
+        for attempt in self.attempts.values():
+            if not isinstance(attempt, Slice):
+                held.append((attempt.id, None))
+            elif attempt.next < attempt.end:
+                held.append((attempt.name(attempt.next), attempt.end - attempt.next))
+        return held
+
+    def give_back(self, attempt: Attempt) -> None:
+        """Give back what has not begun of a slice, or a call that waits."""
         if attempt.worker is None:
             self._waiting.remove(attempt)
+            self._return_all(attempt)
+        elif isinstance(attempt, Slice) and not attempt.is_asked_back:
+            attempt.is_asked_back = True
+            if self._plan.threads > 1:
+                attempt.worker.send(Frame(FrameKind.CANCEL, {"attempt": attempt.id, "rest": True}))
+            else:
+                attempt.worker.tell(f"rest {attempt.id}")
+
+    def end(self, attempt: Attempt, why: Ending, grace: float | None = None) -> None:
+        """End a running attempt, gently first. A waiting call ends at once; a waiting slice comes back."""
+        if attempt.worker is None:
+            self._waiting.remove(attempt)
+            if isinstance(attempt, Slice):
+                self._return_all(attempt)
+                return
             attempt.ending = why
             attempt.started = time.time()
             self._finish(attempt, ended_early(attempt, None))
             return
         if attempt.ending is None:
             attempt.ending = why
+            if isinstance(attempt, Slice):
+                attempt.box.condemn(attempt.condemned)
             self._interrupt(attempt, attempt.worker, attempt.grace if grace is None else grace)
+        elif isinstance(attempt, Slice) and attempt.condemned is not None:
+            attempt.condemned = None  # not only the item whose time is up
+            attempt.box.condemn(None)
 
     def hold(self, attempt: str, held: bool) -> None:
         """Have what an attempt prints wait, or no longer; one that is being ended never waits."""
-        running = self.attempts.get(attempt)
+        running = self.find(attempt)
         if running is None or running.worker is None or (held and running.ending is not None):
             return
         if self._plan.threads > 1:
@@ -132,7 +172,7 @@ class Slots:
 
     def _interrupt(self, attempt: Attempt, worker: WorkerProcess, grace: float) -> None:
         attempt.stop_timers()
-        self.hold(attempt.id, False)
+        self.hold(attempt.running if isinstance(attempt, Slice) else attempt.id, False)
         steps: list[tuple[float, Callable[[], None]]] = [(grace, worker.kill)]
         if self._plan.threads > 1:
             cancel = Frame(FrameKind.CANCEL, {"attempt": attempt.id, "why": attempt.ending})
@@ -145,7 +185,15 @@ class Slots:
             if delay <= 0:
                 step()
             else:
-                attempt.timers.append(loop.call_later(delay, step))
+                attempt.timers.append(loop.call_later(delay, self._go_on, attempt, step))
+
+    def _go_on(self, attempt: Attempt, step: "Callable[[], None]") -> None:
+        """The next step of an end, unless the item whose time was up has ended by itself."""
+        if isinstance(attempt, Slice) and attempt.has_moved_on:
+            self._slices.spare(attempt)
+            self._slices.watch(attempt)
+        else:
+            step()
 
     async def _keep(self, index: int) -> None:
         """Replace the worker of this index whenever it ends, slower if it ends before it was ready."""
@@ -170,7 +218,12 @@ class Slots:
     def _on_death(self, worker: WorkerProcess, status: int) -> None:
         for attempt in list(worker.running.values()):
             info = ended_early(attempt, None) if attempt.ending else ended_by_death(attempt, status)
-            self._finish(attempt, info)
+            if isinstance(attempt, Slice):
+                self._slices.collect(attempt)
+                self._slices.close(attempt, attempt.box.begun, info)
+                self._return_all(attempt)
+            else:
+                self._finish(attempt, info)
         self._listener.worker_gone(worker.pid)
         if worker.ready or worker.retiring:
             return
@@ -184,19 +237,34 @@ class Slots:
             for attempt in list(self._waiting):
                 self._waiting.remove(attempt)
                 attempt.started = time.time()
-                self._finish(attempt, never_started(message))
+                self._never_start(attempt, never_started(message))
+
+    def _never_start(self, attempt: Attempt, error: ErrorInfo) -> None:
+        if not isinstance(attempt, Slice):
+            self._finish(attempt, error)
+            return
+        while attempt.next < attempt.end:
+            self._slices.fail_next(attempt, error)
+        self._forget(attempt)
 
     def _on_output(self, worker: WorkerProcess, stream: str, data: bytes) -> None:
-        owner = next(iter(worker.running), worker.last)
-        if owner is not None:
+        running = next(iter(worker.running.values()), None)
+        owner = worker.last if running is None else running.id
+        if isinstance(running, Slice):
+            self._slices.output(running, stream, data)
+        elif owner is not None:
             self._listener.output(owner, stream, data)
         elif stream == "stderr":
             self._stderr_tail = (self._stderr_tail + data)[-2000:]
 
     def _on_frame(self, worker: WorkerProcess, frame: Frame) -> None:
         match frame.kind:
+            case FrameKind.RESULT if "slice" in frame.header:
+                self._on_items(worker, frame)
             case FrameKind.RESULT:
                 self._on_result(worker, frame)
+            case FrameKind.REFUSED:
+                self._on_rest(worker, frame.header["slice"], frame.header["place"])
             case FrameKind.LOG:
                 self._listener.output(frame.header["attempt"], frame.header["stream"], bytes(frame.body))
             case FrameKind.ITEM | FrameKind.NEED:
@@ -220,10 +288,48 @@ class Slots:
             self._finish(attempt, ended_early(attempt, frame.header.get("error")), frame.header["duration"])
         else:
             self._complete(attempt, frame.header, bytes(frame.body))
+        self._use_again(worker, attempt.slot, interrupted=interrupted)
+
+    def _on_items(self, worker: WorkerProcess, frame: Frame) -> None:
+        header = frame.header
+        attempt = worker.running.get(header["slice"])
+        if not isinstance(attempt, Slice):
+            return
+        worker.empty_pipes()
+        if header.get("interrupted") and attempt.ending is not None:
+            error = ended_early(attempt, header.get("error"))
+            self._slices.fail_next(attempt, error, header["duration"])
+        else:
+            self._slices.take(attempt, header, bytes(frame.body))
+        if "begun" in header:
+            self._on_end_of_slice(worker, attempt, header["begun"])
+
+    def _on_end_of_slice(self, worker: WorkerProcess, attempt: Slice, begun: int) -> None:
+        interrupted = attempt.ending is not None
+        self._slices.close(attempt, begun, ended_early(attempt, None) if interrupted else None)
+        worker.hold(False)
+        worker.last = attempt.running
+        if self._reuse or interrupted or attempt.is_asked_back or attempt.next == attempt.end:
+            self._return_all(attempt)
+        else:  # each item gets a worker of its own
+            del worker.running[attempt.id]
+            attempt.stop_timers()
+            attempt.worker = None
+            self._waiting.appendleft(attempt)
+        self._use_again(worker, attempt.slot, interrupted=interrupted)
+
+    def _on_rest(self, worker: WorkerProcess, name: str, place: int) -> None:
+        """A worker begins nothing from this place on. If it began nothing at all, its next word is that the
+        slice is over, and the name of the slice is free only then."""
+        attempt = worker.running.get(name)
+        if isinstance(attempt, Slice) and place > 0:
+            self._slices.give_back(attempt, place)
+
+    def _use_again(self, worker: WorkerProcess, slot: int, *, interrupted: bool) -> None:
         if self._plan.threads == 1 and (interrupted or not self._reuse):
             worker.kill()
         elif not worker.retiring:
-            self._free.append((worker, attempt.slot))
+            self._free.append((worker, slot))
         self._assign()
 
     def _assign(self) -> None:
@@ -232,18 +338,29 @@ class Slots:
             self._hand_over(self._waiting.popleft(), worker, slot)
 
     def _hand_over(self, attempt: Attempt, worker: WorkerProcess, slot: int) -> None:
+        is_first = not attempt.started
         attempt.worker, attempt.slot = worker, slot
         attempt.started, attempt.begun = time.time(), time.monotonic()
         worker.running[attempt.id] = attempt
         worker.last = attempt.id
         self._give_function(attempt, worker)
-        worker.send(Frame(FrameKind.CALL, self._worker_header(attempt), attempt.body))
-        attempt.body = b""
-        timeout = attempt.header.get("timeout")
-        if timeout is not None:
+        header, body = self._worker_header(attempt), attempt.body
+        if isinstance(attempt, Slice):
+            part, body = attempt.part(attempt.end if self._reuse else 1)
+            header.update(part)
+        worker.send(Frame(FrameKind.CALL, header, body))
+        if self._reuse or not isinstance(attempt, Slice):
+            attempt.body = b""
+        self._watch(attempt)
+        if is_first:
+            self._listener.started(attempt)
+
+    def _watch(self, attempt: Attempt) -> None:
+        if isinstance(attempt, Slice):
+            self._slices.watch(attempt)
+        elif (timeout := attempt.timeout) is not None:
             loop = asyncio.get_running_loop()
-            attempt.timers.append(loop.call_later(float(timeout), self.end, attempt, "timeout"))
-        self._listener.started(attempt)
+            attempt.timers.append(loop.call_later(timeout, self.end, attempt, "timeout"))
 
     def _give_function(self, attempt: Attempt, worker: WorkerProcess) -> None:
         """A worker is sent each function once, and told to drop the one that it used least lately."""
@@ -261,8 +378,7 @@ class Slots:
             worker.send(Frame(FrameKind.FUNCTION, {"digest": oldest, "drop": True}))
 
     def _worker_header(self, attempt: Attempt) -> dict[str, Any]:
-        header, worker = attempt.header, attempt.worker
-        timeout = header.get("timeout")
+        header, worker, timeout = attempt.header, attempt.worker, attempt.timeout
         place = {
             "worker": attempt.slot if self._plan.threads > 1 else (worker.index if worker else 0),
             "workers_per_node": self.size,
@@ -281,20 +397,12 @@ class Slots:
             "inputs": header.get("inputs"),
             "context": {**(header.get("context") or {}), **place},
             "largest_result": self.largest_result,
-            "deadline": attempt.started + float(timeout) if timeout is not None else None,
+            "deadline": attempt.started + timeout if timeout is not None else None,
         }
 
     def _complete(self, attempt: Attempt, answer: dict[str, Any], body: bytes) -> None:
-        header: dict[str, Any] = {
-            "attempt": attempt.id,
-            "ok": answer["ok"],
-            "started": attempt.started,
-            "duration": answer["duration"],
-            "size": answer["size"],
-            "chunked": "file" in answer,
-        }
-        header.update({key: answer[key] for key in ("error", "value", "digest") if key in answer})
         self._forget(attempt)
+        header = result_header(attempt.id, attempt.started, answer)
         self._listener.finished(attempt, header, body, answer.get("file"))
 
     def _finish(self, attempt: Attempt, error: ErrorInfo, duration: float | None = None) -> None:
@@ -304,9 +412,18 @@ class Slots:
         answer = {"ok": False, "duration": max(0.0, took), "size": 0, "error": error.to_json()}
         self._complete(attempt, answer, b"")
 
+    def _return_all(self, attempt: Attempt) -> None:
+        """The attempt is over here; what did not run of it comes back."""
+        self._forget(attempt)
+        if isinstance(attempt, Slice):
+            self._slices.give_back(attempt, attempt.next)
+        else:
+            self._listener.returned(attempt.id, 1)
+
     def _forget(self, attempt: Attempt) -> None:
         attempt.stop_timers()
         self.attempts.pop(attempt.id, None)
+        self._names.discard(attempt.id)
         if attempt.worker is not None:
             attempt.worker.running.pop(attempt.id, None)
         if not self.attempts:

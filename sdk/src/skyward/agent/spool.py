@@ -1,20 +1,21 @@
 """Results on disk, from the moment they exist until the operator has acknowledged them.
 
-Small results are appended to a journal, each with one `write`, so that the death of the agent leaves whole
-records and at most one torn tail, which is cut off at the next start. Large results are files that the worker
-wrote; the journal names them. There is no fsync: a machine that loses its page cache loses its workers too.
+Small results, and batches of a slice as one, are appended to a journal, each with one `write`, so that the
+death of the agent leaves whole records and at most one torn tail, which is cut off at the next start. Large
+results are files that the worker wrote; the journal names them. There is no fsync: a machine that loses its
+page cache loses its workers too.
 """
 
 import contextlib
 import logging
 import os
 import struct
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skyward.agent.ranges import Ranges
 from skyward.wire.envelopes import ErrorInfo, FailureReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_FRAME, Decoder, Frame, FrameKind, encode
@@ -47,8 +48,9 @@ class Spool:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         self._path = folder / "journal"
-        self._held: OrderedDict[str, Spooled] = OrderedDict()
-        self._acknowledged: OrderedDict[str, None] = OrderedDict()
+        self._held: dict[str, Spooled] = {}
+        self._names = Ranges()
+        self._acknowledged = Ranges()
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = 0
         self._recover()
@@ -58,15 +60,19 @@ class Spool:
         os.close(self._fd)
 
     def held(self) -> list[str]:
-        """The attempts whose results wait for an acknowledgement."""
+        """The attempts whose results wait for an acknowledgement; a batch by the name of its first item."""
         return list(self._held)
 
-    def was_acknowledged(self, attempt: str) -> bool:
-        """Whether the attempt ended and was acknowledged not long ago."""
-        return attempt in self._acknowledged
+    def count(self, attempt: str) -> int | None:
+        """How many items the batch of this name has; None for the result of one call."""
+        count: int | None = self._held[attempt].header.get("count")
+        return count
 
-    def __contains__(self, attempt: str) -> bool:
-        return attempt in self._held
+    def state(self, attempt: str, count: int = 1) -> str | None:
+        """Whether one of these attempts ended: `done`, or `acknowledged` not long ago."""
+        if self._names.find(attempt, count) is not None:
+            return "done"
+        return "acknowledged" if self._acknowledged.find(attempt, count) is not None else None
 
     def add(self, header: dict[str, Any], body: bytes, file: Path | None = None) -> bytes:
         """Keep a result. `file` (inside `folder`) holds the body of a large one.
@@ -83,7 +89,7 @@ class Spool:
         except OSError as error:
             log.error("the result of %s stays in memory: %s", header["attempt"], error)
             spooled.body = body
-        self._held[header["attempt"]] = spooled
+        self._hold(spooled)
         return data
 
     def frames(self, attempt: str) -> Iterator[Frame]:
@@ -128,7 +134,7 @@ class Spool:
         """Forget results. Unknown attempts are fine: an ACK may come twice."""
         gone = [attempt for attempt in attempts if (self._forget(attempt))]
         while len(self._acknowledged) > _REMEMBERED:
-            self._acknowledged.popitem(last=False)
+            self._acknowledged.discard_oldest()
         if not gone:
             return
         with contextlib.suppress(OSError):  # a lost ACK record only means that a result is sent once more
@@ -139,11 +145,17 @@ class Spool:
                 self._append(encode(Frame(FrameKind.ACK, {"attempts": gone})))
                 self._compact()
 
+    def _hold(self, spooled: Spooled) -> None:
+        name = spooled.header["attempt"]
+        self._held[name] = spooled
+        self._names.add(name, spooled.header.get("count", 1))
+
     def _forget(self, attempt: str) -> bool:
         spooled = self._held.pop(attempt, None)
         if spooled is None:
             return False
-        self._acknowledged[attempt] = None
+        self._names.discard(attempt)
+        self._acknowledged.add(attempt, spooled.header.get("count", 1))
         if spooled.file is not None:
             spooled.file.unlink(missing_ok=True)
         return True
@@ -184,7 +196,7 @@ class Spool:
             name = header.pop("file", None)
             file = self.folder / name if name else None
             if file is None or file.is_file():
-                self._held[header["attempt"]] = Spooled(header, offset, length, file)
+                self._hold(Spooled(header, offset, length, file))
         self._size = self._size if self._held else 0
         os.ftruncate(self._fd, self._size)
         self.remove_strays()

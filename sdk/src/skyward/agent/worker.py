@@ -9,6 +9,8 @@ process group goes: no work runs on that nobody can ever collect. Reasons for st
 """
 
 import contextlib
+import functools
+import io
 import os
 import queue
 import selectors
@@ -23,8 +25,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from skyward.agent.borders import MarkedPipe
+from skyward.agent.box import Box
 from skyward.agent.capture import ThreadOutput
 from skyward.agent.execute import Execution, Functions
+from skyward.agent.items import Items
 from skyward.agent.runtime import CallContext, running
 from skyward.agent.streams import CallStream
 from skyward.wire.frames import Decoder, Frame, FrameKind, encode
@@ -37,11 +42,16 @@ _WORD_SECONDS = 0.5
 class Worker:
     """The loop between the agent's socket and the calls."""
 
-    def __init__(self, connection: socket.socket, spool: Path, threads: int) -> None:
+    def __init__(
+        self, connection: socket.socket, spool: Path, boxes: list[Box], pipes: tuple[MarkedPipe, ...]
+    ) -> None:
+        self.functions = Functions()
+        self.spool = spool
+        self.captured = len(boxes) > 1
+        self.pipes = () if self.captured else pipes
         self._connection = connection
-        self._spool = spool
-        self._threads = threads
-        self._functions = Functions()
+        self._boxes = boxes
+        self._slices: dict[str, Items] = {}
         self._sending = threading.Lock()
         self._contexts: dict[str, CallContext] = {}
         self._in_call: dict[str, int] = {}
@@ -59,12 +69,12 @@ class Worker:
     def run(self) -> None:
         """Serve calls until the agent closes the connection."""
         start: Callable[[Frame], None] = self._call_here
-        if self._threads > 1:
-            ThreadOutput.install(self._send)
+        if self.captured:
+            ThreadOutput.install(self.send)
             start = self._thread_pool()
         else:
             signal.signal(signal.SIGINT, self._on_interrupt)
-        self._send(Frame(FrameKind.WELCOME, {"pid": self._pid}))
+        self.send(Frame(FrameKind.WELCOME, {"pid": self._pid}))
         buffer = memoryview(bytearray(_RECEIVE))
         while size := self._connection.recv_into(buffer):
             for frame in self._decoder.feed(buffer[:size]):
@@ -72,18 +82,67 @@ class Worker:
                 while self._early:
                     self._receive(self._early.popleft(), start)
 
-    def stop_calls(self, reason: str) -> None:
-        """Let running calls see in `sky.current().stopping` that they are being ended."""
-        for context in list(self._contexts.values()):
-            context.stop(reason)
+    def hear(self, word: str) -> None:
+        """What the agent says while a call has the main thread: `rest SLICE`, or why a call is ended."""
+        if word.startswith("rest "):
+            self._give_back(word.removeprefix("rest "))
+            return
+        for attempt, context in list(self._contexts.items()):
+            if not self._is_spared(attempt):
+                context.stop(word)
         self._told = True
+
+    def execute(self, context: CallContext, execution: Execution, box: Box | None = None) -> bool:
+        """items.Host"""
+        attempt = context.attempt_id
+        self._contexts[attempt] = context
+        has_begun = True
+        try:
+            with running(context), ThreadOutput.of(attempt), self._listening(execution.stream):
+                self._in_call[attempt] = threading.get_ident()
+                try:
+                    if box is not None and box.is_closed:
+                        has_begun = False
+                    else:
+                        execution.run()
+                finally:
+                    self._in_call.pop(attempt, None)
+        except KeyboardInterrupt as interrupt:  # it fell between the call and its end
+            execution.fail(interrupt)
+        if os.getpid() != self._pid:
+            os._exit(0)  # the call forked, and its child came back here: only the parent answers
+        del self._contexts[attempt]
+        return has_begun
+
+    def was_interrupted(self, attempt: str) -> bool:
+        """items.Host"""
+        was = attempt in self._interrupted
+        self._interrupted.discard(attempt)
+        return was
+
+    def flush(self) -> None:
+        """What the call printed must be in the pipes before its result is sent."""
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            with contextlib.suppress(Exception):
+                if stream is not None:
+                    stream.flush()
+        if "ctypes" in sys.modules:  # loaded by every library that could have printed from C
+            with contextlib.suppress(Exception):
+                _c_library().fflush(None)
+
+    def send(self, frame: Frame) -> None:
+        """items.Host"""
+        with self._sending:
+            self._connection.sendall(encode(frame))
 
     def _receive(self, frame: Frame, start: Callable[[Frame], None]) -> None:
         match frame.kind:
             case FrameKind.CALL:
                 start(frame)
             case FrameKind.FUNCTION:
-                self._functions.put(frame.header, bytes(frame.body))
+                self.functions.put(frame.header, bytes(frame.body))
+            case FrameKind.CANCEL if frame.header.get("rest"):
+                self._give_back(frame.header["attempt"])
             case FrameKind.CANCEL:
                 self._interrupt_thread(frame.header["attempt"], frame.header["why"])
             case FrameKind.CREDIT | FrameKind.INPUT:
@@ -103,34 +162,39 @@ class Worker:
                     self._call_here(calls.get())
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in range(self._threads):
+        for number in range(len(self._boxes)):
             threading.Thread(target=serve, name=f"call-{number}", daemon=True).start()
         return calls.put
 
     def _call_here(self, frame: Frame) -> None:
+        if "sizes" in frame.header:
+            self._slice_here(frame)
+            return
         attempt = frame.header["attempt"]
-        context = CallContext.from_call(frame.header)
-        self._contexts[attempt] = context
         stream = self._stream(frame.header)
-        execution = Execution(frame, self._functions, captured=self._threads > 1, stream=stream)
-        try:
-            with running(context), ThreadOutput.of(attempt), self._listening(stream):
-                self._in_call[attempt] = threading.get_ident()
-                try:
-                    execution.run()
-                finally:
-                    self._in_call.pop(attempt, None)
-        except KeyboardInterrupt as interrupt:  # it fell between the call and its end
-            execution.fail(interrupt)
-        if os.getpid() != self._pid:
-            os._exit(0)  # the call forked, and its child came back here: only the parent answers
-        header, body = execution.result(self._spool)
-        del self._contexts[attempt]
+        execution = Execution(frame.header, frame.body, self.functions, captured=self.captured, stream=stream)
+        self.execute(CallContext.from_call(frame.header), execution)
+        header, body = execution.result(self.spool)
         self._streams.pop(attempt, None)
-        header["interrupted"] = attempt in self._interrupted
-        self._interrupted.discard(attempt)
-        _flush()
-        self._send(Frame(FrameKind.RESULT, header, body))
+        header["interrupted"] = self.was_interrupted(attempt)
+        self.flush()
+        self.send(Frame(FrameKind.RESULT, header, body))
+
+    def _slice_here(self, frame: Frame) -> None:
+        items = Items(frame, self._boxes[frame.header["box"]], self)
+        self._slices[items.name] = items
+        try:
+            items.run()
+        finally:
+            del self._slices[items.name]
+
+    def _give_back(self, name: str) -> None:
+        if (items := self._slices.get(name)) is not None:
+            items.give_back()
+
+    def _is_spared(self, attempt: str) -> bool:
+        """Whether what comes to end a call is meant for an item of its slice that has ended meanwhile."""
+        return any(each.current == attempt and each.is_spared for each in list(self._slices.values()))
 
     def _stream(self, header: dict[str, Any]) -> CallStream | None:
         if not (header.get("stream") or header.get("inputs")):
@@ -142,7 +206,7 @@ class Worker:
     @contextlib.contextmanager
     def _listening(self, stream: CallStream | None) -> Iterator[None]:
         """Read what comes for a call that streams, where the thread that reads otherwise is busy with it."""
-        if stream is None or self._threads > 1:
+        if stream is None or self.captured:
             yield
             return
         end, ending = socket.socketpair()
@@ -172,18 +236,14 @@ class Worker:
                 if not data:
                     return  # whoever reads next sees it as well
 
-    def _send(self, frame: Frame) -> None:
-        with self._sending:
-            self._connection.sendall(encode(frame))
-
     def _send_within_call(self, frame: Frame) -> None:
         """Send a whole frame: half of one, before an interrupt, would be the end of this worker."""
         if threading.current_thread() is not threading.main_thread():
-            self._send(frame)
+            self.send(frame)
             return
         self._uninterrupted = True
         try:
-            self._send(frame)
+            self.send(frame)
         finally:
             self._uninterrupted = False
         if self._late:
@@ -191,11 +251,12 @@ class Worker:
             raise KeyboardInterrupt
 
     def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._in_call and self._uninterrupted:
-            self._interrupted.update(self._in_call)
+        running = [attempt for attempt in self._in_call if not self._is_spared(attempt)]
+        if running and self._uninterrupted:
+            self._interrupted.update(running)
             self._late = True
-        elif self._in_call:
-            self._interrupted.update(self._in_call)
+        elif running:
+            self._interrupted.update(running)
             # the reason comes by another thread, and must be there before the call asks for it; no lock here:
             # this runs between any two instructions
             limit = time.monotonic() + _WORD_SECONDS
@@ -206,9 +267,11 @@ class Worker:
     def _interrupt_thread(self, attempt: str, why: str) -> None:
         import ctypes
 
+        if (items := self._slices.get(attempt)) is not None:
+            attempt = items.current or attempt
         context = self._contexts.get(attempt)
         thread = self._in_call.get(attempt)
-        if context is not None and thread is not None:
+        if context is not None and thread is not None and not self._is_spared(attempt):
             context.stop(why)
             self._interrupted.add(attempt)
             raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -217,43 +280,51 @@ class Worker:
                 stream.wake()
 
 
-def _flush() -> None:
-    """What the call printed must be in the pipes before its result is sent."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(Exception):
-            if stream is not None:
-                stream.flush()
-    if "ctypes" in sys.modules:  # loaded by every library that could have printed from C
-        with contextlib.suppress(Exception):
-            sys.modules["ctypes"].CDLL(None).fflush(None)
+@functools.cache
+def _c_library() -> Any:
+    return sys.modules["ctypes"].CDLL(None)
 
 
 def _watch(lifeline: int, worker: Worker) -> None:
-    while reason := os.read(lifeline, 256):
-        worker.stop_calls(reason.decode().strip())
+    with os.fdopen(lifeline) as words:
+        for word in words:
+            worker.hear(word.strip())
     os.killpg(0, signal.SIGKILL)
 
 
-def _standard_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure: Any = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
+def _standard_streams() -> tuple[MarkedPipe, ...]:
+    """Make `sys.stdout` and `sys.stderr` anew, on pipes that know whose output goes through them."""
+    pipes: list[MarkedPipe] = []
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        pipe = MarkedPipe(descriptor, "wb", closefd=False)
+        pipe.name = f"<{name}>"
+        stream = io.TextIOWrapper(io.BufferedWriter(pipe), "utf-8", "backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        pipes.append(pipe)
+    return tuple(pipes)
 
 
 def main(arguments: list[str]) -> None:
-    """`socket-fd lifeline-fd spool-folder threads`, as `skyward.agent.process` starts it."""
+    """`socket-fd lifeline-fd spool-folder box-fd…`: a box for each slot, as `process` starts it."""
     connection = socket.socket(fileno=int(arguments[0]))
     lifeline = int(arguments[1])
     for descriptor in (connection.fileno(), lifeline):
         os.set_inheritable(descriptor, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _standard_streams()
-    worker = Worker(connection, Path(arguments[2]), int(arguments[3]))
+    boxes = [_box(int(descriptor)) for descriptor in arguments[3:]]
+    worker = Worker(connection, Path(arguments[2]), boxes, _standard_streams())
     threading.Thread(target=_watch, args=(lifeline, worker), name="lifeline", daemon=True).start()
     with contextlib.suppress(ConnectionError):
         worker.run()
     os._exit(0)
+
+
+def _box(descriptor: int) -> Box:
+    try:
+        return Box(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,20 @@ def outcome_head(outcome: Outcome, size: int, room: int = 0, alignment: int = 1,
     return _RECORD.pack(_MAGIC, len(header), size) + header
 
 
+class Heads:
+    """The heads of many outcomes of one node, for calls that returned a value: `outcome_head`, at a tenth of
+    its cost."""
+
+    def __init__(self, node: str, rank: int) -> None:
+        self._middle = f',"ok":true,"node":{json.dumps(node)},"rank":{rank:d},"attempt":'
+
+    def head(self, index: int, attempt: str, started: float, duration: float, size: int) -> bytes:
+        """The head of the outcome of `attempt` (a name in need of no escapes), for a body of `size` bytes."""
+        times = f',"started":{started:.6f},"duration":{duration:.9f}}}'
+        header = f'{{"index":{index}{self._middle}"{attempt}"{times}'.encode()
+        return _RECORD.pack(_MAGIC, len(header), size) + header
+
+
 def iter_outcomes(source: BytesLike | BinaryIO) -> Iterator[Outcome]:
     """The outcomes in bytes (bodies are views, not copies) or in a binary file (bodies are read).
 
