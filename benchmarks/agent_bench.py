@@ -21,7 +21,7 @@ from benchmarks.figures import quantile, timed
 from skyward.agent import sockets
 from skyward.wire.codec import dumps, dumps_function, loads
 from skyward.wire.digest import digest
-from skyward.wire.envelopes import PROTOCOL
+from skyward.wire.envelopes import PROTOCOL, parse_attempt
 from skyward.wire.frames import CHUNK, Decoder, Frame, FrameKind, encode, encode_parts
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ SINGLE = 1000
 MANY = 2000
 LARGE = 128 * 1000 * 1000
 IN_FLIGHT = 64
+SLICE = 500
+SLICES_IN_FLIGHT = 4
+ITEMS = 100_000
 NO_ARGUMENTS = dumps(((), {}))
 
 
@@ -75,6 +78,18 @@ class Link:
         if blob is not None:
             header["args"] = blob
         return encode(Frame(FrameKind.CALL, header, body))
+
+    def slice(self, function: Callable[..., Any], first: int, count: int) -> bytes:
+        """The CALL frame for items that have no arguments; the function was sent before."""
+        header = {
+            "attempt": f"m.{first}.1",
+            "task": "bench/t",
+            "index": first,
+            "number": 1,
+            "function": self._functions[id(function)],
+            "sizes": [len(NO_ARGUMENTS)] * count,
+        }
+        return encode(Frame(FrameKind.CALL, header, NO_ARGUMENTS * count))
 
     def raw(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -156,6 +171,25 @@ def calls_per_second(link: Link, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
+def items_per_second(link: Link, count: int) -> float:
+    """No-op items in slices, with up to 4 of them at the agent."""
+    link.raw(link.call(noop, NO_ARGUMENTS))
+    link.raw(link.ack(link.wait(FrameKind.RESULT)))
+    firsts = iter(range(0, count, SLICE))
+    started = time.perf_counter()
+    link.raw(b"".join(link.slice(noop, next(firsts), SLICE) for _ in range(SLICES_IN_FLIGHT)))
+    done = 0
+    while done < count:
+        frame = link.wait(FrameKind.RESULT)
+        done += frame.header["count"]
+        link.raw(link.ack(frame))
+        _, index, _ = parse_attempt(frame.header["attempt"])
+        is_over = (index + frame.header["count"]) % SLICE == 0
+        if is_over and (first := next(firsts, None)) is not None:
+            link.raw(link.slice(noop, first, SLICE))
+    return count / (time.perf_counter() - started)
+
+
 def one_call(link: Link, pool: ProcessPoolExecutor) -> None:
     def through_agent() -> None:
         link.raw(link.call(noop, NO_ARGUMENTS))
@@ -170,6 +204,14 @@ def one_call(link: Link, pool: ProcessPoolExecutor) -> None:
             "µs",
             less=True,
         )
+
+
+def many_items(link: Link, pool: ProcessPoolExecutor) -> None:
+    ours = items_per_second(link, ITEMS)
+    started = time.perf_counter()
+    for _ in pool.map(noop, range(ITEMS), chunksize=SLICE):
+        pass
+    _row(f"{ITEMS:,} items in slices", ours, ITEMS / (time.perf_counter() - started), "/s")
 
 
 def many_calls(link: Link, pool: ProcessPoolExecutor) -> None:
@@ -224,16 +266,16 @@ def _rate(action: Callable[[], object]) -> float:
 
 def _row(name: str, ours: float, theirs: float, unit: str, *, less: bool = False) -> None:
     ratio = theirs / ours if less else ours / theirs
-    print(f"{name:20}{ours:12,.0f}{theirs:12,.0f} {unit:6}{ratio:8.2f}")
+    print(f"{name:26}{ours:12,.0f}{theirs:12,.0f} {unit:6}{ratio:8.2f}")
 
 
 def main() -> None:
     """Start an agent with two slots, measure, stop it."""
     with agent(slots=2) as link, ProcessPoolExecutor(2) as pool:
         print(
-            f"{'':20}{'agent':>12}{'executor':>12} {'':6}{'ratio':>8}   (ratio above 1: the agent is faster)"
+            f"{'':26}{'agent':>12}{'executor':>12} {'':6}{'ratio':>8}   (ratio above 1: the agent is faster)"
         )
-        for measure in (one_call, many_calls, large_argument, large_result):
+        for measure in (one_call, many_calls, many_items, large_argument, large_result):
             measure(link, pool)
 
 
