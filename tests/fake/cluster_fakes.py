@@ -16,8 +16,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from skyward.contract.names import API_VERSION, NODE, POOL, TASK, Kind
-from skyward.wire.envelopes import parse_attempt
+from skyward.wire.envelopes import ErrorInfo, attempt_id, parse_attempt
 from skyward.wire.frames import Frame
+from skyward.wire.outcomes import Outcome, pack_outcomes
 from skyward_operator.context import Context
 from skyward_operator.engine.clock import SystemClock
 from skyward_operator.engine.supervisor import Supervisor
@@ -174,7 +175,10 @@ class FakeNode:
     calls: list[tuple[Object, bytes | None]] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many calls of a slice are left, from the one that is held on."""
     cancelled: list[str] = field(default_factory=list)
+    recalled: list[str] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
     passed_on: list[Frame] = field(default_factory=list)
     logged_until: dict[str, int] = field(default_factory=dict)
@@ -199,6 +203,7 @@ class FakeNode:
             self.boot_id,
             dict(self.held),
             self.draining,
+            {attempt: count for attempt, count in self.counts.items() if attempt in self.held},
         )
         self.fleet.up(self.key, ready, self)
 
@@ -209,17 +214,25 @@ class FakeNode:
     def die(self, reason: str = "MachineLost") -> None:
         """Be given up for good."""
         self.held.clear()
+        self.counts.clear()
         self.fleet.lost(self.key, reason)
 
     def waiting(self) -> list[str]:
         """The attempts that it holds and has not ended."""
         return [attempt for attempt, state in self.held.items() if state == "running"]
 
+    def items(self) -> list[tuple[int, int]]:
+        """Index and attempt number of every call that it was sent."""
+        sent = [(header, len(header.get("sizes", [0]))) for header, _ in self.calls]
+        return [(header["index"] + place, header["number"]) for header, n in sent for place in range(n)]
+
     def finish(
         self, attempt: str | None = None, body: bytes = b"", error: Object | None = None, **more: Any
     ) -> str:
-        """End an attempt (the oldest by default) with a value or an error."""
+        """End an attempt (the oldest by default) with a value or an error; of a slice, the first call."""
         attempt = attempt or self.waiting()[0]
+        if attempt in self.counts:
+            return self.finish_some(attempt, [(body, error)], **more)
         self.held[attempt] = "done"
         header = {
             "attempt": attempt,
@@ -234,6 +247,53 @@ class FakeNode:
         self.fleet.listener.result("default", self.name, header, body)
         return attempt
 
+    def finish_some(
+        self, attempt: str, ends: Sequence[tuple[bytes, Object | None]], duration: float = 0.001, **more: Any
+    ) -> str:
+        """End the first calls of a slice, in one batch."""
+        uid, first, number = parse_attempt(attempt)
+        began, records = time.time(), []
+        for index, (body, error) in enumerate(ends, first):
+            info = ErrorInfo.from_json(error) if error is not None else None
+            name, start = attempt_id(uid, index, number), began + (index - first) * duration
+            made = Outcome(index, error is None, body, info, self.name, self.rank, name, start, duration)
+            records.append(pack_outcomes([made]))
+        header = {
+            "attempt": attempt,
+            "count": len(ends),
+            "failed": [place for place, (_, error) in enumerate(ends) if error is not None],
+            "lengths": [len(record) for record in records],
+        }
+        rest = self._rest(attempt, len(ends))
+        if rest is not None:
+            self.held[rest] = "running"
+        self.held[attempt], self.counts[attempt] = "done", len(ends)
+        self.fleet.listener.result("default", self.name, header | more, b"".join(records))
+        return attempt
+
+    def give_back(self, attempt: str, begun: int = 0) -> None:
+        """Return what has not begun of a slice."""
+        count = self.counts[attempt] - begun
+        back = attempt if begun == 0 else self._rest(attempt, begun)
+        assert back is not None
+        self.counts.pop(back)
+        if begun:
+            self.counts[attempt] = begun
+        else:
+            del self.held[attempt]
+        answer = {"attempt": back, "count": count, "reason": "Returned", "message": "", "refused": True}
+        self.fleet.listener.result("default", self.name, answer, b"")
+
+    def _rest(self, attempt: str, count: int) -> str | None:
+        """The name of what is left of a slice behind so many calls."""
+        uid, first, number = parse_attempt(attempt)
+        left = self.counts.pop(attempt, 1) - count
+        if left < 1:
+            return None
+        rest = attempt_id(uid, first + count, number)
+        self.counts[rest] = left
+        return rest
+
     # nodes.fleet.Link
 
     def ensure_function(self, digest: str, data: bytes) -> None:
@@ -247,6 +307,9 @@ class FakeNode:
         reason = "Duplicate" if attempt in self.held else self.refuse(dict(header))
         if reason is None:
             self.held[attempt] = "running"
+            if "sizes" in header:
+                assert sum(header["sizes"]) == len(args or b"")
+                self.counts[attempt] = len(header["sizes"])
             return
         answer = {"attempt": attempt, "ok": False, "refused": True, "reason": reason, "message": "no"}
         asyncio.get_running_loop().call_soon(self.fleet.listener.result, "default", self.name, answer, b"")
@@ -269,6 +332,10 @@ class FakeNode:
         frame = Frame(kind, {"attempt": attempt or self.waiting()[0], **header}, body)
         self.fleet.listener.streamed("default", self.name, frame)
 
+    def recall(self, attempt: str) -> None:
+        """Note what is asked back; the test returns it."""
+        self.recalled.append(attempt)
+
     def logged(self, attempts: Mapping[str, int]) -> None:
         """Forget output."""
         self.logged_until.update(attempts)
@@ -278,6 +345,7 @@ class FakeNode:
         self.acknowledged += attempts
         for attempt in attempts:
             self.held.pop(attempt, None)
+            self.counts.pop(attempt, None)
 
     def index_of(self, attempt: str) -> int:
         """The index of an attempt's call."""

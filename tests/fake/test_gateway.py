@@ -23,7 +23,7 @@ from skyward_operator.gateway.server import Server
 from skyward_operator.gateway.service import Gateway
 from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.tasks import Tasks, build
-from skyward_operator.tasks.ledger import Attempt
+from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.work import Work
 
 if TYPE_CHECKING:

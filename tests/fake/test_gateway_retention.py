@@ -17,7 +17,7 @@ from skyward_operator.gateway.logs import LogBook
 from skyward_operator.gateway.output import FILES
 from skyward_operator.gateway.retention import Limits
 from skyward_operator.nodes.log import NodeLog
-from skyward_operator.tasks.ledger import Attempt
+from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.work import Work
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Index sets against plain sets."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,9 +24,15 @@ def test_index_set_text_round_trips(wanted: set[int]) -> None:
     assert list(decode(str(IndexSet(wanted)))) == sorted(wanted)
 
 
-@given(indexes, st.integers(0, 70))
-def test_missing_is_the_complement(wanted: set[int], count: int) -> None:
-    assert list(IndexSet(wanted).missing(count)) == [i for i in range(count) if i not in wanted]
+@given(indexes, st.integers(0, 70), st.integers(1, 20))
+def test_gaps_are_the_complement(wanted: set[int], first: int, length: int) -> None:
+    found, looked_at = IndexSet(wanted), range(first, first + length)
+    gaps = list(found.gaps(first, first + length - 1))
+    assert [i for gap in gaps for i in range(gap.first, gap.last + 1)] == [
+        i for i in looked_at if i not in wanted
+    ]
+    assert all(before.last + 1 < after.first for before, after in pairwise(gaps))
+    assert found.overlaps(first, first + length - 1) == any(i in wanted for i in looked_at)
 
 
 @given(indexes, st.integers(0, 60), st.integers(0, 20))

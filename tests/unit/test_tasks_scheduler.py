@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.scheduler import Assignment, Flight, Job, Scheduler
 
 
@@ -21,11 +22,11 @@ def pool(*slots: int, quorum: int = 1) -> Scheduler:
 
 
 def single(uid: str, **options: Any) -> Job:
-    return Job(uid, pending=(0,), **options)
+    return Job(uid, pending=(Span(0),), **options)
 
 
 def many(uid: str, count: int, **options: Any) -> Job:
-    return Job(uid, pending=range(count), **options)
+    return Job(uid, pending=(Span(0, count),), **options)
 
 
 def test_single_call_goes_to_a_free_slot() -> None:
@@ -257,7 +258,7 @@ def test_withdrawn_job_keeps_its_slots_until_released() -> None:
 def test_adopted_call_takes_a_slot() -> None:
     scheduler = pool(1)
     scheduler.adopt("a", 4, "n0")
-    scheduler.submit(Job("a", pending=(5,), in_flight=1))
+    scheduler.submit(Job("a", pending=(Span(5),), in_flight=1))
     assert scheduler.assign() == []
     scheduler.release("a", 4)
     assert scheduler.assign() == [Assignment("a", 5, "n0")]
@@ -336,7 +337,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.waiting[uid] = set(range(count))
         self.buffers[uid] = buffer if count > 1 else 0
         self.scheduler.submit(
-            Job(uid, range(count), priority, rank, parallelism=parallelism, buffer=self.buffers[uid])
+            Job(uid, (Span(0, count),), priority, rank, parallelism=parallelism, buffer=self.buffers[uid])
         )
 
     @rule(priority=st.integers(0, 2))
@@ -345,7 +346,7 @@ class AnyHistory(RuleBasedStateMachine):
         uid = f"g{self.counter}"
         self.gangs[uid] = None
         self.waiting[uid], self.buffers[uid] = set(), 0
-        self.scheduler.submit(Job(uid, (0,), priority, gang=True))
+        self.scheduler.submit(Job(uid, (Span(0),), priority, gang=True))
 
     @rule()
     def assign(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.gateway.follower import Follower
-    from skyward_operator.tasks.ledger import Attempt
+    from skyward_operator.tasks.flights import Attempt
     from skyward_operator.tasks.work import Work
 
 logger = logging.getLogger(__name__)

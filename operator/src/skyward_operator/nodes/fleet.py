@@ -22,7 +22,8 @@ type Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ReadyNode:
-    """A node whose agent answered. `held` is what its agent has: attempt id to `running` or `done`."""
+    """A node whose agent answered. `held` is what its agent has: attempt id to `running` or `done`. `counts`
+    says of how many calls in a row that attempt is the first, where it is more than one."""
 
     namespace: str
     name: str
@@ -35,6 +36,7 @@ class ReadyNode:
     held: Mapping[str, str] = field(default_factory=dict)
     draining: bool = False
     """It takes no further calls; what its agent holds is collected."""
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class NodeListener(Protocol):
@@ -96,6 +98,10 @@ class Link(Protocol):
 
     def cancel(self, attempt: str, grace: float) -> None:
         """Stop an attempt, with force after `grace` seconds."""
+        ...
+
+    def recall(self, attempt: str) -> None:
+        """Have those calls of a slice come back, refused, that have not begun."""
         ...
 
     def ack(self, attempts: Sequence[str]) -> None:

@@ -127,6 +127,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         """Stop an attempt, with force after `grace` seconds."""
         self._send(FrameKind.CANCEL, {"attempt": attempt, "grace": grace})
 
+    def recall(self, attempt: str) -> None:
+        """Have those calls of a slice come back that have not begun; `attempt` is any of its calls."""
+        self._send(FrameKind.CANCEL, {"attempt": attempt, "rest": True})
+
     def ack(self, attempts: Sequence[str]) -> None:
         """Say that these results are safe here, together with others of the moment."""
         if attempts and not self._acknowledged:

@@ -44,6 +44,7 @@ class Agent:
     version: str
     slots: int
     held: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

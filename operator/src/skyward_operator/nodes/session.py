@@ -313,6 +313,7 @@ class Session:
             version=str(welcome["agent"]),
             slots=int(welcome["slots"]),
             held={each["attempt"]: each["state"] for each in welcome.get("held", ())},
+            counts={each["attempt"]: each["count"] for each in welcome.get("held", ()) if "count" in each},
             facts=welcome.get("facts", {}),
         )
         self._link = link
@@ -339,6 +340,7 @@ class Session:
             address=subject.address.host,
             boot_id=agent.boot_id,
             held=agent.held,
+            counts=agent.counts,
             draining=self._retiring,
         )
         self._fleet.up(self.key, node, link)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from skyward.contract.reasons import TaskPhase, TaskReason
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import End, Wait
+from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.scheduler import Job
 
 if TYPE_CHECKING:
@@ -75,25 +77,21 @@ class Admission:
         work = live.work
         pending = live.unhandled()
         if work.broadcast:
-            pending = iter(() if live.members else (0,))
-        configured = room.view.buffer if room.view else 0
+            pending = iter(() if live.members else (Span(0),))
         job = Job(
-            work.uid,
-            pending,
-            work.priority,
-            work.rank,
-            work.broadcast,
-            work.parallelism,
-            decide.buffer_depth(live.mean_seconds, configured)
-            if live.total > 1 or live.open is not None
-            else 0,
-            len(live.flights),
-        )
+            work.uid, pending, work.priority, work.rank, work.broadcast, work.parallelism,
+            in_flight=len(live.flights),
+        )  # fmt: skip
+        if live.total > 1 or live.open is not None:
+            configured, several = room.view.buffer if room.view else 0, live.in_slices
+            job.buffer, job.size = decide.slices(live.mean_seconds, live.largest, configured, several=several)
+            job.fits = partial(self._floor.payloads.fits, work) if several else None
         live.submitted = True
         room.scheduler.submit(job)
         if live.members:
-            for index in list(live.unhandled()):
-                self._handout.requeue(room, live, index)
+            for span in list(live.unhandled()):
+                for index in range(span.first, span.last + 1):
+                    self._handout.requeue(room, live, Span(index))
         self._completion.complete_if_done(live)
 
     def _queued_too_long(self, live: LiveTask) -> None:

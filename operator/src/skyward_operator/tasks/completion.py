@@ -40,7 +40,7 @@ class Completion:
         live.ending = end
         live.delayed.clear()
         self._floor.room_of(live).scheduler.forget(live.work.uid)
-        for attempt in live.flights.values():
+        for attempt in live.flights:
             self._floor.sender.cancel(live, attempt)
         if live.flights:
             patience = live.work.grace_seconds + _STOP_MARGIN_SECONDS
@@ -59,7 +59,7 @@ class Completion:
 
     def _give_up(self, live: LiveTask) -> None:
         room = self._floor.room_of(live)
-        for attempt in list(live.flights.values()):
+        for attempt in live.flights:
             text = "attempt %s on %s does not say that it stopped"
             logger.warning(text, attempt.id, attempt.node, extra={"object": live.work.label})
             self._floor.disembark(room, live, attempt)

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
-from skyward.wire.envelopes import ErrorInfo, FailureReason
+from skyward.wire.envelopes import SLICE_ITEMS, ErrorInfo, FailureReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,8 @@ _SHORT_CALL_SECONDS: Final = 0.5
 NO_NODES: Final[Mapping[str, str]] = MappingProxyType({})
 _LATENCY_SECONDS: Final = 0.1
 _LEAST_BUFFER, _MOST_BUFFER = 2, 32
+_SLICE_SECONDS: Final = 0.075
+_GROWTH: Final = 0  # agents take one call at a time as yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +219,24 @@ def ending(error: ErrorInfo, index: int, failed: int, total: int) -> End:
     return End(TaskPhase.FAILED, TaskReason(known), text)
 
 
-def buffer_depth(mean_seconds: float | None, configured: int) -> int:
-    """How many calls per slot of a map may wait on a node.
+def slices(mean_seconds: float | None, largest: int, configured: int, *, several: bool) -> tuple[int, int]:
+    """How many slices of a map may wait on a node per slot, and how many calls one of them has at most.
 
-    Short calls hide the latency of the link behind each other. Long ones are not sent ahead: they would
+    A slice is as much work as hides the latency of the link and its own cost, and no more: others have their
+    turn after it. What a call takes is learnt from those that ended, so slices grow step by step: `largest`
+    is the size of the largest that did. `several`: whether a slice may have more calls than one.
+    """
+    if mean_seconds is None or not several:
+        return buffer_depth(mean_seconds, configured), 1
+    wanted = int(_SLICE_SECONDS / max(mean_seconds, 1e-9))
+    size = max(1, min(wanted, _GROWTH * largest, SLICE_ITEMS))
+    return buffer_depth(mean_seconds * size, configured), size
+
+
+def buffer_depth(mean_seconds: float | None, configured: int) -> int:
+    """How many slices per slot of a map may wait on a node, where one takes so long.
+
+    Short ones hide the latency of the link behind each other. Long ones are not sent ahead: they would
     wait behind one node while another is idle.
     """
     if mean_seconds is None or mean_seconds > _SHORT_CALL_SECONDS:

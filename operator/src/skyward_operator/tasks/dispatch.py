@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.reasons import NodePhase, TaskPhase, TaskReason
-from skyward.wire.envelopes import parse_attempt
+from skyward.wire.envelopes import RefusalReason, parse_attempt
 from skyward_operator.nodes.collection import drop
 from skyward_operator.nodes.received import Received
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.admission import Admission
+from skyward_operator.tasks.batches import Batches
 from skyward_operator.tasks.completion import Completion
 from skyward_operator.tasks.decide import End, PoolView
 from skyward_operator.tasks.endings import Endings
+from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.handout import Handout
-from skyward_operator.tasks.ledger import Attempt
 from skyward_operator.tasks.reception import Reception
 from skyward_operator.tasks.record import Pace, Recorder
 from skyward_operator.tasks.reunion import Reunion
@@ -43,6 +44,7 @@ class Dispatcher:
         self._completion = Completion(floor, self._recorder, drop_files)
         self._handout = Handout(floor, self._completion)
         self._endings = Endings(floor, self._completion, self._handout)
+        self._batches = Batches(floor, self._endings)
         self._admission = Admission(floor, self._completion, self._handout)
         self.reception = Reception(floor, self._completion, self._handout, self._endings)
         self._reunion = Reunion(floor, self._completion, self._endings)
@@ -145,8 +147,10 @@ class Dispatcher:
         flights = room.scheduler.remove_node(name)
         room.leave(name)
         for flight in flights:
-            if (live := self._floor.ledger.get(flight.uid)) is not None:
-                self._endings.lost(live, flight.index, f"node {name}", reason)
+            live = self._floor.ledger.get(flight.uid)
+            attempt = live.flights.get(flight.index) if live is not None else None
+            if live is not None and attempt is not None:
+                self._endings.lost(live, attempt, f"node {name}", reason)
         self._reunion.give_up(room, name)
         self._heard_of(room, name)
         self._handout.hand_out(room)
@@ -183,6 +187,8 @@ class Dispatcher:
         if live is None:
             self._floor.sender.acknowledge(namespace, node, [name])
             return False
+        if attempt is not None:  # the rest of its slice goes on meanwhile
+            self._floor.part(self._floor.room_of(live), live, attempt, attempt.index)
         return attempt is not None or (node, name) not in live.unacknowledged
 
     def stalled(self, namespace: str, node: str, attempt: str, trouble: str | None) -> None:
@@ -207,14 +213,29 @@ class Dispatcher:
             if not header.get("refused"):
                 self._floor.sender.acknowledge(namespace, node, [name])
             return
+        room = self._floor.room_of(live)
         if header.get("refused"):
-            if attempt is not None:
-                self._endings.refused(live, attempt, header)
+            self._refused(room, live, node, header)
+        elif (node, name) in live.unacknowledged:
+            return  # it came again before it was durable
+        elif isinstance(body, bytes) and "count" in header:
+            self._batches.ended(live, node, header, body)
         elif attempt is not None:
-            self._endings.ended(live, attempt, header, body)
-        elif (node, name) not in live.unacknowledged:
+            self._endings.ended(live, self._floor.part(room, live, attempt, attempt.index), header, body)
+        else:
             self._endings.unexpected(live, name, node, header, body)
-        self._handout.hand_out(self._floor.room_of(live))
+        self._handout.hand_out(room)
+
+    def _refused(self, room: Room, live: LiveTask, node: str, header: Mapping[str, Any]) -> None:
+        _, first, number = parse_attempt(str(header["attempt"]))
+        last = first + int(header.get("count", 1)) - 1
+        if header.get("reason") == RefusalReason.RETURNED:
+            for each in live.flights.within(first, last):
+                if (each.node, each.number) == (node, number):
+                    pieces = self._floor.cut(room, live, each, first, last + 1)
+                    self._endings.returned(live, next(piece for piece in pieces if piece.index >= first))
+        elif (attempt := live.flights.get(first)) is not None and attempt.node == node:
+            self._endings.refused(live, attempt, header)
 
     # Between
 

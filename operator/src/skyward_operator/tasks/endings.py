@@ -11,8 +11,10 @@ from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason, pars
 from skyward.wire.outcomes import Outcome, pack_outcomes
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import End, Retried
-from skyward_operator.tasks.ledger import Attempt, Failure, LiveTask
+from skyward_operator.tasks.flights import Attempt
+from skyward_operator.tasks.ledger import FRESH, Failure, LiveTask, Past, Receipt
 from skyward_operator.tasks.payload import PayloadInvalid
+from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.record import INLINE_RESULT
 
 if TYPE_CHECKING:
@@ -48,24 +50,30 @@ class Endings:
         """The call left the agent's queue: its run timeout counts from here, there and with a margin here."""
         attempt.started = time = decide.placed(time, 0.0, attempt.sent, self._floor.now())
         live.started = min(live.started or time, time)
+        attempt.heard = self._floor.context.clock.monotonic()
         if run_seconds := self._floor.payloads.terms(live.work, attempt.index).run_seconds:
             patience = run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
-            self._floor.later(live, patience, lambda: self._overrun(live, attempt))
+            self._floor.later(live, patience, lambda: self._overrun(live, attempt, patience))
 
     def ended(
-        self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any], body: bytes | Received
+        self,
+        live: LiveTask,
+        attempt: Attempt,
+        header: Mapping[str, Any],
+        body: bytes | Received,
+        receipt: Receipt | None = None,
     ) -> None:
-        """A RESULT of the attempt that counts."""
+        """A RESULT of the attempt that counts, at one call; with `receipt` it came with others."""
         room = self._floor.room_of(live)
         if live.has_ended(attempt.index):
             # Another attempt at the same call was faster.
             self._floor.disembark(room, live, attempt)
-            self._floor.sender.acknowledge(room.namespace, attempt.node, [attempt.id])
+            self._let_go(live, attempt, receipt)
             self._completion.complete_if_done(live)
             return
         error = None if header["ok"] else ErrorInfo.from_json(header.get("error") or {})
-        if error is not None and not self._is_outcome(room, live, attempt, error):
-            self._floor.sender.acknowledge(room.namespace, attempt.node, [attempt.id])
+        if error is not None and not self.is_outcome(room, live, attempt, error):
+            self._let_go(live, attempt, receipt)
             return
         self._floor.disembark(room, live, attempt)
         duration = float(header.get("duration") or 0.0)
@@ -74,44 +82,58 @@ class Endings:
         live.started = min(live.started or started, started)
         if error is None and "value" in header:
             live.values[attempt.index] = header["value"]
-        self._settle(live, _outcome(attempt, error, started, duration), body, attempt)
+        if live.in_slices:
+            live.paces[attempt.node] = duration
+        self._settle(live, _outcome(attempt, error, started, duration), body, attempt, receipt)
 
     def unexpected(
-        self, live: LiveTask, name: str, node: str, header: Mapping[str, Any], body: bytes | Received
+        self,
+        live: LiveTask,
+        name: str,
+        node: str,
+        header: Mapping[str, Any],
+        body: bytes | Received,
+        receipt: Receipt | None = None,
     ) -> None:
         """A RESULT of an attempt that is not known to be on that node: it had been given up too early. A
         value is a value, wherever it comes from; a failure counts only if no other attempt can follow."""
         _, index, number = parse_attempt(name)
-        other = live.flights.get(index)
+        other = live.flights.at(index)
         wanted = (
             (live.open is not None or index < live.total)
             and not live.has_ended(index)
             and live.ending is None
         )
-        if not wanted or not (header["ok"] or (other is None and not live.submitted)):
-            self._floor.sender.acknowledge(live.work.namespace, node, [name])
-            return
-        if other is not None:
-            self._floor.sender.cancel(live, other)
         attempt = Attempt(name, index, number, node, self._floor.rank_of(live, node), self._floor.now())
+        if not wanted or not (header["ok"] or (other is None and not live.submitted)):
+            self._let_go(live, attempt, receipt)
+            return
+        if other is not None and other.count == 1:  # one of several ends in its time, and counts no more then
+            self._floor.sender.cancel(live, other)
         live.delayed.discard(index)
         live.nodes.add(node)
-        if number > live.numbers.get(index, 0):
-            live.numbers[index] = number
+        if number > live.past.get(index, FRESH).number:
             live.attempts += 1
-        self.ended(live, attempt, header, body)
+        self.ended(live, attempt, header, body, receipt)
 
-    def lost(self, live: LiveTask, index: int, where: str, cause: str) -> None:
-        """The attempt of a call is gone with its node or agent; the scheduler has let go of it already."""
-        attempt = live.flights.pop(index, None)
-        if attempt is None or live.completing:
+    def lost(self, live: LiveTask, attempt: Attempt, where: str, cause: str) -> None:
+        """An attempt is gone with its node or agent. Each call of it without an end may have begun."""
+        self._floor.disembark(self._floor.room_of(live), live, attempt)
+        if live.completing:
             return
         self._floor.trace(live, attempt, cause)
-        earlier = live.interruptions.get(index, 0)
-        live.interruptions[index] = earlier + 1
-        if live.ending is not None or live.has_ended(index):
+        live.interrupted += attempt.count
+        if live.ending is not None:
             self._completion.complete_if_done(live)
             return
+        for span in live.without_end(attempt.index, attempt.last):
+            for alike, past in list(live.alike(span)):
+                self._interrupted(live, attempt.piece(alike.first, alike.count), past, where, cause)
+        self._completion.complete_if_done(live)
+
+    def _interrupted(self, live: LiveTask, attempt: Attempt, past: Past, where: str, cause: str) -> None:
+        """One that is gone, at calls with the same history."""
+        index = attempt.index
         if live.open is not None and live.open.is_cancelled(index):
             error = decide.system_error(TaskReason.CANCELLED, f"cancelled, and {where} was lost meanwhile")
             self._settle(live, _outcome(attempt, error, attempt.sent, 0.0), b"", None)
@@ -119,16 +141,19 @@ class Endings:
         if live.open is not None and live.open.has_begun(index):
             self._settle(live, _outcome(attempt, decide.broken(where, cause), attempt.sent, 0.0), b"", None)
             return
-        verdict = decide.interrupted(
-            self._floor.payloads.terms(live.work, index).retry, earlier, where, cause
-        )
+        retry = self._floor.payloads.terms(live.work, index).retry
+        verdict = decide.interrupted(retry, past.interruptions, where, cause)
         if isinstance(verdict, Retried):
             # One text per loss, so that a node that takes a hundred calls along is one event with a count.
             self._floor.warn(live, cause, f"{where} was lost ({cause}) while a call ran; it is tried again")
-            self._retry(live, index)
+            span = Span(index, attempt.count)
+            live.remember(span, Past(attempt.number, past.exceptions, past.interruptions + 1))
+            self._retry(live, span)
             return
         duration = self._floor.now() - attempt.sent
-        self._settle(live, _outcome(attempt, verdict.error, attempt.sent, duration), b"", None)
+        for each in range(index, attempt.last + 1):
+            outcome = _outcome(attempt.piece(each), verdict.error, attempt.sent, duration)
+            self._settle(live, outcome, b"", None)
 
     def not_again(self, live: LiveTask, index: int) -> None:
         """A call whose items have gone lost its attempt while nobody looked."""
@@ -141,8 +166,7 @@ class Endings:
         if reason == RefusalReason.DUPLICATE:
             # One that it has ends with its result; one that was acknowledged has ended, and no result comes.
             if header.get("state") == "acknowledged":
-                room.scheduler.release(live.work.uid, attempt.index)
-                self.lost(live, attempt.index, f"the result on {attempt.node}", "ResultLost")
+                self.lost(live, attempt, f"the result on {attempt.node}", "ResultLost")
             return
         attempt.refusals += 1
         known = room.nodes.get(attempt.node)
@@ -151,18 +175,32 @@ class Endings:
             known.functions.clear()
             self._send_again(room, live, attempt)
             return
+        if reason == RefusalReason.STOPPING:
+            room.scheduler.pause_node(attempt.node)
+            self.returned(live, attempt)
+            return
         self._floor.disembark(room, live, attempt)
         if live.ending is not None:
             self._completion.complete_if_done(live)
-        elif reason == RefusalReason.STOPPING:
-            room.scheduler.pause_node(attempt.node)
-            self._handout.requeue(room, live, attempt.index)
-        else:
-            text = f"{attempt.node} refused the call: {header.get('message') or reason}"
-            error = decide.system_error(TaskReason.PAYLOAD_INVALID, text)
-            self._settle(live, _outcome(attempt, error, attempt.sent, 0.0), b"", attempt)
+            return
+        text = f"{attempt.node} refused the call: {header.get('message') or reason}"
+        error = decide.system_error(TaskReason.PAYLOAD_INVALID, text)
+        for index in range(attempt.index, attempt.last + 1):
+            self._settle(live, _outcome(attempt.piece(index), error, attempt.sent, 0.0), b"", None)
 
-    def _is_outcome(self, room: Room, live: LiveTask, attempt: Attempt, error: ErrorInfo) -> bool:
+    def returned(self, live: LiveTask, attempt: Attempt) -> None:
+        """The agent gives an attempt back of which nothing ran: it is handed out again as it was."""
+        self._floor.disembark(self._floor.room_of(live), live, attempt)
+        self._floor.journal.returned(live, attempt)
+        live.attempts -= attempt.count
+        if live.ending is not None:
+            self._completion.complete_if_done(live)
+            return
+        for span in live.without_end(attempt.index, attempt.last):
+            for alike, _ in list(live.alike(span)):
+                self._handout.requeue(self._floor.room_of(live), live, alike)
+
+    def is_outcome(self, room: Room, live: LiveTask, attempt: Attempt, error: ErrorInfo) -> bool:
         """Whether a failure ends its call; if not, it is tried again, or was cancelled with its task."""
         if live.open is not None and live.open.is_cancelled(attempt.index):
             return True
@@ -175,22 +213,21 @@ class Endings:
                 self._completion.complete_if_done(live)
             else:
                 # Nobody here asked for it: the node is being released under the call.
-                if live.flights.get(attempt.index) is attempt:
-                    room.scheduler.release(live.work.uid, attempt.index)
-                self.lost(live, attempt.index, f"node {attempt.node}", "Drained")
+                self.lost(live, attempt, f"node {attempt.node}", "Drained")
             return False
-        earlier = live.exceptions.get(attempt.index, 0)
-        verdict = decide.judge(error, self._floor.payloads.terms(live.work, attempt.index).retry, earlier)
+        past, span = live.past.get(attempt.index, FRESH), Span(attempt.index)
+        retry = self._floor.payloads.terms(live.work, attempt.index).retry
+        verdict = decide.judge(error, retry, past.exceptions)
         if not isinstance(verdict, Retried) or live.ending is not None:
             return True
-        live.exceptions[attempt.index] = earlier + 1
+        live.remember(span, Past(attempt.number, past.exceptions + 1, past.interruptions))
         self._floor.trace(live, attempt, error.reason)
         self._floor.disembark(room, live, attempt)
         if verdict.delay > 0:
             live.delayed.add(attempt.index)
             self._floor.later(live, verdict.delay, lambda: self._retry_now(live, attempt.index))
         else:
-            self._handout.requeue(room, live, attempt.index)
+            self._handout.requeue(room, live, span)
         return False
 
     def settle(self, live: LiveTask, outcome: Outcome) -> None:
@@ -198,27 +235,39 @@ class Endings:
         self._settle(live, outcome, b"", None)
 
     def _settle(
-        self, live: LiveTask, outcome: Outcome, body: bytes | Received, attempt: Attempt | None
+        self,
+        live: LiveTask,
+        outcome: Outcome,
+        body: bytes | Received,
+        attempt: Attempt | None,
+        receipt: Receipt | None = None,
     ) -> None:
         """A call has its outcome. Its attempt is acknowledged when that is durable."""
         if live.has_ended(outcome.index):
             self._completion.complete_if_done(live)
             return
-        live.seconds += outcome.duration
-        live.timed += 1
+        live.took(outcome.duration, 1)
+        live.forget(outcome.index, outcome.index)
         live.ended = max(live.ended or 0.0, outcome.started + outcome.duration)
         (live.succeeded if outcome.ok else live.failed).add(outcome.index)
         if outcome.error is not None:
             if attempt is not None:
                 self._floor.trace(live, attempt, outcome.error.reason)
             live.first_failure = live.first_failure or Failure(outcome.index, outcome.error, outcome.node)
-        source = (attempt.node, attempt.id) if attempt is not None else None
-        if source is not None:
-            live.unacknowledged[source] = None
+        if receipt is not None:
+            receipt.waits += 1
+        elif attempt is not None:
+            receipt = live.unacknowledged[attempt.node, attempt.id] = Receipt(attempt.node, attempt.id)
         if live.open is not None:
-            self.keep_open(live, outcome, body, source)
-        elif not self._keep_inline(live, outcome, body):
-            self._append(live, outcome, body, source)
+            self.keep_open(live, outcome, body, (receipt.node, receipt.name) if receipt is not None else None)
+        elif not self._keep_inline(live, outcome, body) and live.results.add(
+            outcome, body, self.durable(live, receipt)
+        ):
+            self.drain(live)
+        self.after(live)
+
+    def after(self, live: LiveTask) -> None:
+        """Some calls have their outcome."""
         if live.total > 1 or live.open is not None:
             self._after_one_of_many(live)
         self._completion.complete_if_done(live)
@@ -232,29 +281,42 @@ class Endings:
             live.outcome = packed
         return live.outcome is not None
 
-    def _append(
-        self, live: LiveTask, outcome: Outcome, body: bytes | Received, source: tuple[str, str] | None
-    ) -> None:
-        def durable() -> None:
-            if source is not None and live.unacknowledged.pop(source, ...) is None:
-                self._floor.sender.acknowledge(live.work.namespace, source[0], [source[1]])
+    def durable(self, live: LiveTask, receipt: Receipt | None) -> Callable[[], None]:
+        """What to do when something of a result is durable."""
 
-        if live.results.add(outcome, body, durable):
-            job = live.results.drain()
-            self._floor.context.supervisor.spawn(f"results of task {live.work.name}", job)
+        def done() -> None:
+            if receipt is None:
+                return
+            receipt.waits -= 1
+            key = receipt.node, receipt.name
+            if receipt.waits == 0 and live.unacknowledged.pop(key, None) is not None:
+                self._floor.sender.acknowledge(live.work.namespace, receipt.node, [receipt.name])
+
+        return done
+
+    def drain(self, live: LiveTask) -> None:
+        """Have what was added to a task's outcomes written."""
+        name = f"results of task {live.work.name}"
+        self._floor.context.supervisor.spawn(name, live.results.drain())
+
+    def _let_go(self, live: LiveTask, attempt: Attempt, receipt: Receipt | None) -> None:
+        """Nothing of a result is kept: the agent may forget it, unless it came with others."""
+        if receipt is None:
+            self._floor.sender.acknowledge(live.work.namespace, attempt.node, [attempt.id])
 
     def _after_one_of_many(self, live: LiveTask) -> None:
         room = self._floor.room_of(live)
-        configured = room.view.buffer if room.view else 0
-        room.scheduler.tune(live.work.uid, decide.buffer_depth(live.mean_seconds, configured))
+        configured, several = room.view.buffer if room.view else 0, live.in_slices
+        depth, size = decide.slices(live.mean_seconds, live.largest, configured, several=several)
+        room.scheduler.tune(live.work.uid, depth, size)
         failure = live.first_failure
         if live.work.stop_on_error and failure is not None:
             end = decide.ending(failure.error, failure.index, len(live.failed), live.total)
             self._completion.stop(live, end)
 
-    def _retry(self, live: LiveTask, index: int) -> None:
-        room = self._floor.room_of(live)
-        self._handout.requeue(room, live, index)
+    def _retry(self, live: LiveTask, span: Span) -> None:
+        room, index = self._floor.room_of(live), span.first
+        self._handout.requeue(room, live, span)
         wait = live.work.queue_seconds
         if live.members and wait is not None and not room.scheduler.has_rank(live.members[index].rank):
             self._floor.later(live, wait, lambda: self._member_missing(live, index))
@@ -262,11 +324,11 @@ class Endings:
     def _retry_now(self, live: LiveTask, index: int) -> None:
         if index in live.delayed:
             live.delayed.discard(index)
-            self._handout.requeue(self._floor.room_of(live), live, index)
+            self._handout.requeue(self._floor.room_of(live), live, Span(index))
 
     def _member_missing(self, live: LiveTask, index: int) -> None:
         """No node took the rank of a lost member of a broadcast in time."""
-        if live.ending is not None or live.has_ended(index) or index in live.flights:
+        if live.ending is not None or live.has_ended(index) or live.flights.get(index) is not None:
             return
         member = live.members[index]
         error = decide.system_error(
@@ -276,14 +338,22 @@ class Endings:
         )
         self._settle(live, Outcome(index, False, b"", error, member.node, member.rank), b"", None)
 
-    def _overrun(self, live: LiveTask, attempt: Attempt) -> None:
-        """The agent should have stopped this call long ago."""
-        if live.flights.get(attempt.index) is not attempt:
+    def _overrun(self, live: LiveTask, attempt: Attempt, patience: float) -> None:
+        """The agent should have stopped this call long ago, unless it has gone on to the next one since."""
+        if not live.flights.holds(attempt):
             return
+        waited = self._floor.context.clock.monotonic() - (attempt.heard or 0.0)
+        if attempt.size > 1 and waited < patience:
+            self._floor.later(live, patience - waited, lambda: self._overrun(live, attempt, patience))
+            return
+        room = self._floor.room_of(live)
+        rest, attempt = attempt, self._floor.part(room, live, attempt, attempt.index)
         text = "attempt %s overran its timeout on %s; giving it up"
         logger.warning(text, attempt.id, attempt.node, extra={"object": live.work.label})
         self._floor.sender.cancel(live, attempt)
-        self._floor.disembark(self._floor.room_of(live), live, attempt)
+        self._floor.disembark(room, live, attempt)
+        if rest is not attempt:
+            self.lost(live, rest, f"the worker on {attempt.node}", TaskReason.RUN_TIMEOUT)
         run_seconds = self._floor.payloads.terms(live.work, attempt.index).run_seconds
         text = f"it ran longer than {run_seconds} s, and {attempt.node} does not say that it stopped"
         error = decide.system_error(TaskReason.RUN_TIMEOUT, text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from skyward.contract.names import TASK
 from skyward.wire.envelopes import parse_attempt
-from skyward_operator.tasks.ledger import Attempt, Ledger, LiveTask, Trace
+from skyward_operator.tasks.ledger import Ledger, LiveTask, Trace
 from skyward_operator.tasks.room import Room
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.gateway.logs import LogBook
+    from skyward_operator.tasks.flights import Attempt
     from skyward_operator.tasks.journal import Journal
     from skyward_operator.tasks.payload import Payloads
     from skyward_operator.tasks.sender import Sender
@@ -76,7 +77,8 @@ class Floor:
             self.rooms.pop((room.namespace, room.name), None)
 
     def find(self, name: str, node: str) -> tuple[LiveTask | None, Attempt | None]:
-        """The live task of an attempt, and the attempt if it is the one that counts."""
+        """The live task of an attempt, and the attempt if it is the one that counts. One at several calls is
+        found by its first."""
         try:
             uid, index, _ = parse_attempt(name)
         except ValueError:
@@ -88,9 +90,37 @@ class Floor:
 
     def disembark(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
         """The attempt is not on its node any more."""
-        if live.flights.get(attempt.index) is attempt:
+        if live.flights.holds(attempt):
             room.scheduler.release(live.work.uid, attempt.index)
-            del live.flights[attempt.index]
+            live.flights.remove(attempt)
+
+    def advance(self, room: Room, live: LiveTask, attempt: Attempt, count: int) -> None:
+        """The first `count` calls of an attempt that is on its node have ended; after the last one it is not
+        there any more."""
+        if count == attempt.count:
+            self.disembark(room, live, attempt)
+            live.largest = max(live.largest, attempt.size)
+        else:
+            room.scheduler.advance(live.work.uid, attempt.index, attempt.index + count)
+            live.flights.advance(attempt, count)
+            attempt.heard = self.context.clock.monotonic()
+
+    def part(self, room: Room, live: LiveTask, attempt: Attempt, index: int) -> Attempt:
+        """Make one of its calls an attempt of its own, on the same node."""
+        return next(each for each in self.cut(room, live, attempt, index, index + 1) if each.index == index)
+
+    def cut(self, room: Room, live: LiveTask, attempt: Attempt, *places: int) -> list[Attempt]:
+        """Make attempts of their own, on the same node, of its calls before and behind these places."""
+        if not any(attempt.index < place <= attempt.last for place in places):
+            return [attempt]
+        flies = room.scheduler.release(live.work.uid, attempt.index)
+        live.flights.remove(attempt)
+        pieces = attempt.cut(*places)
+        for piece in pieces:
+            live.flights.add(piece)
+            if flies:
+                room.scheduler.adopt(live.work.uid, piece.index, piece.node)
+        return pieces
 
     def rank_of(self, live: LiveTask, node: str) -> int:
         """The rank of a node of the task's pool; 0 where it is not known yet."""
@@ -100,7 +130,8 @@ class Floor:
     def trace(self, live: LiveTask, attempt: Attempt, cause: str) -> None:
         """Remember an attempt that did not return, for people."""
         begun = attempt.started or attempt.sent
-        trace = Trace(attempt.index, attempt.number, attempt.node, attempt.rank, begun, self.now(), cause)
+        now, count = self.now(), attempt.count
+        trace = Trace(attempt.index, attempt.number, attempt.node, attempt.rank, begun, now, cause, count)
         live.recent.append(trace)
         self.journal.over(live, trace)
 

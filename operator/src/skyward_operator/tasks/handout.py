@@ -10,8 +10,10 @@ from skyward.wire.envelopes import attempt_id
 from skyward_operator.gateway.blobs import write_durably
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import End
-from skyward_operator.tasks.ledger import Attempt, LiveTask, Member, write_members
+from skyward_operator.tasks.flights import Attempt
+from skyward_operator.tasks.ledger import FRESH, LiveTask, Member, write_members
 from skyward_operator.tasks.payload import PayloadInvalid
+from skyward_operator.tasks.ranges import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.completion import Completion
     from skyward_operator.tasks.floor import Floor
     from skyward_operator.tasks.room import Room
+    from skyward_operator.tasks.scheduler import Assignment
 
 
 class Handout:
@@ -39,8 +42,12 @@ class Handout:
             broadcasts: dict[str, list[Attempt]] = {}
             for assignment in assignments:
                 live = self._floor.ledger.get(assignment.uid)
-                if live is None or live.has_ended(assignment.index):
+                last = assignment.index + assignment.count - 1
+                if live is None or live.any_ended(assignment.index, last):
                     room.scheduler.release(assignment.uid, assignment.index)
+                    if live is not None:
+                        for span in live.without_end(assignment.index, last):
+                            self.requeue(room, live, span)
                     again = True
                     continue
                 if live.open is not None and live.open.has_begun(assignment.index):
@@ -48,7 +55,7 @@ class Handout:
                     self.not_again(live, assignment.index)
                     again = True
                     continue
-                attempt = self._board(room, live, assignment.index, assignment.node)
+                attempt = self._board(room, live, assignment)
                 if live.work.broadcast and not live.members:
                     broadcasts.setdefault(assignment.uid, []).append(attempt)
                 elif not self._send(room, live, attempt):
@@ -56,9 +63,10 @@ class Handout:
             for uid, attempts in broadcasts.items():
                 self._freeze(room, uid, attempts)
 
-    def requeue(self, room: Room, live: LiveTask, index: int) -> None:
-        """A call waits again: one of a broadcast with a queue timeout on its own rank only."""
-        work = live.work
+    def requeue(self, room: Room, live: LiveTask, span: Span) -> None:
+        """Calls with the same history wait again: one of a broadcast with a queue timeout on its own rank
+        only."""
+        work, index = live.work, span.first
         if not live.submitted or live.ending is not None:
             return
         if live.open is not None and index not in live.open.calls:
@@ -66,14 +74,16 @@ class Handout:
         if live.members and work.queue_seconds is not None:
             room.scheduler.requeue(work.uid, index, rank=live.members[index].rank)
         else:
-            room.scheduler.requeue(work.uid, index, rank=work.rank)
+            room.scheduler.requeue(work.uid, index, span.count, rank=work.rank)
 
-    def _board(self, room: Room, live: LiveTask, index: int, node: str) -> Attempt:
-        number = live.numbers.get(index, 0) + 1
+    def _board(self, room: Room, live: LiveTask, assignment: Assignment) -> Attempt:
+        index, count = assignment.index, assignment.count
+        number = live.past.get(index, FRESH).number + 1
         name = attempt_id(live.work.uid, index, number)
-        known = room.nodes[node].node
-        attempt = Attempt(name, index, number, node, known.rank, self._floor.now(), boot=known.boot_id)
-        live.flights[index] = attempt
+        known = room.nodes[assignment.node].node
+        attempt = Attempt(name, index, number, known.name, known.rank, self._floor.now(), boot=known.boot_id)
+        attempt.count = attempt.size = count
+        live.flights.add(attempt)
         return attempt
 
     def _send(self, room: Room, live: LiveTask, attempt: Attempt) -> bool:
@@ -89,8 +99,7 @@ class Handout:
                 if self._floor.sender.send(room, live, attempt):
                     # in the same turn of the loop as the frame, which leaves with the next
                     self._floor.journal.sent(live, attempt)
-                    live.numbers[attempt.index] = attempt.number
-                    live.attempts += 1
+                    live.attempts += attempt.count
                     live.nodes.add(attempt.node)
                     live.started = live.started or attempt.sent
                     return True
@@ -102,7 +111,7 @@ class Handout:
         else:
             # No link for the moment: the node takes part again when it answers.
             room.scheduler.pause_node(attempt.node)
-            self.requeue(room, live, attempt.index)
+            self.requeue(room, live, Span(attempt.index, attempt.count))
         return False
 
     def _freeze(self, room: Room, uid: str, attempts: list[Attempt]) -> None:
@@ -124,7 +133,7 @@ class Handout:
             text = f"the members of the broadcast cannot be stored: {error.strerror or error}"
             self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.INTERNAL_ERROR, text))
         for attempt in attempts:
-            if live.flights.get(attempt.index) is not attempt:
+            if not live.flights.holds(attempt):
                 continue  # its node was lost meanwhile
             if live.ending is None:
                 self._send(room, live, attempt)

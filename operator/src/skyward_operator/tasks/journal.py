@@ -4,6 +4,8 @@ A call may only run again where an attempt is on record. The status says so late
 and an agent forgets with its process, so an operator that died together with an agent would otherwise begin
 again with the first attempt as if nothing had run. A record is written, not synced, before the frame can
 leave: it survives the death of this process; the death of the machine takes the page cache with it.
+
+An attempt at a slice is one record, however many calls it has.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.wire.envelopes import FailureReason, attempt_id
-from skyward_operator.tasks.ledger import Attempt, LiveTask, Trace
+from skyward_operator.tasks.flights import Attempt
+from skyward_operator.tasks.ledger import LiveTask, Past, Trace
+from skyward_operator.tasks.ranges import IndexSet, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -27,15 +31,32 @@ _COMPACT_ABOVE: Final = 16 * 1024 * 1024
 _FAILURES: Final = frozenset(str(reason) for reason in FailureReason)
 
 
-@dataclass(slots=True)
-class _Past:
-    """What the file says about one task."""
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """Calls that are on no node any more, and of which no attempt counts: returned, or settled."""
 
-    sent: dict[int, Attempt] = field(default_factory=dict)
-    """The newest attempt at each call that was sent, until it is over."""
-    numbers: dict[int, int] = field(default_factory=dict)
-    over: list[Trace] = field(default_factory=list)
+    index: int
+    count: int = 1
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What stood about some calls in a file before this one."""
+
+    index: int
+    count: int
+    past: Past
+
+
+@dataclass(slots=True)
+class _Story:
+    """What the file says about one task, in the order in which it happened."""
+
+    records: list[Attempt | Trace | _Gone | _Known] = field(default_factory=list)
+    recent: list[Trace] = field(default_factory=list)
     attempts: int = 0
+    interrupted: int = 0
 
 
 class Journal:
@@ -44,7 +65,7 @@ class Journal:
     def __init__(self, path: Path, live: Iterable[LiveTask]) -> None:
         self._path = path
         self._live = live
-        self._past: dict[str, _Past] = {}
+        self._stories: dict[str, _Story] = {}
         self._file: int | None = None
         self._size = 0
         self._compact_above = _COMPACT_ABOVE
@@ -64,25 +85,24 @@ class Journal:
     def restore(self, live: LiveTask) -> None:
         """Put what is known of a task's attempts into it. What was in flight stays so until its node says
         otherwise, or is given up."""
-        past = self._past.pop(live.work.uid, None)
-        if past is None:
+        story = self._stories.pop(live.work.uid, None)
+        if story is None:
             return
-        live.attempts = max(live.attempts, past.attempts)
-        for index, number in past.numbers.items():
-            live.numbers[index] = max(live.numbers.get(index, 0), number)
-        for trace in past.over:
-            live.recent.append(trace)
-            counts = live.exceptions if trace.cause in _FAILURES else live.interruptions
-            counts[trace.index] = counts.get(trace.index, 0) + 1
-        for index, attempt in past.sent.items():
-            if not live.has_ended(index) and attempt.number == live.numbers.get(index):
-                live.flights[index] = attempt
-                live.nodes.add(attempt.node)
-                live.started = live.started or attempt.sent
+        live.attempts = max(live.attempts, story.attempts)
+        live.interrupted = max(live.interrupted, story.interrupted)
+        live.recent.extend(story.recent)
+        for record in story.records:
+            _recall(live, record)
+        decided = IndexSet()
+        for record in reversed(story.records):  # the newest word on a call is the one that holds
+            if not isinstance(record, _Known):
+                if isinstance(record, Attempt):
+                    _board(live, record, decided)
+                decided.add_range(record.index, record.index + record.count - 1)
 
     def begin(self) -> None:
         """The tasks are restored: go on with a file of what is alive. Blocks."""
-        self._past.clear()
+        self._stories.clear()
         self._compact()
 
     def sent(self, live: LiveTask, attempt: Attempt) -> None:
@@ -92,6 +112,10 @@ class Journal:
     def over(self, live: LiveTask, trace: Trace) -> None:
         """An attempt ended without an outcome of its call, or with its failure."""
         self._write(_over(live, trace))
+
+    def returned(self, live: LiveTask, attempt: Attempt) -> None:
+        """An attempt came back, and nothing of it ran: it is as if it had not been sent."""
+        self._write({"task": live.work.uid, "returned": attempt.index, "count": attempt.count})
 
     def settled(self, live: LiveTask, index: int) -> None:
         """A call of an open task has its outcome, which may never come to its file."""
@@ -104,24 +128,28 @@ class Journal:
             self._file = None
 
     def _take(self, record: dict[str, Any]) -> None:
-        past = self._past.setdefault(record.pop("task"), _Past())
+        story = self._stories.setdefault(record.pop("task"), _Story())
         if "settled" in record:
-            past.sent.pop(record["settled"], None)
-            past.numbers.pop(record["settled"], None)
-            return
-        if "cause" in record:
+            story.records.append(_Gone(int(record["settled"]), settled=True))
+        elif "returned" in record:
+            gone = _Gone(int(record["returned"]), int(record["count"]))
+            story.records.append(gone)
+            story.attempts -= gone.count
+        elif "past" in record:
+            story.records.append(_Known(record["index"], record["count"], Past(*record["past"])))
+        elif "attempts" in record:
+            story.attempts, story.interrupted = int(record["attempts"]), int(record["interrupted"])
+        elif "cause" in record:
+            is_old = record.pop("old", False)
             trace = Trace(**record)
-            past.over.append(trace)
-            index, number = trace.index, trace.attempt
-            known = past.sent.get(index)
-            if known is not None and known.number <= number:
-                del past.sent[index]
+            story.recent.append(trace)
+            if not is_old:
+                story.records.append(trace)
+                story.interrupted += 0 if trace.cause in _FAILURES else trace.count
         else:
             attempt = Attempt(**record)
-            index, number = attempt.index, attempt.number
-            past.sent[index] = attempt
-            past.attempts += 1
-        past.numbers[index] = max(past.numbers.get(index, 0), number)
+            story.records.append(attempt)
+            story.attempts += attempt.count
 
     def _write(self, record: dict[str, Any]) -> None:
         try:
@@ -150,9 +178,55 @@ class Journal:
         self._compact_above = max(_COMPACT_ABOVE, 2 * self._size)
 
 
+def _recall(live: LiveTask, record: Attempt | Trace | _Gone | _Known) -> None:
+    """Put into the task what a record says about the past of calls that have not ended."""
+    match record:
+        case _Known():
+            for span in live.without_end(record.index, record.index + record.count - 1):
+                live.remember(span, record.past)
+        case Trace():
+            failed = record.cause in _FAILURES
+            for span in live.without_end(record.index, record.index + record.count - 1):
+                for part, past in list(live.alike(span)):
+                    number = max(past.number, record.attempt)
+                    now = Past(number, past.exceptions + failed, past.interruptions + (not failed))
+                    live.remember(part, now)
+        case _Gone(settled=True):
+            live.forget(record.index, record.index)
+
+
+def _board(live: LiveTask, sent: Attempt, decided: IndexSet) -> None:
+    """What of an attempt is in flight: of which nothing newer is `decided`, and no outcome is there."""
+    for gap in decided.gaps(sent.index, sent.last):
+        for span in live.without_end(gap.first, gap.last):
+            for part, past in list(live.alike(span)):
+                if past.number <= sent.number:
+                    live.flights.add(sent.piece(part.first, part.count))
+                    live.nodes.add(sent.node)
+                    live.started = live.started or sent.sent
+
+
 def _records(live: LiveTask) -> list[dict[str, Any]]:
-    traces = [_over(live, trace) for trace in live.recent]
-    return traces + [_sent(live, attempt) for attempt in live.flights.values()]
+    uid = live.work.uid
+    if live.attempts == 0:
+        return []
+    earlier = live.attempts - live.flights.calls
+    records: list[dict[str, Any]] = [{"task": uid, "attempts": earlier, "interrupted": live.interrupted}]
+    records += [_over(live, trace) | {"old": True} for trace in live.recent]
+    for span, past in _alike(live):
+        known = [past.number, past.exceptions, past.interruptions]
+        records.append({"task": uid, "index": span.first, "count": span.count, "past": known})
+    return records + [_sent(live, attempt) for attempt in live.flights]
+
+
+def _alike(live: LiveTask) -> Iterator[tuple[Span, Past]]:
+    """The calls that have a past, those in a row with the same one together."""
+    for index, past in sorted(live.past.items()):
+        if live.past.get(index - 1) != past:
+            count = 1
+            while live.past.get(index + count) == past:
+                count += 1
+            yield Span(index, count), past
 
 
 def _sent(live: LiveTask, attempt: Attempt) -> dict[str, Any]:
@@ -165,6 +239,8 @@ def _sent(live: LiveTask, attempt: Attempt) -> dict[str, Any]:
         "rank": attempt.rank,
         "sent": attempt.sent,
         "boot": attempt.boot,
+        "count": attempt.count,
+        "size": attempt.size,
     }
 
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
+from skyward_operator.tasks.flights import Flights
 from skyward_operator.tasks.open import OpenCalls
-from skyward_operator.tasks.ranges import IndexSet
+from skyward_operator.tasks.ranges import IndexSet, Span
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,27 +25,35 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.work import Work
 
 _RECENT: Final = 32
+_MANY: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What has become of earlier attempts at a call. Calls that were never tried before have none."""
+
+    number: int = 0
+    """The last attempt's."""
+    exceptions: int = 0
+    interruptions: int = 0
+
+
+FRESH: Final = Past()
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
-    """One attempt that is on a node."""
+class Receipt:
+    """A result that its agent keeps until all that came with it is durable here."""
 
-    id: str
-    index: int
-    number: int
     node: str
-    rank: int
-    sent: float
-    started: float | None = None
-    refusals: int = 0
-    boot: str = ""
-    """The life of the agent that it was sent to, where that is known."""
+    name: str
+    waits: int = 1
+    """What is not durable yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One attempt that ended without ending its call, or with its failure."""
+    """One attempt that ended without ending its call, or with its failure; of a slice, at `count` calls."""
 
     index: int
     attempt: int
@@ -53,6 +62,7 @@ class Trace:
     started: float
     ended: float
     cause: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +94,14 @@ class LiveTask:
     members: tuple[Member, ...] = ()
     succeeded: IndexSet = field(default_factory=IndexSet)
     failed: IndexSet = field(default_factory=IndexSet)
-    flights: dict[int, Attempt] = field(default_factory=dict)
+    flights: Flights = field(default_factory=Flights)
     delayed: set[int] = field(default_factory=set)
     """Calls that wait for their next attempt outside the scheduler."""
-    numbers: dict[int, int] = field(default_factory=dict)
-    """The last attempt's number, where that is not 1."""
-    exceptions: dict[int, int] = field(default_factory=dict)
-    interruptions: dict[int, int] = field(default_factory=dict)
+    past: dict[int, Past] = field(default_factory=dict)
+    """Of calls that have been tried before and have not ended. Those of one span that waits have the same."""
     attempts: int = 0
+    interrupted: int = 0
+    """Attempts whose node or agent was lost."""
     recent: deque[Trace] = field(default_factory=lambda: deque(maxlen=_RECENT))
     first_failure: Failure | None = None
     outcome: bytes | None = None
@@ -109,14 +119,18 @@ class LiveTask:
     gone: bool = False
     """The object does not exist any more."""
     completing: bool = False
-    unacknowledged: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Node and attempt of results that are not durable yet, in order."""
+    unacknowledged: dict[tuple[str, str], Receipt] = field(default_factory=dict)
+    """By node and attempt, the results that are not durable yet, in order."""
     ended: float | None = None
     """When the last call ended, by the clock of its node."""
     seconds: float = 0.0
-    """Sum of the durations of the calls that ended while this process watched."""
+    """Sum of the durations of calls that ended while this process watched."""
     timed: int = 0
     """How many those are."""
+    largest: int = 1
+    """Calls in the largest slice that has ended."""
+    paces: dict[str, float] = field(default_factory=dict)
+    """Seconds that a call took last, by node."""
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     open: OpenCalls | None = None
     """Of an open task: the calls that its client sent."""
@@ -146,26 +160,82 @@ class LiveTask:
         """Mean duration of a call, as far as it is known."""
         return self.seconds / self.timed if self.timed else None
 
+    def took(self, seconds: float, calls: int) -> None:
+        """So many calls have ended after so long in all. Those of long ago count less and less."""
+        self.seconds += seconds
+        self.timed += calls
+        if self.timed > _MANY:
+            self.seconds, self.timed = self.seconds / 2, self.timed // 2
+
     def has_ended(self, index: int) -> bool:
         """Whether the call has its outcome."""
         return index in self.succeeded or index in self.failed
 
+    @property
+    def in_slices(self) -> bool:
+        """Whether one slot may be sent several calls at once. Not where an interruption is an end: what had
+        not begun would end with what had."""
+        work = self.work
+        return (
+            work.count > 1
+            and (work.package is not None or work.blob is not None)
+            and not (work.broadcast or work.open)
+            and work.rank is None
+            and work.retry.on_interruption > 0
+        )
+
+    def any_ended(self, first: int, last: int) -> bool:
+        """Whether any of these calls has its outcome."""
+        return self.succeeded.overlaps(first, last) or self.failed.overlaps(first, last)
+
+    def without_end(self, first: int, last: int) -> list[Span]:
+        """Those of these calls that have no outcome."""
+        spans = self.succeeded.gaps(first, last)
+        return [gap for span in spans for gap in self.failed.gaps(span.first, span.last)]
+
+    def alike(self, span: Span) -> Iterator[tuple[Span, Past]]:
+        """The parts of a span whose calls have the same history."""
+        if not self.past:
+            yield span, FRESH
+            return
+        first = span.first
+        past = self.past.get(first, FRESH)
+        for index in range(first + 1, span.last + 2):
+            following = self.past.get(index, FRESH)
+            if index > span.last or following != past:
+                yield Span(first, index - first), past
+                first, past = index, following
+
+    def remember(self, span: Span, past: Past) -> None:
+        """This is the history of these calls now."""
+        self.past.update(dict.fromkeys(range(span.first, span.last + 1), past))
+
+    def forget(self, first: int, last: int) -> None:
+        """These calls have ended: their history counts no more."""
+        if self.past:
+            for index in range(first, last + 1):
+                self.past.pop(index, None)
+
     def waiting_calls(self) -> int:
         """Calls that are neither ended nor on a node."""
         if self.open is not None:
-            return max(0, len(self.open.calls) - len(self.flights))
-        return max(0, (self.total or 1) - self.ended_calls - len(self.flights))
+            return max(0, len(self.open.calls) - self.flights.calls)
+        return max(0, (self.total or 1) - self.ended_calls - self.flights.calls)
 
-    def unhandled(self) -> Iterator[int]:
-        """The calls to hand out: without outcome, not on a node, not kept for a later retry."""
+    def unhandled(self) -> Iterator[Span]:
+        """The calls to hand out: without outcome, not on a node, not kept for a later retry. Those of one
+        span have the same history."""
+        taken = IndexSet(self.delayed)
+        for attempt in self.flights:
+            taken.add_range(attempt.index, attempt.last)
         if self.open is not None:
-            return iter(self.open.unsent(set(self.flights) | self.delayed))
-        taken = set(self.flights) | self.delayed
-        done = IndexSet()
+            yield from (Span(index) for index in self.open.unsent(taken))
+            return
         for part in (self.succeeded, self.failed):
             for first, last in part.intervals():
-                done.add_range(first, last)
-        return (index for index in done.missing(self.total) if index not in taken)
+                taken.add_range(first, last)
+        for span in taken.gaps(0, self.total - 1):
+            yield from (alike for alike, _ in self.alike(span))
 
     def stop_timers(self) -> None:
         """Nothing of this task becomes due any more."""

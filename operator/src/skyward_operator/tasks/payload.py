@@ -11,6 +11,7 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from skyward.wire.envelopes import SLICE_BYTES
 from skyward.wire.package import CallPackage, PackageError
 from skyward_operator.tasks.work import Terms, own_terms
 
@@ -37,7 +38,10 @@ class CallPayload:
     digest: str | None = None
     function: memoryview | None = None
     arguments: memoryview | None = None
+    """Of several calls, one behind the other."""
     entry: Mapping[str, Any] | None = None
+    sizes: tuple[int, ...] = ()
+    """Of several calls, the bytes of each one's arguments."""
 
 
 class Payloads:
@@ -53,17 +57,25 @@ class Payloads:
             return True
         return self._blobs.payload(work.namespace, work.uid).exists()
 
-    def call(self, work: Work, index: int) -> CallPayload:
-        """The content of one call. Raises PayloadInvalid."""
+    def slice(self, work: Work, index: int, count: int) -> CallPayload:
+        """The content of so many calls; more than one only as `fits` says. Raises PayloadInvalid."""
         if work.function is not None or work.command is not None:
             return CallPayload(entry=_entry(work, index))
         try:
             package = self._package(work)
-            which, arguments = package.call(0 if work.broadcast else index)
+            which, arguments, sizes = package.slice(0 if work.broadcast else index, count)
             digest, function = package.functions[which]
         except (PackageError, IndexError, OSError, binascii.Error) as error:
             raise PayloadInvalid(f"the payload cannot be read: {error}") from error
-        return CallPayload(digest, function, arguments)
+        return CallPayload(digest, function, arguments, sizes=sizes)
+
+    def fits(self, work: Work, index: int, count: int) -> int:
+        """How many of so many calls from `index` on, at least one, may travel in one slice: of the same
+        function, with the same terms, and with few bytes of arguments."""
+        try:
+            return self._package(work).alike(index, count, SLICE_BYTES)
+        except (PackageError, IndexError, OSError, binascii.Error):
+            return 1  # sending the call says what is wrong
 
     def terms(self, work: Work, index: int) -> Terms:
         """How long one call may run and how often it is tried again: its own terms, else its task's."""

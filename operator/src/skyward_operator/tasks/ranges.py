@@ -6,13 +6,27 @@ finished ones form a few intervals; the set keeps those and nothing else.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skyward.contract import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` calls in a row, from `first` on."""
+
+    first: int
+    count: int = 1
+
+    @property
+    def last(self) -> int:
+        """The last of them."""
+        return self.first + self.count - 1
 
 
 class IndexSet:
@@ -84,10 +98,17 @@ class IndexSet:
         """First and last index of each interval."""
         return list(zip(self._starts, self._ends, strict=True))
 
-    def missing(self, count: int) -> Iterator[int]:
-        """The indexes of `range(count)` that are not in the set, lowest first, as they are now."""
-        at = 0
-        for first, last in zip(tuple(self._starts), tuple(self._ends), strict=True):
-            yield from range(at, min(first, count))
-            at = last + 1
-        yield from range(at, count)
+    def overlaps(self, first: int, last: int) -> bool:
+        """Whether any index of `first..last` is in the set."""
+        at = bisect_left(self._ends, first)
+        return at < len(self._starts) and self._starts[at] <= last
+
+    def gaps(self, first: int, last: int) -> Iterator[Span]:
+        """What of `first..last` is not in the set, as it is now, lowest first."""
+        low, high = bisect_left(self._ends, first), bisect_right(self._starts, last)
+        for start, end in zip(self._starts[low:high], self._ends[low:high], strict=True):
+            if first < start:
+                yield Span(first, start - first)
+            first = end + 1
+        if first <= last:
+            yield Span(first, last - first + 1)

@@ -18,6 +18,7 @@ from skyward.wire.outcomes import Outcome
 from skyward_operator.nodes.received import Received
 from skyward_operator.tasks.decide import End
 from skyward_operator.tasks.open import AWAY_SECONDS, Caller, OpenCall, OpenCalls, Untaken
+from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.streaming import Streaming
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Reception:
                 _add_settled(live, begin, span.start - 1, failed)
             begin = span.stop
         waits = {index for span in waited for index in span}
-        for index, attempt in list(live.flights.items()):
-            if live.has_ended(index):
+        for attempt in live.flights:
+            if live.has_ended(attempt.index):
                 self._floor.disembark(self._floor.room_of(live), live, attempt)
         self._acknowledge(live, [index for index in state.untaken if index < count and index not in waits])
         caller.send(Frame(FrameKind.WELCOME, {"task": live.work.name}))
@@ -121,8 +122,6 @@ class Reception:
         state = _open(live)
         self._floor.journal.settled(live, outcome.index)
         state.drop(outcome.index)
-        live.numbers.pop(outcome.index, None)
-        live.exceptions.pop(outcome.index, None)
         if isinstance(body, Received):
             untaken = Untaken(outcome, source, self._floor.now(), stored=True)
             state.untaken[outcome.index] = untaken
@@ -153,11 +152,11 @@ class Reception:
                 self._refuse(state, index, RefusalReason.FUNCTION_MISSING, "its function was not sent")
                 return
             live.total = max(live.total, index + 1)
-            if live.submitted and index not in live.flights and index not in live.delayed:
-                self._handout.requeue(self._floor.room_of(live), live, index)
+            if live.submitted and live.flights.get(index) is None and index not in live.delayed:
+                self._handout.requeue(self._floor.room_of(live), live, Span(index))
 
     def _stream(self, live: LiveTask, index: int, frame: Frame) -> None:
-        if frame.header.get("close") and index not in live.flights:
+        if frame.header.get("close") and live.flights.get(index) is None:
             self._cancel(live, index)  # nobody would read what it yields
         else:
             self.streaming.from_client(live, index, frame)
@@ -210,7 +209,7 @@ class Reception:
         def done() -> None:
             untaken.outcome = replace(untaken.outcome, body=b"")
             source = untaken.source
-            if source is not None and live.unacknowledged.pop(source, ...) is None:
+            if source is not None and live.unacknowledged.pop(source, None) is not None:
                 self._floor.sender.acknowledge(live.work.namespace, source[0], [source[1]])
 
         return done

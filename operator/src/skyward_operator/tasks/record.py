@@ -142,7 +142,7 @@ class Recorder:
             return
         self._refresh(live)
         uid = live.work.uid
-        state = (*live_state(live), live.total, len(live.flights), len(live.succeeded), len(live.failed))
+        state = (*live_state(live), live.total, live.flights.calls, len(live.succeeded), len(live.failed))
         if self._said.get(uid) != state and uid not in self._writing:
             self._writing.add(uid)
             self._context.supervisor.spawn(f"status of task {live.work.name}", self._write_live(live, state))

@@ -59,6 +59,14 @@ class _Record:
         return b"" if isinstance(self.body, Received) else self.body
 
 
+@dataclass(slots=True, eq=False)
+class _Records:
+    """Whole records that are not durable yet."""
+
+    bytes: bytes
+    durable: Callable[[], None]
+
+
 class ResultFile:
     """An append-only file of outcomes. `add` never blocks; `flushed` waits until all of it is durable."""
 
@@ -67,7 +75,7 @@ class ResultFile:
         self.size = 0
         self.trouble: str | None = None
         self._digest = StreamDigest()
-        self._pending: list[_Record] = []
+        self._pending: list[_Record | _Records] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_closed = False
@@ -105,7 +113,14 @@ class ResultFile:
         if isinstance(body, Received):
             body.taken = True
             outcome = replace(outcome, digest=body.digest)
-        self._pending.append(_Record(outcome, body, durable))
+        return self._add(_Record(outcome, body, durable))
+
+    def add_records(self, records: bytes, durable: Callable[[], None]) -> bool:
+        """Append whole records as they are; otherwise as `add`."""
+        return self._add(_Records(records, durable))
+
+    def _add(self, record: _Record | _Records) -> bool:
+        self._pending.append(record)
         starting = self._idle.is_set()
         self._idle.clear()
         return starting
@@ -149,7 +164,7 @@ class ResultFile:
         """Wait until everything that was added is durable."""
         await self._idle.wait()
 
-    async def _written(self, batch: list[_Record]) -> bool:
+    async def _written(self, batch: list[_Record | _Records]) -> bool:
         try:
             await asyncio.to_thread(self._append, batch)
         except OSError as error:
@@ -167,21 +182,22 @@ class ResultFile:
                     found = replace(located.outcome, body=_read(self.path, located.offset, located.size))
         return found
 
-    def _append(self, batch: list[_Record]) -> None:
+    def _append(self, batch: list[_Record | _Records]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        heads = [self._become(batch[0])] if self.size == 0 else []
-        if not heads or not heads[0]:
-            heads.clear()
-        rest = batch[len(heads) :]
-        size = ROOM + len(batch[0].body) if heads else self.size
-        if rest:
+        first, heads, size = batch[0], list[bytes](), self.size
+        if size == 0 and isinstance(first, _Record) and (head := self._become(first)):
+            heads, size = [head], ROOM + len(first.body)
+        if rest := batch[len(heads) :]:
             more, size = self._extend(rest, size)
             heads += more
         for record, head in zip(batch, heads, strict=True):
-            self._digest.add(head, record.outcome.digest or digest(record.bytes))
+            if isinstance(record, _Records):
+                self._digest.extend(record.bytes)
+            else:
+                self._digest.add(head, record.outcome.digest or digest(record.bytes))
         self.size = size
         for record in batch:
-            if isinstance(record.body, Received):
+            if isinstance(record, _Record) and isinstance(record.body, Received):
                 record.body.drop()
 
     def _become(self, record: _Record) -> bytes:
@@ -199,13 +215,17 @@ class ResultFile:
                 return b""
         return head
 
-    def _extend(self, batch: list[_Record], size: int) -> tuple[list[bytes], int]:
+    def _extend(self, batch: list[_Record | _Records], size: int) -> tuple[list[bytes], int]:
         heads: list[bytes] = []
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             # A batch that failed half-way is written over.
             file.truncate(size)
             file.seek(size)
             for record in batch:
+                if isinstance(record, _Records):
+                    heads.append(b"")
+                    file.write(record.bytes)
+                    continue
                 alignment = _ALIGNMENT if len(record.body) >= _LARGE else 1
                 head = outcome_head(record.outcome, len(record.body), alignment=alignment, offset=file.tell())
                 heads.append(head)

@@ -1,6 +1,8 @@
 """What the agents hold, against what the ledger says: after a start of the operator and after each break of
 a link.
 
+A slice is looked at call by call: an agent may have some of it running, some ended, and none of the rest.
+
 An attempt that both know goes on. One that only the agent has is adopted, if its task still waits for it,
 else ended. One that only the ledger has was lost on the way and is sent again under its own name, which the
 agent refuses if it arrived after all; if the agent was started again meanwhile, it was lost with the old one.
@@ -8,10 +10,13 @@ agent refuses if it arrived after all; if the agent was started again meanwhile,
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from skyward.wire.envelopes import parse_attempt
-from skyward_operator.tasks.ledger import Attempt, LiveTask
+from skyward_operator.tasks.flights import Attempt
+from skyward_operator.tasks.ledger import FRESH, LiveTask
+from skyward_operator.tasks.ranges import Span
 
 if TYPE_CHECKING:
     from skyward_operator.nodes.fleet import ReadyNode
@@ -39,81 +44,110 @@ class Reunion:
         if node.draining:
             room.scheduler.pause_node(node.name)
         restarted = before is not None and before.node.boot_id != node.boot_id
-        for live, index in _remembered(room, node.name):
-            room.scheduler.adopt(live.work.uid, index, node.name)
+        for live, attempt in _remembered(room, node.name):
+            room.scheduler.adopt(live.work.uid, attempt.index, node.name)
+        held = _held(node)
         for uid, index in room.scheduler.in_flight(node.name):
-            self._check(room, uid, index, node, restarted)
-        for held, state in node.held.items():
-            self._place(room, node, held, state)
+            task = self._floor.ledger.get(uid)
+            found = task.flights.get(index) if task is not None else None
+            if task is None or found is None:
+                room.scheduler.release(uid, index)
+            else:
+                self._check(room, task, found, node, held.get((uid, found.number), []), restarted)
+        for name, state in node.held.items():
+            self._place(room, node, name, state, node.counts.get(name, 1))
         return room
 
     def give_up(self, room: Room, node: str | None = None) -> None:
         """What an earlier operator had sent to this node is lost with it. Without a node: what it had sent
         to any node that is neither there nor awaited."""
         for live in list(room.tasks.values()):
-            for index, attempt in list(live.flights.items()):
+            for attempt in live.flights:
                 known = attempt.node in room.nodes or attempt.node in room.awaited
                 if node == attempt.node if node is not None else not known:
-                    room.scheduler.release(live.work.uid, index)
-                    self._endings.lost(live, index, f"node {attempt.node}", "NodeLost")
+                    self._endings.lost(live, attempt, f"node {attempt.node}", "NodeLost")
 
-    def _check(self, room: Room, uid: str, index: int, node: ReadyNode, restarted: bool) -> None:
-        live = self._floor.ledger.get(uid)
-        attempt = live.flights.get(index) if live is not None else None
-        if live is None or attempt is None:
-            room.scheduler.release(uid, index)
-        elif attempt.id in node.held:
-            return
-        elif restarted or attempt.boot not in ("", node.boot_id):
-            room.scheduler.release(uid, index)
-            self._endings.lost(live, index, f"the agent on {node.name}", "AgentRestarted")
-        elif live.ending is not None:
-            self._floor.disembark(room, live, attempt)
-            self._completion.complete_if_done(live)
-        elif live.open is not None and index not in live.open.calls:
-            self._floor.disembark(room, live, attempt)  # its client brings it again
-        else:
-            self._floor.sender.send(room, live, attempt)
+    def _check(
+        self,
+        room: Room,
+        live: LiveTask,
+        attempt: Attempt,
+        node: ReadyNode,
+        held: list[Span],
+        restarted: bool,
+    ) -> None:
+        """One that the ledger has on the node, whose agent has these calls of its task and number."""
+        borders = sorted({place for span in held for place in (span.first, span.last + 1)})
+        for piece in self._floor.cut(room, live, attempt, *borders):
+            piece.recalled = False
+            if any(span.first <= piece.index <= span.last for span in held):
+                continue
+            if restarted or piece.boot not in ("", node.boot_id):
+                self._endings.lost(live, piece, f"the agent on {node.name}", "AgentRestarted")
+            elif live.ending is not None:
+                self._floor.disembark(room, live, piece)
+                self._completion.complete_if_done(live)
+            elif live.open is not None and piece.index not in live.open.calls:
+                self._floor.disembark(room, live, piece)  # its client brings it again
+            else:
+                self._floor.sender.send(room, live, piece)
 
-    def _place(self, room: Room, node: ReadyNode, held: str, state: str) -> None:
+    def _place(self, room: Room, node: ReadyNode, held: str, state: str, count: int) -> None:
+        """What the agent has: so many calls from this one on."""
         try:
-            uid, index, number = parse_attempt(held)
+            uid, first, number = parse_attempt(held)
         except ValueError:
             return
+        last = first + count - 1
         live = self._floor.ledger.get(uid)
-        attempt = live.flights.get(index) if live is not None else None
-        if live is not None and attempt is not None and (attempt.id, attempt.node) == (held, node.name):
+        there = live.flights.within(first, last) if live is not None else []
+        mine = [each for each in there if (each.node, each.number) == (node.name, number)]
+        if live is not None and mine:
             if live.ending is not None and state == "running":
-                self._floor.sender.cancel(live, attempt)
-        elif live is not None and attempt is None and _wants(live, index):
-            self._adopt(room, live, Attempt(held, index, number, node.name, node.rank, self._floor.now()))
+                self._floor.sender.cancel(live, mine[0])
+        elif live is not None and not there and (wanted := _wanted(live, first, last)):
+            whole = Attempt(held, first, number, node.name, node.rank, self._floor.now(), boot=node.boot_id)
+            for span in wanted:
+                self._adopt(room, live, whole.piece(span.first, span.count))
         elif state == "running":
             self._floor.sender.cancel_stray(node.namespace, node.name, held)
-        elif live is None or (live.has_ended(index) and (node.name, held) not in live.unacknowledged):
+        elif live is None or (
+            not live.without_end(first, last) and (node.name, held) not in live.unacknowledged
+        ):
             self._floor.sender.acknowledge(node.namespace, node.name, [held])
 
     def _adopt(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
-        live.flights[attempt.index] = attempt
-        if attempt.number > live.numbers.get(attempt.index, 0):
-            live.numbers[attempt.index] = attempt.number
-            live.attempts += 1
+        attempt.size = attempt.count
+        live.flights.add(attempt)
+        if attempt.number > live.past.get(attempt.index, FRESH).number:
+            live.attempts += attempt.count
         live.nodes.add(attempt.node)
         live.started = live.started or attempt.sent
         room.scheduler.adopt(live.work.uid, attempt.index, attempt.node)
 
 
-def _remembered(room: Room, node: str) -> list[tuple[LiveTask, int]]:
+def _held(node: ReadyNode) -> dict[tuple[str, int], list[Span]]:
+    """The calls that the agent has, by task and number of the attempt."""
+    held: dict[tuple[str, int], list[Span]] = {}
+    for name in node.held:
+        with suppress(ValueError):
+            uid, first, number = parse_attempt(name)
+            held.setdefault((uid, number), []).append(Span(first, node.counts.get(name, 1)))
+    return held
+
+
+def _remembered(room: Room, node: str) -> list[tuple[LiveTask, Attempt]]:
     """Attempts on a node that an earlier operator sent: they are in the ledger, and not in the scheduler."""
     return [
-        (live, index)
+        (live, attempt)
         for live in room.tasks.values()
-        for index, attempt in live.flights.items()
-        if attempt.node == node and room.scheduler.node_of(live.work.uid, index) is None
+        for attempt in live.flights
+        if attempt.node == node and room.scheduler.node_of(live.work.uid, attempt.index) is None
     ]
 
 
-def _wants(live: LiveTask, index: int) -> bool:
-    """Whether a task that has not been submitted yet can take over an attempt at this call."""
-    if live.submitted or live.ending is not None or live.has_ended(index):
-        return False
-    return live.open is not None or index < live.total
+def _wanted(live: LiveTask, first: int, last: int) -> list[Span]:
+    """Those of these calls at which a task that has not been submitted yet can take over an attempt."""
+    if live.submitted or live.ending is not None:
+        return []
+    return live.without_end(first, last if live.open is not None else min(last, live.total - 1))

@@ -4,11 +4,17 @@ Pure: no clock, no I/O, no objects of Kubernetes. Whoever owns it reports what h
 call ended) and then asks `assign()` for what to send. Nothing here looks at every task or every call:
 an assignment costs a heap operation, whatever the backlog.
 
+What is handed out is a slice: some calls of a job in a row, which one slot runs one after the other. It is
+one call unless the job is a map whose calls are known to be short. A slice in flight is named by its first
+call that has not ended.
+
 The rules:
 
-- A node never holds more than its slots, except for maps: those may have `buffer` more calls per slot
-  waiting on the node, which hides the latency of the link.
-- A higher priority goes first. Within one priority the tasks take turns, one call each, so that a single
+- A node never holds more slices than its slots, except for maps: those may have `buffer` more slices per
+  slot waiting on the node, which hides the latency of the link.
+- A slice is no larger than half of what is left, over all slots: the last ones are small, so that all slots
+  end together.
+- A higher priority goes first. Within one priority the tasks take turns, one slice each, so that a single
   call never waits for the whole of a large map before it.
 - A broadcast (gang) starts everywhere at once or not at all: while its turn has come and some node is
   still busy, freed slots stay free for it. Two broadcasts therefore never wait for each other.
@@ -23,22 +29,25 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from skyward_operator.tasks.ranges import Span
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Send call `index` of job `uid` to `node`."""
+    """Send `count` calls of job `uid`, from `index` on, to `node`."""
 
     uid: str
     index: int
     node: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A call that was in flight on a node that is gone."""
+    """A slice that was in flight on a node that is gone, by its first call."""
 
     uid: str
     index: int
@@ -46,46 +55,56 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """What the scheduler knows of one task. `pending` are the indexes still to hand out, in order; of a
-    broadcast it is one token, for the start of all its calls. `in_flight` are calls on nodes already."""
+    """What the scheduler knows of one task. `pending` are the calls still to hand out, in order, those of one
+    span with the same history; of a broadcast it is one token, for the start of all its calls. `in_flight`
+    are slices on nodes already. `size` calls make a slice at most, and no more than `fits` says of some calls
+    from an index on."""
 
     uid: str
-    pending: Iterable[int]
+    pending: Iterable[Span]
     priority: int = 0
     rank: int | None = None
     gang: bool = False
     parallelism: int | None = None
     buffer: int = 0
     in_flight: int = 0
+    size: int = 1
+    fits: Callable[[int, int], int] | None = None
 
 
 class _Lane:
     """One job's waiting calls in one queue. It takes its turn, then goes to the end of the queue."""
 
-    __slots__ = ("_ahead", "_fresh", "_retries", "closed", "job", "queued", "stamp")
+    __slots__ = ("_fresh", "_retries", "closed", "job", "queued", "stamp", "waiting")
 
-    def __init__(self, job: Job, pending: Iterable[int]) -> None:
+    def __init__(self, job: Job, pending: Iterable[Span]) -> None:
         self.job = job
         self.stamp = 0
         self.queued = False
         self.closed = False
-        self._fresh: Iterator[int] = iter(pending)
-        self._ahead: int | None = next(self._fresh, None)
-        self._retries: deque[int] = deque()
+        self._fresh: deque[Span] = deque(pending)
+        self._retries: deque[Span] = deque()
+        self.waiting = sum(span.count for span in self._fresh)
+        """How many calls."""
 
     def __bool__(self) -> bool:
-        return self._ahead is not None or bool(self._retries)
+        return self.waiting > 0
 
-    def put_back(self, index: int) -> None:
-        self._retries.append(index)
+    def put_back(self, span: Span) -> None:
+        self._retries.append(span)
+        self.waiting += span.count
 
-    def take(self) -> int:
-        if self._retries:
-            return self._retries.popleft()
-        index, self._ahead = self._ahead, next(self._fresh, None)
-        if index is None:
-            raise LookupError("nothing is left in this lane")
-        return index
+    def take(self, slots: int) -> Span:
+        """The next slice, for one of so many slots."""
+        spans = self._retries or self._fresh
+        span, job = spans.popleft(), self.job
+        count = min(span.count, job.size, max(1, self.waiting // (2 * slots)))
+        if count > 1 and job.fits is not None:
+            count = max(1, job.fits(span.first, count))
+        if count < span.count:
+            spans.appendleft(Span(span.first + count, span.count - count))
+        self.waiting -= count
+        return Span(span.first, count)
 
 
 class _Queue:
@@ -189,7 +208,7 @@ class Scheduler:
             self._close(node)
 
     def remove_node(self, name: str) -> list[Flight]:
-        """The node is gone; returns the calls that went with it. The owner decides what becomes of them."""
+        """The node is gone; returns the slices that went with it. The owner decides what becomes of them."""
         node = self._nodes.pop(name, None)
         if node is None:
             return []
@@ -223,11 +242,19 @@ class Scheduler:
         return [Assignment(uid, i, node.name) for (u, i), node in self._flights.items() if u == uid]
 
     def adopt(self, uid: str, index: int, node: str) -> None:
-        """A call that is already in flight on a node, found there after a restart."""
+        """A slice that is already in flight on a node, found there after a restart."""
         self._fly(uid, index, self._nodes[node])
 
+    def advance(self, uid: str, index: int, to: int) -> None:
+        """The calls of a slice before `to` have ended; the rest of it is in flight under that name."""
+        node = self._flights.pop((uid, index), None)
+        if node is not None:
+            node.flights.discard((uid, index))
+            node.flights.add((uid, to))
+            self._flights[uid, to] = node
+
     def release(self, uid: str, index: int) -> bool:
-        """The call is no longer on its node; False when it was not known to be."""
+        """The slice is no longer on its node; False when it was not known to be."""
         node = self._flights.pop((uid, index), None)
         if node is None:
             return False
@@ -240,25 +267,25 @@ class Scheduler:
         self._landed(uid)
         return True
 
-    def requeue(self, uid: str, index: int, *, rank: int | None = None) -> None:
-        """A call waits again, before the job's other calls; on that rank only, if one is given."""
+    def requeue(self, uid: str, index: int, count: int = 1, *, rank: int | None = None) -> None:
+        """Calls with the same history wait again, before the job's others; on that rank only, if given."""
         lane = self._jobs.get(uid)
         if lane is None:
             return
-        job = lane.job
+        job, span = lane.job, Span(index, count)
         if rank is None and not job.gang:
-            lane.put_back(index)
+            lane.put_back(span)
             self._enqueue(lane)
             return
-        side = _Lane(job, (index,))
+        side = _Lane(job, (span,))
         self._side_lanes.setdefault(uid, []).append(side)
         queue = self._any if rank is None else self._pinned.setdefault(rank, _Queue())
         queue.push(side, 0, front=True)
 
-    def tune(self, uid: str, buffer: int) -> None:
-        """How many calls per slot of this job may wait on a node."""
+    def tune(self, uid: str, buffer: int, size: int = 1) -> None:
+        """How many slices per slot of this job may wait on a node, and how many calls make one at most."""
         if (lane := self._jobs.get(uid)) is not None:
-            lane.job.buffer = buffer
+            lane.job.buffer, lane.job.size = buffer, size
 
     # What to do
 
@@ -269,13 +296,22 @@ class Scheduler:
             assignments.extend(step)
         return assignments
 
+    def idle(self) -> int:
+        """Slots that nothing runs on and nothing waits for."""
+        return 0 if self._gangs.head() or self._any.head() else self._slots - self._busy
+
+    def waiting(self, uid: str) -> int:
+        """How many calls of a job wait to be handed out."""
+        lane = self._jobs.get(uid)
+        return lane.waiting if lane is not None else 0
+
     def node_of(self, uid: str, index: int) -> str | None:
-        """Where a call is in flight."""
+        """Where the slice that begins with this call is in flight."""
         node = self._flights.get((uid, index))
         return node.name if node else None
 
     def in_flight(self, node: str) -> list[tuple[str, int]]:
-        """The calls in flight on a node."""
+        """The slices in flight on a node."""
         found = self._nodes.get(node)
         return sorted(found.flights) if found else []
 
@@ -321,19 +357,19 @@ class Scheduler:
 
     def _hand_out(self, queue: _Queue, lane: _Lane, node: _Node) -> Assignment:
         queue.pop(lane)
-        index = lane.take()
-        self._fly(lane.job.uid, index, node)
+        span = lane.take(self._slots)
+        self._fly(lane.job.uid, span.first, node)
         if lane is self._jobs.get(lane.job.uid):
             self._enqueue(lane)
         else:
             self._side_lanes[lane.job.uid].remove(lane)
-        return Assignment(lane.job.uid, index, node.name)
+        return Assignment(lane.job.uid, span.first, node.name, span.count)
 
     def _start_gang(self, lane: _Lane) -> list[Assignment]:
         if self._full:
             return []
         self._gangs.pop(lane)
-        lane.take()
+        lane.take(self._slots)
         assignments = []
         for index, name in enumerate(self.members()):
             self._fly(lane.job.uid, index, self._nodes[name])

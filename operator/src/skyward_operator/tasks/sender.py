@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from skyward.wire.frames import Frame
     from skyward_operator.engine.supervisor import Supervisor
     from skyward_operator.nodes.fleet import Fleet, Link
-    from skyward_operator.tasks.ledger import Attempt, LiveTask
+    from skyward_operator.tasks.flights import Attempt
+    from skyward_operator.tasks.ledger import LiveTask
     from skyward_operator.tasks.room import Room
 
 _FIRST_PORT: Final = 29500
@@ -35,10 +36,11 @@ class Sender:
         known = room.nodes.get(attempt.node)
         if link is None or known is None:
             return False
+        attempt.recalled = False
         if live.open is not None:
             payload = live.open.payload(attempt.index)
         else:
-            payload = self._payloads.call(live.work, attempt.index)
+            payload = self._payloads.slice(live.work, attempt.index, attempt.count)
         run_seconds = self._payloads.terms(live.work, attempt.index).run_seconds
         header = _header(room, live, attempt, payload, run_seconds)
         if live.open is not None:
@@ -72,6 +74,12 @@ class Sender:
         if link is not None:
             link.pass_on(frame)
 
+    def recall(self, live: LiveTask, attempt: Attempt) -> None:
+        """Ask for those calls of an attempt that have not begun."""
+        link = self._fleet.link(live.work.namespace, attempt.node)
+        if link is not None:
+            link.recall(attempt.id)
+
     def cancel_stray(self, namespace: str, node: str, attempt: str) -> None:
         """End an attempt that nobody waits for any more."""
         link = self._fleet.link(namespace, node)
@@ -88,7 +96,7 @@ class Sender:
         self, live: LiveTask, attempt: Attempt, link: Link, header: dict[str, Any], arguments: memoryview
     ) -> None:
         name = await asyncio.to_thread(digest, arguments)
-        if live.flights.get(attempt.index) is not attempt or live.ending is not None:
+        if not live.flights.holds(attempt) or live.ending is not None:
             return
         link.send_blob(name, chunks(arguments), len(arguments))
         link.send_call(header | {"args": name}, None)
@@ -110,6 +118,8 @@ def _header(
     }
     if payload.entry is not None:
         header["entry"] = payload.entry
+    if attempt.count > 1:
+        header["sizes"] = payload.sizes
     return header
 
 

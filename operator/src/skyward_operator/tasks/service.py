@@ -108,7 +108,7 @@ class Tasks:
         tasks = list(room.tasks.values()) if room is not None else []
         return Workload(
             queued=sum(live.waiting_calls() for live in tasks if not live.work.suspend),
-            running=sum(len(live.flights) for live in tasks),
+            running=sum(live.flights.calls for live in tasks),
         )
 
     async def run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.meta import MESSAGE_LIMIT, RANGES_LIMIT, clip
@@ -44,15 +45,16 @@ def live_state(live: LiveTask) -> tuple[TaskPhase, TaskReason, str]:
                 f"{calls_are(len(live.delayed))} tried again shortly",
             )
         return phase, reason, message
-    retried = sum(attempt.number > 1 for attempt in live.flights.values())
+    calls = live.flights.calls
+    retried = sum(attempt.count for attempt in live.flights if attempt.number > 1)
     if retried:
         return (
             TaskPhase.RUNNING,
             TaskReason.RETRYING,
-            f"{retried} of {len(live.flights)} attempts are retries",
+            f"{retried} of {calls} attempts are retries",
         )
-    where = "on a node" if len(live.flights) == 1 else "on nodes"
-    return TaskPhase.RUNNING, TaskReason.RUNNING, f"{calls_are(len(live.flights))} {where}"
+    where = "on a node" if calls == 1 else "on nodes"
+    return TaskPhase.RUNNING, TaskReason.RUNNING, f"{calls_are(calls)} {where}"
 
 
 def final_status(
@@ -117,7 +119,7 @@ def _status(
         "message": clip(_with_remedy(phase, reason, message), MESSAGE_LIMIT),
         "counts": {
             "total": live.total,
-            "running": 0 if phase.is_final else len(live.flights),
+            "running": 0 if phase.is_final else live.flights.calls,
             "succeeded": len(live.succeeded),
             "failed": len(live.failed),
         },
@@ -190,6 +192,7 @@ def _attempts(live: LiveTask) -> dict[str, Any]:
             "startTime": _time(trace.started),
             "endTime": _time(trace.ended),
             "cause": trace.cause,
+            **_several(trace.count),
         }
         for trace in reversed(live.recent)
     ]
@@ -201,10 +204,15 @@ def _attempts(live: LiveTask) -> dict[str, Any]:
             "node": attempt.node,
             "rank": attempt.rank,
             "startTime": _time(attempt.started or attempt.sent),
+            **_several(attempt.count),
         }
-        for attempt in list(live.flights.values())[:room]
+        for attempt in islice(live.flights, room)
     ]
-    return {"total": live.attempts, "interrupted": sum(live.interruptions.values()), "recent": recent}
+    return {"total": live.attempts, "interrupted": live.interrupted, "recent": recent}
+
+
+def _several(count: int) -> dict[str, int]:
+    return {"count": count} if count > 1 else {}
 
 
 def _nodes(live: LiveTask) -> str:

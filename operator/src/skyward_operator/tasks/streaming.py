@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from skyward.wire.frames import Frame, FrameKind
 
 if TYPE_CHECKING:
+    from skyward_operator.tasks.flights import Attempt
     from skyward_operator.tasks.floor import Floor
-    from skyward_operator.tasks.ledger import Attempt, LiveTask
+    from skyward_operator.tasks.ledger import LiveTask
     from skyward_operator.tasks.room import Room
 
 

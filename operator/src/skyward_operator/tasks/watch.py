@@ -15,12 +15,14 @@ from skyward.contract.reasons import NodePhase, TaskReason
 from skyward.wire.envelopes import ErrorInfo
 from skyward_operator.kube.cascade import let_go
 from skyward_operator.kube.store import key_of, uid_of
-from skyward_operator.tasks.ledger import Failure, Ledger, LiveTask, read_members
+from skyward_operator.tasks.ledger import Failure, Ledger, LiveTask, Past, read_members
 from skyward_operator.tasks.results import Recovered, ResultFile
 from skyward_operator.tasks.room import read_pool
 from skyward_operator.tasks.work import Work, epoch, is_final, read_work
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skyward_operator.context import Context
     from skyward_operator.tasks.backlog import Backlog
     from skyward_operator.tasks.dispatch import Dispatcher
@@ -104,10 +106,7 @@ class Watch:
         if status.get("startTime"):
             live.started = epoch(status["startTime"])
         attempts = status.get("attempts") or {}
-        live.attempts = attempts.get("total", 0)
-        for each in attempts.get("recent") or ():
-            index = each.get("index", 0)
-            live.numbers[index] = max(live.numbers.get(index, 0), each.get("attempt", 1))
+        live.attempts, live.interrupted = attempts.get("total", 0), attempts.get("interrupted", 0)
         if work.broadcast:
             members = self._files.blobs.members(work.namespace, work.uid)
             if await asyncio.to_thread(members.exists):
@@ -115,6 +114,8 @@ class Watch:
                 live.total = len(live.members)
         if await asyncio.to_thread(live.results.path.exists):
             _take_in(live, await asyncio.to_thread(live.results.recover))
+        for each in attempts.get("recent") or ():
+            _remember(live, each)
         self._journal.restore(live)
         return live
 
@@ -171,6 +172,15 @@ def _take_in(live: LiveTask, recovered: Recovered) -> None:
     if first is not None:
         error = first.error or ErrorInfo(type=TaskReason.INTERNAL_ERROR, message="", kind="System")
         live.first_failure = Failure(first.index, error, first.node)
+
+
+def _remember(live: LiveTask, recent: Mapping[str, Any]) -> None:
+    """An attempt that the status shows: the next one at its calls has a higher number."""
+    number, first = recent.get("attempt", 1), recent.get("index", 0)
+    for span in live.without_end(first, first + recent.get("count", 1) - 1):
+        for part, past in list(live.alike(span)):
+            if past.number < number:
+                live.remember(part, Past(number, past.exceptions, past.interruptions))
 
 
 def _either(old: Object | None, new: Object | None) -> Object:

@@ -61,9 +61,10 @@ class TaskError(Observed):
 
 
 class Attempt(Observed):
-    """One try at one call."""
+    """One try at one call, or at each of several calls in a row that were sent to a node together."""
 
-    index: Count | None = Field(None, description="Index of the call, from 0.")
+    index: Count | None = Field(None, description="Index of the call, from 0; of several, the first.")
+    count: Count | None = Field(None, description="Number of calls in a row, where it is more than one.")
     attempt: Count | None = Field(None, description="Number of the attempt at this call, from 1.")
     node: Annotated[str, Field(max_length=253)] | None = Field(None, description="Node that it ran on.")
     rank: Count | None = Field(None, description="Rank of that node.")

@@ -89,6 +89,14 @@ class StreamDigest:
         self._sum.update(head)
         self._sum.update(bytes.fromhex(body_digest))
 
+    def extend(self, records: BytesLike) -> None:
+        """Whole records, one behind the other. Raises `PackageError`."""
+        view = memoryview(records)
+        for fields, start, body, end in cut_records(view):
+            said = fields.get("digest")
+            self._sum.update(view[start:body])
+            self._sum.update(bytes.fromhex(said) if said else hashlib.sha256(view[body:end]).digest())
+
     def hexdigest(self) -> str:
         """The digest so far."""
         return self._sum.hexdigest()
@@ -168,6 +176,21 @@ def read_head(data: bytearray, at: int) -> tuple[dict[str, Any], int, int] | Non
     if len(data) < start:
         return None
     return _fields(data[at + _RECORD.size : start]), start, size
+
+
+def cut_records(records: BytesLike) -> Iterator[tuple[dict[str, Any], int, int, int]]:
+    """Header, and where head, body and end are, of each of whole records. Raises `PackageError`."""
+    view = memoryview(records)
+    at = 0
+    while at < view.nbytes:
+        if view.nbytes - at < _RECORD.size:
+            raise PackageError("the last outcome is cut off")
+        magic, header_size, size = _RECORD.unpack_from(view, at)
+        body = at + _RECORD.size + header_size
+        if magic != _MAGIC or header_size > _MAX_HEADER or body + size > view.nbytes:
+            raise PackageError("no whole outcome where one should begin")
+        yield _fields(bytes(view[at + _RECORD.size : body])), at, body, body + size
+        at = body + size
 
 
 def scan_outcomes(file: BinaryIO) -> Iterator[Located]:

@@ -15,9 +15,11 @@ The index stands at the end, so a package can be written while its calls are sti
 
 import mmap
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
+from operator import sub
 from pathlib import Path
 from typing import BinaryIO
 
@@ -152,12 +154,27 @@ class CallPackage:
 
     def call(self, i: int) -> tuple[int, memoryview]:
         """Function index and pickled arguments of call `i`. Raises `IndexError` outside `range(count)`."""
-        if not 0 <= i < self.count:
-            raise IndexError(f"call {i} of a package of {self.count}")
-        which, end = _CALL_ENTRY.unpack_from(self._data, self._call_index + i * _CALL_ENTRY.size)
-        if which >= self._function_count:
-            raise PackageError(f"call {i} names function {which}; the package has {self._function_count}")
-        return which, self._span(self._call_end(i - 1), end)
+        which, arguments, _ = self.slice(i, 1)
+        return which, arguments
+
+    def slice(self, i: int, count: int) -> tuple[int, memoryview, tuple[int, ...]]:
+        """Calls `i … i+count-1`, which have the same function: its index, their arguments one behind the
+        other, and the size of each. Raises `IndexError` outside `range(count)`."""
+        functions, ends = self._entries(i, count)
+        begin = self._call_end(i - 1)
+        sizes = tuple(map(sub, ends, (begin, *ends)))
+        if functions[0] >= self._function_count or min(sizes) < 0 or len(set(functions)) > 1:
+            raise PackageError(f"calls {i} to {i + count - 1} of the package do not belong together")
+        return functions[0], self._span(begin, ends[-1]), sizes
+
+    def alike(self, i: int, count: int, size: int) -> int:
+        """How many of the calls `i … i+count-1`, the first ones and at least one, have the same function and
+        together at most `size` bytes of arguments; one where calls have options or parts of their own."""
+        if self._options is not None or self._parts is not None:
+            return 1
+        functions, ends = self._entries(i, count)
+        same = next((n for n, function in enumerate(functions) if function != functions[0]), count)
+        return max(1, min(same, bisect_right(ends, self._call_end(i - 1) + size)))
 
     def options(self, i: int) -> CallOptions | None:
         """How call `i` runs; None where all calls of the package run as their Task says."""
@@ -211,6 +228,15 @@ class CallPackage:
             return self._function_end(self._function_count - 1)
         _, end = _CALL_ENTRY.unpack_from(self._data, self._call_index + i * _CALL_ENTRY.size)
         return int(end)
+
+    def _entries(self, i: int, count: int) -> tuple[list[int], list[int]]:
+        """Function and end of each of these calls."""
+        if i < 0 or not 0 < count <= self.count - i:
+            raise IndexError(f"calls {i} to {i + count - 1} of a package of {self.count}")
+        begin = self._call_index + i * _CALL_ENTRY.size
+        entries = self._data[begin : begin + count * _CALL_ENTRY.size]
+        pairs = list(_CALL_ENTRY.iter_unpack(entries))
+        return [function for function, _ in pairs], [end for _, end in pairs]
 
     def _span(self, start: int, end: int) -> memoryview:
         if not len(_MAGIC) <= start <= end <= self._function_index:
