@@ -87,6 +87,8 @@ class Admission:
             job.buffer, job.size = decide.slices(live.mean_seconds, live.largest, configured, several=several)
             job.fits = partial(self._floor.payloads.fits, work) if several else None
         live.submitted = True
+        if live.spreads:
+            room.spreading.add(work.uid)
         room.scheduler.submit(job)
         if live.members:
             for span in list(live.unhandled()):

@@ -77,6 +77,7 @@ class Completion:
         self._floor.payloads.close(live.work)
         self._floor.logs.close(live.work)
         room.tasks.pop(live.work.uid, None)
+        room.spreading.discard(live.work.uid)
         self._floor.sweep(room)
         if live.gone:
             await self._drop_files(live.work.namespace, live.work.uid)

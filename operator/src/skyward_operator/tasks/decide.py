@@ -37,7 +37,7 @@ NO_NODES: Final[Mapping[str, str]] = MappingProxyType({})
 _LATENCY_SECONDS: Final = 0.1
 _LEAST_BUFFER, _MOST_BUFFER = 2, 32
 _SLICE_SECONDS: Final = 0.075
-_GROWTH: Final = 0  # agents take one call at a time as yet
+_GROWTH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class Endings:
         live.started = min(live.started or started, started)
         if error is None and "value" in header:
             live.values[attempt.index] = header["value"]
-        if live.in_slices:
+        if live.spreads:
             live.paces[attempt.node] = duration
         self._settle(live, _outcome(attempt, error, started, duration), body, attempt, receipt)
 

@@ -14,6 +14,7 @@ from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.ledger import FRESH, LiveTask, Member, write_members
 from skyward_operator.tasks.payload import PayloadInvalid
 from skyward_operator.tasks.ranges import Span
+from skyward_operator.tasks.stealing import Stealing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ class Handout:
     def __init__(self, floor: Floor, completion: Completion) -> None:
         self._floor = floor
         self._completion = completion
+        self._stealing = Stealing(floor)
         self.not_again: Callable[[LiveTask, int], None]
         """What to do with a call that must not have another attempt."""
         floor.on_change = self.hand_out
@@ -62,6 +64,7 @@ class Handout:
                     again = True
             for uid, attempts in broadcasts.items():
                 self._freeze(room, uid, attempts)
+        self._stealing.look(room)
 
     def requeue(self, room: Room, live: LiveTask, span: Span) -> None:
         """Calls with the same history wait again: one of a broadcast with a queue timeout on its own rank
@@ -99,6 +102,7 @@ class Handout:
                 if self._floor.sender.send(room, live, attempt):
                     # in the same turn of the loop as the frame, which leaves with the next
                     self._floor.journal.sent(live, attempt)
+                    attempt.heard = self._floor.context.clock.monotonic()
                     live.attempts += attempt.count
                     live.nodes.add(attempt.node)
                     live.started = live.started or attempt.sent

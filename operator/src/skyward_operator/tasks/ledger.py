@@ -130,7 +130,7 @@ class LiveTask:
     largest: int = 1
     """Calls in the largest slice that has ended."""
     paces: dict[str, float] = field(default_factory=dict)
-    """Seconds that a call took last, by node."""
+    """Seconds that a call took last, by node; of tasks that spread."""
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     open: OpenCalls | None = None
     """Of an open task: the calls that its client sent."""
@@ -172,17 +172,17 @@ class LiveTask:
         return index in self.succeeded or index in self.failed
 
     @property
+    def spreads(self) -> bool:
+        """Whether these are calls of which any node may run any."""
+        work = self.work
+        return work.count > 1 and not (work.broadcast or work.open) and work.rank is None
+
+    @property
     def in_slices(self) -> bool:
         """Whether one slot may be sent several calls at once. Not where an interruption is an end: what had
         not begun would end with what had."""
-        work = self.work
-        return (
-            work.count > 1
-            and (work.package is not None or work.blob is not None)
-            and not (work.broadcast or work.open)
-            and work.rank is None
-            and work.retry.on_interruption > 0
-        )
+        pickled = self.work.package is not None or self.work.blob is not None
+        return pickled and self.spreads and self.work.retry.on_interruption > 0
 
     def any_ended(self, first: int, last: int) -> bool:
         """Whether any of these calls has its outcome."""

@@ -79,7 +79,7 @@ class Reunion:
         """One that the ledger has on the node, whose agent has these calls of its task and number."""
         borders = sorted({place for span in held for place in (span.first, span.last + 1)})
         for piece in self._floor.cut(room, live, attempt, *borders):
-            piece.recalled = False
+            piece.recalled, piece.heard = False, self._floor.context.clock.monotonic()
             if any(span.first <= piece.index <= span.last for span in held):
                 continue
             if restarted or piece.boot not in ("", node.boot_id):
@@ -117,7 +117,7 @@ class Reunion:
             self._floor.sender.acknowledge(node.namespace, node.name, [held])
 
     def _adopt(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
-        attempt.size = attempt.count
+        attempt.size, attempt.heard = attempt.count, self._floor.context.clock.monotonic()
         live.flights.add(attempt)
         if attempt.number > live.past.get(attempt.index, FRESH).number:
             live.attempts += attempt.count

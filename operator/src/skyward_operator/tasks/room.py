@@ -13,6 +13,7 @@ from skyward_operator.tasks.decide import PoolView
 from skyward_operator.tasks.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from skyward_operator.nodes.fleet import ReadyNode
@@ -40,6 +41,11 @@ class Room:
     tasks: dict[str, LiveTask] = field(default_factory=dict)
     closed: bool = True
     """Nothing is handed out before the operator has caught up."""
+    spreading: set[str] = field(default_factory=set)
+    """Tasks of many calls, which any node may run."""
+    look: asyncio.TimerHandle | None = None
+    """The next look at what may be called back from busy nodes."""
+    looked: float = 0.0
     _layout: tuple[dict[str, int], list[dict[str, Any]]] | None = None
 
     @property
