@@ -7,7 +7,7 @@ from skyward.agent.ranges import Ranges
 from skyward.wire.envelopes import attempt_id
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["add", "discard", "oldest"]), st.integers(0, 30), st.integers(0, 6)),
+    st.tuples(st.sampled_from(["add", "discard", "oldest"]), st.integers(0, 30), st.integers(1, 6)),
     max_size=40,
 )
 
