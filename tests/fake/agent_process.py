@@ -324,12 +324,12 @@ def process_exists(pid: int) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], pause: float = 0.01) -> None:
     """Wait for a condition that no descriptor announces."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, condition
-        select.select([], [], [], 0.01)
+        select.select([], [], [], pause)
 
 
 __all__ = ["AgentProcess", "Ends", "Operator", "Outcome", "process_exists", "running_agent", "wait_until"]

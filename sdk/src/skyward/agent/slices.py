@@ -135,11 +135,14 @@ class Slices:
             self._take_batch(running, running.next, lengths, failed, b"".join(records))
 
     def close(self, running: Slice, begun: int, error: ErrorInfo | None) -> None:
-        """The worker is through with the slice, or dead: the item that ran ended with `error`."""
+        """The worker is through with the slice, or dead: what began and has no outcome ended with `error`.
+
+        That is the item that ran; more than one only where the called code wrote into the box.
+        """
         for stream, splitter in running.splitters.items():
             for place, text in splitter.finish():
                 self._listener.output(running.name(place), stream, text)
-        if running.next < min(begun, running.end):
+        while running.next < min(begun, running.end):
             self.fail_next(running, error or lost_outcome())
 
     def fail_next(self, running: Slice, error: ErrorInfo, duration: float | None = None) -> None:
