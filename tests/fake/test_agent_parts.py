@@ -138,6 +138,8 @@ def test_workers_that_cannot_start_fail_the_calls_and_say_why(tmp_path: Path) ->
         assert (outcome.error["reason"], outcome.error["kind"]) == ("WorkerDied", "System")
         assert "broken on purpose" in outcome.error["message"]
         operator.expect(FrameKind.NOTICE, reason="WorkerCannotStart")
+        operator.slice("never.1.1", lambda n: n, range(3))
+        assert operator.ends("never.1.1", 3).reasons() == dict.fromkeys((1, 2, 3), "WorkerDied")
         (tmp_path / "work" / "cloudpickle.py").unlink()
         wait_until(lambda: operator.run(f"now.{os.urandom(4).hex()}.1", lambda: 1).header["ok"])
         operator.close()

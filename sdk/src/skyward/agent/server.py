@@ -76,7 +76,7 @@ class Agent:
         threads = settings.slots if settings.executor == "thread" else 1
         workers = 1 if settings.executor == "thread" else settings.slots
         plan = WorkerPlan(work, self._spool.folder, threads, workers, visible_gpus(self._facts, os.environ))
-        self._slots = Slots(plan, workers, self, reuse=settings.reuse)
+        self._slots = Slots(plan, self, reuse=settings.reuse)
 
     async def run(self, listening: Callable[[], None]) -> None:
         """Serve until STOP or SIGTERM; `listening` is called once the socket accepts connections."""

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from skyward.agent.attempts import (
     Attempt,
@@ -21,16 +22,13 @@ from skyward.agent.attempts import (
     ended_early,
     never_started,
 )
+from skyward.agent.handover import call_header, give_function, steps_to_the_end
 from skyward.agent.process import WorkerPlan, WorkerProcess
 from skyward.agent.ranges import Ranges
 from skyward.agent.slices import Slice, Slices, result_header
 from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.frames import Frame, FrameKind
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_FUNCTIONS_PER_WORKER = 64
 _START_FAILURES = 3
 
 log = logging.getLogger("skyward.agent")
@@ -39,14 +37,13 @@ log = logging.getLogger("skyward.agent")
 class Slots:
     """All workers of the node, and the attempts that run or wait."""
 
-    def __init__(self, plan: WorkerPlan, workers: int, listener: Listener, *, reuse: bool = True) -> None:
+    def __init__(self, plan: WorkerPlan, listener: Listener, *, reuse: bool = True) -> None:
         self.attempts: dict[str, Attempt] = {}
         self._names = Ranges()
         self._slices = Slices(listener, self._names, lambda overdue: self.end(overdue, "timeout"))
         self.largest_result: int | None = None
         """Bytes that a call which starts from now on may return; None: as many as it likes."""
         self._plan = plan
-        self._workers = workers
         self._listener = listener
         self._reuse = reuse
         self._waiting: deque[Attempt] = deque()
@@ -60,7 +57,7 @@ class Slots:
     @property
     def size(self) -> int:
         """How many attempts can run at once."""
-        return self._workers * self._plan.threads
+        return self._plan.workers * self._plan.threads
 
     @property
     def running(self) -> int:
@@ -75,7 +72,7 @@ class Slots:
     async def run(self) -> None:
         """Keep all workers alive. Cancel to end; `kill` ends the workers."""
         async with asyncio.TaskGroup() as group:
-            for index in range(self._workers):
+            for index in range(self._plan.workers):
                 group.create_task(self._keep(index), name=f"worker-{index}")
 
     async def idle(self) -> None:
@@ -173,21 +170,14 @@ class Slots:
     def _interrupt(self, attempt: Attempt, worker: WorkerProcess, grace: float) -> None:
         attempt.stop_timers()
         self.hold(attempt.running if isinstance(attempt, Slice) else attempt.id, False)
-        steps: list[tuple[float, Callable[[], None]]] = [(grace, worker.kill)]
-        if self._plan.threads > 1:
-            cancel = Frame(FrameKind.CANCEL, {"attempt": attempt.id, "why": attempt.ending})
-            steps += [(0, lambda: worker.send(cancel)), (grace / 2, lambda: worker.send(cancel))]
-        else:
-            worker.tell(attempt.ending or "cancelled")
-            steps += [(0, worker.interrupt), (grace / 2, worker.terminate)]
         loop = asyncio.get_running_loop()
-        for delay, step in steps:
+        for delay, step in steps_to_the_end(attempt, worker, grace, threads=self._plan.threads):
             if delay <= 0:
                 step()
             else:
                 attempt.timers.append(loop.call_later(delay, self._go_on, attempt, step))
 
-    def _go_on(self, attempt: Attempt, step: "Callable[[], None]") -> None:
+    def _go_on(self, attempt: Attempt, step: Callable[[], None]) -> None:
         """The next step of an end, unless the item whose time was up has ended by itself."""
         if isinstance(attempt, Slice) and attempt.has_moved_on:
             self._slices.spare(attempt)
@@ -343,8 +333,8 @@ class Slots:
         attempt.started, attempt.begun = time.time(), time.monotonic()
         worker.running[attempt.id] = attempt
         worker.last = attempt.id
-        self._give_function(attempt, worker)
-        header, body = self._worker_header(attempt), attempt.body
+        give_function(attempt, worker)
+        header, body = call_header(attempt, worker, self._plan, self.largest_result), attempt.body
         if isinstance(attempt, Slice):
             part, body = attempt.part(attempt.end if self._reuse else 1)
             header.update(part)
@@ -361,44 +351,6 @@ class Slots:
         elif (timeout := attempt.timeout) is not None:
             loop = asyncio.get_running_loop()
             attempt.timers.append(loop.call_later(timeout, self.end, attempt, "timeout"))
-
-    def _give_function(self, attempt: Attempt, worker: WorkerProcess) -> None:
-        """A worker is sent each function once, and told to drop the one that it used least lately."""
-        digest = attempt.header.get("function")
-        if digest is None:
-            return
-        if digest in worker.functions:
-            worker.functions.move_to_end(digest)
-            return
-        worker.functions[digest] = None
-        if attempt.function is not None:
-            worker.send(Frame(FrameKind.FUNCTION, {"digest": digest}, attempt.function))
-        if len(worker.functions) > _FUNCTIONS_PER_WORKER:
-            oldest, _ = worker.functions.popitem(last=False)
-            worker.send(Frame(FrameKind.FUNCTION, {"digest": oldest, "drop": True}))
-
-    def _worker_header(self, attempt: Attempt) -> dict[str, Any]:
-        header, worker, timeout = attempt.header, attempt.worker, attempt.timeout
-        place = {
-            "worker": attempt.slot if self._plan.threads > 1 else (worker.index if worker else 0),
-            "workers_per_node": self.size,
-            "slot": attempt.slot if self._plan.threads > 1 else (worker.index if worker else 0),
-        }
-        return {
-            "attempt": attempt.id,
-            "task": header.get("task", ""),
-            "index": header.get("index", 0),
-            "number": header.get("number", 1),
-            "function": header.get("function"),
-            "function_path": str(attempt.function_path) if attempt.function_path else None,
-            "args_path": str(attempt.args_path) if attempt.args_path else None,
-            "entry": header.get("entry"),
-            "stream": header.get("stream"),
-            "inputs": header.get("inputs"),
-            "context": {**(header.get("context") or {}), **place},
-            "largest_result": self.largest_result,
-            "deadline": attempt.started + timeout if timeout is not None else None,
-        }
 
     def _complete(self, attempt: Attempt, answer: dict[str, Any], body: bytes) -> None:
         self._forget(attempt)
