@@ -60,6 +60,7 @@ class Items:
         self._arguments = _pieces(memoryview(frame.body), header["sizes"])
         self._box = box
         self._host = host
+        self._shared = CallContext.from_call(header).place()
         context = header["context"]
         self._node, self._rank = str(context.get("id", "")), int(context.get("rank") or 0)
         self._heads = Heads(self._node, self._rank)
@@ -132,7 +133,7 @@ class Items:
         timeout = self._header["timeout"]
         deadline = started + timeout if timeout is not None else None
         index = self._first + self._place
-        return CallContext.from_call({**self._header, "index": index, "attempt": name, "deadline": deadline})
+        return CallContext(**self._shared, index=index, attempt_id=name, deadline=deadline)
 
     def _head(self, name: str, started: float, execution: Execution, size: int) -> bytes:
         index, duration = self._first + self._place, execution.duration

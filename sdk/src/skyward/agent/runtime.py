@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from skyward.runtime import call_context
+
 
 @dataclass(slots=True)
 class CallContext:
@@ -56,6 +58,10 @@ class CallContext:
         context.facts = given
         return context
 
+    def place(self) -> dict[str, Any]:
+        """What is the same for all items of a slice, as arguments to make their contexts with."""
+        return {name: getattr(self, name) for name in (*_GIVEN, "task", "attempt", "facts")}
+
     @property
     def mapping(self) -> dict[str, Any]:
         """The context as a dict that stays the same object, so that `stopping` can be seen in it."""
@@ -98,16 +104,9 @@ def current_context() -> CallContext | None:
 def running(context: CallContext) -> Iterator[None]:
     """Run the body as the call that `context` describes."""
     token = _current.set(context)
+    shown = call_context.set(context.mapping)
     try:
-        with _public_view(context):
-            yield
+        yield
     finally:
+        call_context.reset(shown)
         _current.reset(token)
-
-
-def _public_view(context: CallContext) -> contextlib.AbstractContextManager[None]:
-    try:
-        from skyward.runtime import call
-    except ImportError:
-        return contextlib.nullcontext()
-    return call(context.mapping)

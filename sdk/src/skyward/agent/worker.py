@@ -35,6 +35,7 @@ from skyward.agent.streams import CallStream
 from skyward.wire.frames import Decoder, Frame, FrameKind, encode
 
 _RECEIVE = 256 * 1024
+_NOTHING = contextlib.nullcontext()
 _WORD_SECONDS = 0.5
 """How long an interrupt waits for the word that says why; a signal of the call's own making has none."""
 
@@ -98,7 +99,11 @@ class Worker:
         self._contexts[attempt] = context
         has_begun = True
         try:
-            with running(context), ThreadOutput.of(attempt), self._listening(execution.stream):
+            with (
+                running(context),
+                ThreadOutput.of(attempt) if self.captured else _NOTHING,
+                self._listening(execution.stream) if execution.stream else _NOTHING,
+            ):
                 self._in_call[attempt] = threading.get_ident()
                 try:
                     if box is not None and box.is_closed:
