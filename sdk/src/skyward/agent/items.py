@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from skyward.agent.borders import MarkedPipe
+from skyward.agent.borders import MarkedPipe, flush
 from skyward.agent.box import ROOM, Box
 from skyward.agent.execute import Execution, Functions
 from skyward.agent.returned import Returned
@@ -37,9 +37,6 @@ class Host(Protocol):
 
     def was_interrupted(self, attempt: str) -> bool:
         """Whether somebody interrupted it, said once."""
-
-    def flush(self) -> None:
-        """Bring what was printed into the pipes."""
 
     def send(self, frame: Frame) -> None:
         """Tell the agent."""
@@ -114,7 +111,7 @@ class Items:
             self._next = place
             return True
         returned = execution.returned(host.spool)
-        host.flush()
+        flush()
         self._box.rest()
         is_last = host.was_interrupted(name) and self._box.is_condemned(place)
         if is_last or not self._keep(self._head(name, started, execution, returned.size), returned):

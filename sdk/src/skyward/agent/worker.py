@@ -9,8 +9,6 @@ process group goes: no work runs on that nobody can ever collect. Reasons for st
 """
 
 import contextlib
-import functools
-import io
 import os
 import queue
 import selectors
@@ -25,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from skyward.agent.borders import MarkedPipe
+from skyward.agent.borders import MarkedPipe, flush, standard_streams
 from skyward.agent.box import Box
 from skyward.agent.capture import ThreadOutput
 from skyward.agent.execute import Execution, Functions
@@ -125,16 +123,6 @@ class Worker:
         self._interrupted.discard(attempt)
         return was
 
-    def flush(self) -> None:
-        """What the call printed must be in the pipes before its result is sent."""
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            with contextlib.suppress(Exception):
-                if stream is not None:
-                    stream.flush()
-        if "ctypes" in sys.modules:  # loaded by every library that could have printed from C
-            with contextlib.suppress(Exception):
-                _c_library().fflush(None)
-
     def send(self, frame: Frame) -> None:
         """items.Host"""
         with self._sending:
@@ -182,7 +170,7 @@ class Worker:
         header, body = execution.result(self.spool)
         self._streams.pop(attempt, None)
         header["interrupted"] = self.was_interrupted(attempt)
-        self.flush()
+        flush()
         self.send(Frame(FrameKind.RESULT, header, body))
 
     def _slice_here(self, frame: Frame) -> None:
@@ -285,29 +273,11 @@ class Worker:
                 stream.wake()
 
 
-@functools.cache
-def _c_library() -> Any:
-    return sys.modules["ctypes"].CDLL(None)
-
-
 def _watch(lifeline: int, worker: Worker) -> None:
     with os.fdopen(lifeline) as words:
         for word in words:
             worker.hear(word.strip())
     os.killpg(0, signal.SIGKILL)
-
-
-def _standard_streams() -> tuple[MarkedPipe, ...]:
-    """Make `sys.stdout` and `sys.stderr` anew, on pipes that know whose output goes through them."""
-    pipes: list[MarkedPipe] = []
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        pipe = MarkedPipe(descriptor, "wb", closefd=False)
-        pipe.name = f"<{name}>"
-        stream = io.TextIOWrapper(io.BufferedWriter(pipe), "utf-8", "backslashreplace", line_buffering=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-        pipes.append(pipe)
-    return tuple(pipes)
 
 
 def main(arguments: list[str]) -> None:
@@ -318,7 +288,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(descriptor, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     boxes = [_box(int(descriptor)) for descriptor in arguments[3:]]
-    worker = Worker(connection, Path(arguments[2]), boxes, _standard_streams())
+    worker = Worker(connection, Path(arguments[2]), boxes, standard_streams())
     threading.Thread(target=_watch, args=(lifeline, worker), name="lifeline", daemon=True).start()
     with contextlib.suppress(ConnectionError):
         worker.run()
