@@ -272,8 +272,8 @@ class FakeNode:
         return attempt
 
     def give_back(self, attempt: str, begun: int = 0) -> None:
-        """Return what has not begun of a slice."""
-        count = self.counts[attempt] - begun
+        """Return what has not begun of a slice, or a call that waits."""
+        count = self.counts.setdefault(attempt, 1) - begun
         back = attempt if begun == 0 else self._rest(attempt, begun)
         assert back is not None
         self.counts.pop(back)

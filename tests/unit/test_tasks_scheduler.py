@@ -297,6 +297,57 @@ def test_cost_of_an_assignment_does_not_grow_with_the_backlog() -> None:
     assert len(scheduler._load) < 64 + 4 * 16 + 2
 
 
+def test_slice_is_as_large_as_tuned_and_smaller_towards_the_end() -> None:
+    scheduler = pool(1)
+    scheduler.submit(many("a", 40))
+    sizes = []
+    while assignments := scheduler.assign():
+        (assignment,) = assignments
+        sizes.append(assignment.count)
+        scheduler.release("a", assignment.index)
+        scheduler.tune("a", 0, 8)
+    assert sum(sizes) == 40
+    assert sizes[:3] == [1, 8, 8]
+    assert sizes[-2:] == [1, 1]
+    assert sorted(sizes[1:], reverse=True) == sizes[1:]
+
+
+def test_slice_has_no_more_calls_than_fit() -> None:
+    scheduler = pool(1)
+    scheduler.submit(many("a", 100, size=64, fits=lambda first, count: min(count, 10 - first % 10)))
+    (first,) = scheduler.assign()
+    scheduler.advance("a", 0, 7)
+    assert scheduler.node_of("a", 7) == first.node
+    assert not scheduler.release("a", 0)
+    assert scheduler.release("a", 7)
+    assert (first.count, scheduler.assign()[0].index) == (10, 10)
+
+
+def test_what_is_put_back_goes_first_and_in_one_slice() -> None:
+    scheduler = pool(1)
+    scheduler.submit(many("a", 100, size=4))
+    scheduler.assign()
+    scheduler.release("a", 0)
+    scheduler.requeue("a", 1, 3)
+    assert scheduler.assign() == [Assignment("a", 1, "n0", 3)]
+
+
+def test_slots_of_many_nodes_share_what_is_left() -> None:
+    scheduler = pool(*[1] * 10)
+    scheduler.submit(many("a", 100, size=64))
+    assert {assignment.count for assignment in scheduler.assign()} <= {3, 4, 5}
+
+
+def test_slots_are_idle_only_where_nothing_waits_for_them() -> None:
+    scheduler = pool(2, 2)
+    scheduler.submit(many("a", 3))
+    assert scheduler.idle() == 0
+    scheduler.assign()
+    assert scheduler.idle() == 1
+    scheduler.submit(single("all", gang=True))
+    assert scheduler.idle() == 0
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Jobs come, nodes come and go, calls end in any order: nothing is lost, doubled or overbooked."""
 
@@ -305,6 +356,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.scheduler = Scheduler()
         self.nodes: dict[str, tuple[int, int]] = {}
         self.flying: dict[tuple[str, int], str] = {}
+        self.counts: dict[tuple[str, int], int] = {}
         self.waiting: dict[str, set[int]] = {}
         self.buffers: dict[str, int] = {}
         self.gangs: dict[str, int | None] = {}
@@ -325,13 +377,16 @@ class AnyHistory(RuleBasedStateMachine):
         self.scheduler.add_node(f"n{self.counter}", rank, slots)
 
     @rule(
-        count=st.integers(1, 8),
+        count=st.integers(1, 40),
         buffer=st.integers(0, 2),
         priority=st.integers(0, 2),
         rank=st.none() | st.integers(0, 3),
         parallelism=st.none() | st.integers(1, 3),
+        size=st.integers(1, 5),
     )
-    def job(self, count: int, buffer: int, priority: int, rank: int | None, parallelism: int | None) -> None:
+    def job(
+        self, count: int, buffer: int, priority: int, rank: int | None, parallelism: int | None, size: int
+    ) -> None:
         self.counter += 1
         uid = f"j{self.counter}"
         self.waiting[uid] = set(range(count))
@@ -339,6 +394,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.scheduler.submit(
             Job(uid, (Span(0, count),), priority, rank, parallelism=parallelism, buffer=self.buffers[uid])
         )
+        self.scheduler.tune(uid, self.buffers[uid], size)
 
     @rule(priority=st.integers(0, 2))
     def broadcast(self, priority: int) -> None:
@@ -354,35 +410,66 @@ class AnyHistory(RuleBasedStateMachine):
         starts: dict[str, list[Assignment]] = {}
         for each in assignments:
             key = each.uid, each.index
-            assert key not in self.flying, "a call was handed out twice at once"
-            assert key not in self.ended, "a call was handed out after its end"
-            if self.gangs.get(each.uid, 0) is None:
-                starts.setdefault(each.uid, []).append(each)
-            else:
-                assert each.index in self.waiting[each.uid], "an unknown call was handed out"
-                self.waiting[each.uid].remove(each.index)
-            self.flying[key] = each.node
+            for index in range(each.index, each.index + each.count):
+                assert index not in self.aboard(each.uid), "a call was handed out twice at once"
+                assert (each.uid, index) not in self.ended, "a call was handed out after its end"
+                if each.uid in self.gangs and self.gangs[each.uid] is None:
+                    starts.setdefault(each.uid, []).append(each)
+                else:
+                    assert index in self.waiting[each.uid], "an unknown call was handed out"
+                    self.waiting[each.uid].remove(index)
+            self.flying[key], self.counts[key] = each.node, each.count
         for uid, calls in starts.items():
             assert [call.node for call in calls] == sorted(self.nodes, key=lambda n: self.nodes[n][0])
             assert [call.index for call in calls] == list(range(len(self.nodes)))
             self.gangs[uid] = len(calls)
 
+    def aboard(self, uid: str) -> set[int]:
+        """The calls of a job that are on nodes."""
+        return {
+            index
+            for (each, first), count in self.counts.items()
+            if each == uid
+            for index in range(first, first + count)
+        }
+
     @rule(data=st.data())
     @precondition(lambda self: self.flying)
     def end(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.flying)))
-        del self.flying[key]
-        assert self.scheduler.release(*key)
-        self.ended.add(key)
+        uid, first = key = data.draw(st.sampled_from(sorted(self.flying)))
+        node, count = self.flying.pop(key), self.counts.pop(key)
+        ended = data.draw(st.integers(1, count))
+        self.ended.update((uid, index) for index in range(first, first + ended))
+        if ended == count:
+            assert self.scheduler.release(*key)
+            return
+        self.scheduler.advance(uid, first, first + ended)
+        self.flying[uid, first + ended], self.counts[uid, first + ended] = node, count - ended
 
     @rule(data=st.data())
     @precondition(lambda self: self.flying)
     def retry(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.flying)))
+        uid, first = key = data.draw(st.sampled_from(sorted(self.flying)))
         del self.flying[key]
+        count = self.counts.pop(key)
         self.scheduler.release(*key)
-        self.waiting[key[0]].add(key[1])
-        self.scheduler.requeue(*key, rank=data.draw(st.none() | st.integers(0, 3)))
+        self.waiting[uid].update(range(first, first + count))
+        rank = data.draw(st.none() | st.integers(0, 3))
+        if rank is None:
+            self.scheduler.requeue(uid, first, count)
+        else:
+            for index in range(first, first + count):
+                self.scheduler.requeue(uid, index, rank=rank)
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(count > 1 for count in self.counts.values()))
+    def give_back(self, data: st.DataObject) -> None:
+        uid, first = key = data.draw(st.sampled_from(sorted(k for k, n in self.counts.items() if n > 1)))
+        back = data.draw(st.integers(1, self.counts[key] - 1))
+        self.counts[key] -= back
+        begin = first + self.counts[key]
+        self.waiting[uid].update(range(begin, begin + back))
+        self.scheduler.requeue(uid, begin, back)
 
     @rule(data=st.data())
     @precondition(lambda self: len(self.nodes) > 1)
@@ -393,8 +480,12 @@ class AnyHistory(RuleBasedStateMachine):
         assert lost == {key for key, node in self.flying.items() if node == name}
         for uid, index in sorted(lost):
             del self.flying[uid, index]
-            self.waiting[uid].add(index)
-            self.scheduler.requeue(uid, index)
+            count = self.counts.pop((uid, index))
+            self.waiting[uid].update(range(index, index + count))
+            if uid in self.gangs:
+                self.scheduler.requeue(uid, index)
+            else:
+                self.scheduler.requeue(uid, index, count)
 
     @invariant()
     def slots_are_respected(self) -> None:
@@ -420,7 +511,8 @@ class AnyHistory(RuleBasedStateMachine):
             for key in list(self.flying):
                 del self.flying[key]
                 self.scheduler.release(*key)
-                self.ended.add(key)
+                first, count = key[1], self.counts.pop(key)
+                self.ended.update((key[0], index) for index in range(first, first + count))
         assert not any(self.waiting.values()), f"calls were lost: {self.waiting}"
         assert all(size is not None for size in self.gangs.values()), "a broadcast never started"
 

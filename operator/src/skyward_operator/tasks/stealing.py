@@ -70,15 +70,16 @@ def movable(attempt: Attempt) -> int:
 def choose(flights: Iterable[Attempt], paces: Mapping[str, float], now: float) -> Attempt | None:
     """The attempt with the most work that has not begun; None where no work is worth to be moved.
 
-    `paces`: the seconds that a call took last on each node. A call that runs for longer already counts for
-    more. What was sent a moment ago may be about to begin.
+    `paces`: the seconds that a call took last on each node. A node that has said nothing for longer counts
+    for more. What was sent a moment ago may be about to begin.
     """
     best: tuple[float, Attempt] | None = None
     for attempt in flights:
         calls, heard = movable(attempt), attempt.heard
         if not calls or (heard is not None and attempt.started is None and now - heard < PAUSE_SECONDS):
             continue
-        pace = max(paces.get(attempt.node, 0.0), now - heard if heard is not None else 0.0)
+        silent = now - heard - PAUSE_SECONDS if heard is not None else 0.0
+        pace = max(paces.get(attempt.node, 0.0), silent)
         work = calls * pace
         if work >= _WORTH_SECONDS and (best is None or work > best[0]):
             best = work, attempt
