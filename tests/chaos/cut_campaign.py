@@ -62,9 +62,12 @@ class Round:
     def of(cls, seed: int, *, kills: bool = True) -> Round:
         """The round of a seed."""
         dice = random.Random(seed)
-        calls = tuple(_call(dice) for _ in range(dice.choice((1, 3, 6, 12))))
+        is_wide = dice.random() < 0.3
+        make, counts = (_short_call, (100, 400)) if is_wide else (_call, (1, 3, 6, 12))
+        calls = tuple(make(dice) for _ in range(dice.choice(counts)))
         if kills and (kills := dice.random() < 0.5):
-            calls = tuple(replace(call, seconds=call.seconds + 0.1) for call in calls)
+            more = 0.002 if is_wide else 0.1
+            calls = tuple(replace(call, seconds=call.seconds + more) for call in calls)
         cuts = tuple(Cut.random(dice, MOST_BYTES) for _ in range(dice.randint(2, 6)))
         killed = dice.choices(list(KILLS), list(KILLS.values()), k=dice.randint(1, 2))
         planned = tuple((dice.uniform(0.0, 0.3), name) for name in killed)
@@ -77,6 +80,11 @@ def _call(dice: Random) -> Call:
         result=dice.choice((10, 10, 10_000, 300_000, 1_500_000)),
         seconds=dice.choice((0.0, 0.01, 0.05, 0.2)),
     )
+
+
+def _short_call(dice: Random) -> Call:
+    """One of many, which travel in slices."""
+    return Call(argument=10, result=dice.choice((10, 10, 10, 1000)), seconds=dice.choice((0.0, 0.001, 0.005)))
 
 
 @dataclass(slots=True)
@@ -163,7 +171,11 @@ class Campaign:
         assert sorted(runs) == list(range(len(planned.calls))), "a result came without a run"
         for index, attempts in runs.items():
             assert max(attempts.values()) == 1, f"call {index}: an attempt ran twice: {attempts}"
-        recorded = {(each["index"], each["attempt"]) for each in status["attempts"]["recent"]}
+        recorded = {
+            (each["index"] + place, each["attempt"])
+            for each in status["attempts"]["recent"]
+            for place in range(each.get("count", 1))
+        }
         for index, attempts in runs.items():
             for attempt in sorted(attempts)[:-1]:
                 assert (index, attempt) in recorded, f"attempt {attempt} of call {index} is not on record"
