@@ -224,6 +224,8 @@ def test_a_stalled_pool_shows_the_line_that_failed() -> None:
 def test_losses_are_told_oldest_first_and_promise_no_retry_that_is_not_seen() -> None:
     recent = [
         {"index": 1, "attempt": 4, "rank": 0, "node": "n0", "cause": "MachineLost"},
+        {"index": 7, "attempt": 2, "rank": 0, "node": "n0"},
+        {"index": 7, "attempt": 1, "count": 30, "rank": 2, "node": "n2", "cause": "MachineLost"},
         {"index": 1, "attempt": 3, "rank": 1, "node": "n1", "cause": "WorkerDied"},
         {"index": 1, "attempt": 2, "rank": 1, "node": "n1", "cause": "AgentRestarted"},
         {"index": 0, "attempt": 1, "rank": 0, "node": "n0"},
@@ -231,6 +233,7 @@ def test_losses_are_told_oldest_first_and_promise_no_retry_that_is_not_seen() ->
     task = {"status": {"phase": "Running", "attempts": {"recent": recent}}}
     assert list(lost_attempts(task).values()) == [
         "⚠ attempt 2 of call 1 was lost on node 1 (AgentRestarted); the call is tried again",
+        "⚠ attempt 1 of calls 7 to 36 was lost on node 2 (MachineLost); the calls are tried again",
         "⚠ attempt 4 of call 1 was lost on node 0 (MachineLost)",
     ]
     assert lost_attempts({}) == {}

@@ -85,9 +85,11 @@ def lost_attempts(task: Mapping[str, Any]) -> dict[tuple[int, int], str]:
         if each.get("cause") is None or each["cause"] in _OWN_FAILURES:
             continue
         again = newest[index] > attempt or status.get("phase") == "Succeeded"
+        last = index + each.get("count", 1) - 1
+        which, verb = (f"call {index}", "is") if last == index else (f"calls {index} to {last}", "are")
         words[index, attempt] = (
-            f"⚠ attempt {attempt} of call {index} was lost on node {each.get('rank', '?')} ({each['cause']})"
-            f"{'; the call is tried again' if again else ''}"
+            f"⚠ attempt {attempt} of {which} was lost on node {each.get('rank', '?')} ({each['cause']})"
+            f"{f'; the {which.split()[0]} {verb} tried again' if again else ''}"
         )
     return words
 
