@@ -312,6 +312,16 @@ def test_slice_is_as_large_as_tuned_and_smaller_towards_the_end() -> None:
     assert sorted(sizes[1:], reverse=True) == sizes[1:]
 
 
+def test_slice_is_not_smaller_than_is_worth_it() -> None:
+    scheduler = pool(1)
+    scheduler.submit(many("a", 40, size=16, least=6))
+    sizes = []
+    while assignments := scheduler.assign():
+        sizes.append(assignments[0].count)
+        scheduler.release("a", assignments[0].index)
+    assert (sum(sizes), min(sizes[:-1])) == (40, 6)
+
+
 def test_slice_has_no_more_calls_than_fit() -> None:
     scheduler = pool(1)
     scheduler.submit(many("a", 100, size=64, fits=lambda first, count: min(count, 10 - first % 10)))

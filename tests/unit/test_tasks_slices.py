@@ -41,14 +41,24 @@ def live_map(count: int = 100, tmp_path: Any = None, **more: Any) -> LiveTask:
     ],
 )
 def test_slices_grow_step_by_step_up_to_a_bit_of_work(mean: float | None, largest: int, size: int) -> None:
-    assert decide.slices(mean, largest, 0, several=True)[1] == size
-    assert decide.slices(mean, largest, 0, several=False)[1] == 1
+    assert decide.slices(mean, largest, 0, several=True).size == size
+    assert decide.slices(mean, largest, 0, several=False).size == 1
 
 
 def test_slots_keep_a_few_slices_of_short_calls_and_none_of_long_ones() -> None:
-    assert decide.slices(0.001, 75, 0, several=True)[0] == 2
-    assert decide.slices(3.0, 1, 0, several=True)[0] == 0
-    assert decide.slices(3.0, 1, 5, several=True)[0] == 5
+    assert decide.slices(0.001, 75, 0, several=True).buffer == 2
+    assert decide.slices(0.001, 1, 0, several=True).buffer == 2  # they will be larger soon
+    assert decide.slices(3.0, 1, 0, several=True).buffer == 0
+    assert decide.slices(3.0, 1, 5, several=True).buffer == 5
+
+
+@pytest.mark.parametrize(
+    ("mean", "largest", "least"), [(0.0001, 64, 40), (0.0001, 1, 8), (0.01, 64, 1), (3.0, 1, 1)]
+)
+def test_last_slices_are_worth_a_frame_and_no_long_calls_share_one(
+    mean: float, largest: int, least: int
+) -> None:
+    assert decide.slices(mean, largest, 0, several=True).least == least
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ class Admission:
         )  # fmt: skip
         if live.total > 1 or live.open is not None:
             configured, several = room.view.buffer if room.view else 0, live.in_slices
-            job.buffer, job.size = decide.slices(live.mean_seconds, live.largest, configured, several=several)
+            how = decide.slices(live.mean_seconds, live.largest, configured, several=several)
+            job.buffer, job.size, job.least = how.buffer, how.size, how.least
             job.fits = partial(self._floor.payloads.fits, work) if several else None
         live.submitted = True
         if live.spreads:

@@ -37,6 +37,8 @@ NO_NODES: Final[Mapping[str, str]] = MappingProxyType({})
 _LATENCY_SECONDS: Final = 0.1
 _LEAST_BUFFER, _MOST_BUFFER = 2, 32
 _SLICE_SECONDS: Final = 0.075
+_LEAST_SECONDS: Final = 0.004
+"""Less work than this is not worth a slice of its own, whoever waits for the last one to end."""
 _GROWTH: Final = 8
 
 
@@ -219,18 +221,30 @@ def ending(error: ErrorInfo, index: int, failed: int, total: int) -> End:
     return End(TaskPhase.FAILED, TaskReason(known), text)
 
 
-def slices(mean_seconds: float | None, largest: int, configured: int, *, several: bool) -> tuple[int, int]:
-    """How many slices of a map may wait on a node per slot, and how many calls one of them has at most.
+@dataclass(frozen=True, slots=True)
+class Slicing:
+    """How a map is handed out: slices that may wait on a node per slot, the most calls that one of them has,
+    and the fewest, as long as that many are left."""
+
+    buffer: int = 0
+    size: int = 1
+    least: int = 1
+
+
+def slices(mean_seconds: float | None, largest: int, configured: int, *, several: bool) -> Slicing:
+    """How a map is handed out whose calls took so long.
 
     A slice is as much work as hides the latency of the link and its own cost, and no more: others have their
     turn after it. What a call takes is learnt from those that ended, so slices grow step by step: `largest`
     is the size of the largest that did. `several`: whether a slice may have more calls than one.
     """
     if mean_seconds is None or not several:
-        return buffer_depth(mean_seconds, configured), 1
-    wanted = int(_SLICE_SECONDS / max(mean_seconds, 1e-9))
-    size = max(1, min(wanted, _GROWTH * largest, SLICE_ITEMS))
-    return buffer_depth(mean_seconds * size, configured), size
+        return Slicing(buffer_depth(mean_seconds, configured))
+    wanted = max(1, min(int(_SLICE_SECONDS / max(mean_seconds, 1e-9)), SLICE_ITEMS))
+    size = min(wanted, _GROWTH * largest)
+    least = min(size, max(1, int(_LEAST_SECONDS / max(mean_seconds, 1e-9))))
+    # as many as of full size: small ones, of the beginning, would only hold up the larger ones to come
+    return Slicing(buffer_depth(mean_seconds * wanted, configured), size, least)
 
 
 def buffer_depth(mean_seconds: float | None, configured: int) -> int:

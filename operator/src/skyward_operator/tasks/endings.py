@@ -307,8 +307,8 @@ class Endings:
     def _after_one_of_many(self, live: LiveTask) -> None:
         room = self._floor.room_of(live)
         configured, several = room.view.buffer if room.view else 0, live.in_slices
-        depth, size = decide.slices(live.mean_seconds, live.largest, configured, several=several)
-        room.scheduler.tune(live.work.uid, depth, size)
+        how = decide.slices(live.mean_seconds, live.largest, configured, several=several)
+        room.scheduler.tune(live.work.uid, how.buffer, how.size, how.least)
         failure = live.first_failure
         if live.work.stop_on_error and failure is not None:
             end = decide.ending(failure.error, failure.index, len(live.failed), live.total)

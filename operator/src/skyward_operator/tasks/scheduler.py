@@ -13,7 +13,7 @@ The rules:
 - A node never holds more slices than its slots, except for maps: those may have `buffer` more slices per
   slot waiting on the node, which hides the latency of the link.
 - A slice is no larger than half of what is left, over all slots: the last ones are small, so that all slots
-  end together.
+  end together, but not smaller than is worth a frame.
 - A higher priority goes first. Within one priority the tasks take turns, one slice each, so that a single
   call never waits for the whole of a large map before it.
 - A broadcast (gang) starts everywhere at once or not at all: while its turn has come and some node is
@@ -57,8 +57,8 @@ class Flight:
 class Job:
     """What the scheduler knows of one task. `pending` are the calls still to hand out, in order, those of one
     span with the same history; of a broadcast it is one token, for the start of all its calls. `in_flight`
-    are slices on nodes already. `size` calls make a slice at most, and no more than `fits` says of some calls
-    from an index on."""
+    are slices on nodes already. `size` calls make a slice at most and `least` at least, where there are so
+    many; but no more than `fits` says of some calls from an index on."""
 
     uid: str
     pending: Iterable[Span]
@@ -69,6 +69,7 @@ class Job:
     buffer: int = 0
     in_flight: int = 0
     size: int = 1
+    least: int = 1
     fits: Callable[[int, int], int] | None = None
 
 
@@ -98,7 +99,7 @@ class _Lane:
         """The next slice, for one of so many slots."""
         spans = self._retries or self._fresh
         span, job = spans.popleft(), self.job
-        count = min(span.count, job.size, max(1, self.waiting // (2 * slots)))
+        count = min(span.count, job.size, max(job.least, self.waiting // (2 * slots)))
         if count > 1 and job.fits is not None:
             count = max(1, job.fits(span.first, count))
         if count < span.count:
@@ -282,10 +283,11 @@ class Scheduler:
         queue = self._any if rank is None else self._pinned.setdefault(rank, _Queue())
         queue.push(side, 0, front=True)
 
-    def tune(self, uid: str, buffer: int, size: int = 1) -> None:
-        """How many slices per slot of this job may wait on a node, and how many calls make one at most."""
+    def tune(self, uid: str, buffer: int, size: int = 1, least: int = 1) -> None:
+        """How many slices per slot of this job may wait on a node, and how many calls make one."""
         if (lane := self._jobs.get(uid)) is not None:
-            lane.job.buffer, lane.job.size = buffer, size
+            job = lane.job
+            job.buffer, job.size, job.least = buffer, size, least
 
     # What to do
 
