@@ -14,7 +14,6 @@ from skyward.contract.names import NODE, POOL, node_name
 from skyward_operator.gateway.blobs import BlobStore
 from skyward_operator.gateway.keeper import Keeper
 from skyward_operator.gateway.logs import LogBook
-from skyward_operator.gateway.output import FILES
 from skyward_operator.gateway.retention import Limits
 from skyward_operator.nodes.log import NodeLog
 from skyward_operator.tasks.flights import Attempt
@@ -44,6 +43,11 @@ def age(path: Path, days: float) -> None:
     for each in path.iterdir() if path.is_dir() else [path]:
         moment = each.stat().st_mtime - days * 86_400.0
         os.utime(each, (moment, moment))
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of a task's output."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 async def printed(world: World, task: str) -> list[str]:
@@ -83,8 +87,7 @@ async def test_task_that_runs_keeps_beginning_and_end_when_there_is_no_room(worl
     logs = world.tasks.gateway_backend.logs
     await logs.flush()
     await keeper(world, Limits(64 * MIB, MIB, 30.0)).look()
-    folder = world.folder / "output" / "default" / uid
-    assert sum((folder / name).stat().st_size for name in FILES if (folder / name).exists()) <= MIB
+    assert on_disk(world.folder / "output" / "default" / uid) <= MIB
     say(node, "latest\n")
     await logs.flush()
     texts = await printed(world, "task")
@@ -131,6 +134,20 @@ async def test_much_new_output_is_looked_at_soon(tmp_path: Path) -> None:
             await world.tasks.gateway_backend.logs.flush()
         await until(lambda: (folder / "removed").exists())
         looking.cancel()
+
+
+async def test_much_that_comes_at_once_stays_within_the_limit_of_its_task(tmp_path: Path) -> None:
+    logs = LogBook(BlobStore(tmp_path), limit=MIB, flush_seconds=60)
+    work, attempt = (
+        Work("default", "task", "uid-1", "pool", 0.0),
+        Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0),
+    )
+    for number in range(4000):
+        logs.write(work, attempt, {"at": number * 1006}, f"{number:05} ".encode() + LINE)
+    await logs.flush()
+    assert on_disk(tmp_path / "default" / "uid-1") <= MIB
+    texts = [json.loads(line)["text"] for line in b"".join(logs.read("default", "uid-1")).splitlines()]
+    assert (texts[0][:5], texts[-1][:5]) == ("00000", "03999")
 
 
 async def test_output_of_others_is_written_where_that_of_one_task_cannot_be(tmp_path: Path) -> None:

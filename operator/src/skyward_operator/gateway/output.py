@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TAILS: Final = ("tail.0", "tail.1")
@@ -65,6 +66,10 @@ class TaskOutput:
         """Append to the head while it has room, then to the tails in turn."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._look()
+        for part in _parts(data, self.limit // 4):
+            self._write(part)
+
+    def _write(self, data: bytes) -> None:
         in_tails = self.cut or any(self.sizes[name] for name in TAILS)
         if not in_tails and self.sizes["head"] + len(data) <= self.limit // 2:
             self._append("head", data)
@@ -125,6 +130,15 @@ class TaskOutput:
         with (self.folder / name).open("ab") as file:
             file.write(data)
         self.sizes[name] += len(data)
+
+
+def _parts(data: bytes, size: int) -> Iterator[bytes]:
+    """The same records in parts of about this size: no more goes into one file than may be in it."""
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + size) + 1 or data.find(b"\n", start) + 1 or len(data)
+        yield data[start:end]
+        start = end
 
 
 def _keep_end(path: Path, size: int) -> int:

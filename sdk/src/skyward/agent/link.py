@@ -9,7 +9,7 @@ memory of the agent does not depend on how slow the link is. Without a connectio
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from skyward.agent.output import STALLED_SECONDS, Output
 from skyward.wire.frames import Frame, encode, encode_parts
@@ -19,18 +19,25 @@ _SOON = 0.002
 _LOG_BURST = 256 * 1024
 _LOG_BYTES_PER_SECOND = 16 * 1024 * 1024
 """A node's share of what one operator can write down for hundreds of them."""
+_SHARED_BYTES_PER_SECOND = 5 * 1024 * 1024
+"""The same while other calls end here: more than 100,000 lines a second, and a third of what they cost the
+operator and the caller, on whom the results wait."""
+_SHARED_SECONDS = 1.0
+_LOOK_SECONDS = 0.01
 
 
 class Outbox:
     """The sending half of the link."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._control: list[bytes] = []
         self._streams: deque[tuple[str, Iterator[Frame]]] = deque()
         self._output = output
         self._budget = float(_LOG_BURST)
-        self._budget_time = time.monotonic()
+        self._budget_time = clock()
+        self._shared_until = 0.0
         self._scheduled = False
         self._soon: asyncio.TimerHandle | None = None
         self._budget_timer: asyncio.TimerHandle | None = None
@@ -96,6 +103,8 @@ class Outbox:
 
     def finish_logs(self, attempts: Iterable[str]) -> None:
         """These attempts have ended: their output goes out before what is sent next."""
+        self._earn()
+        self._shared_until = self._budget_time + _SHARED_SECONDS
         if not self._output.empty:
             for attempt in attempts:
                 self._output.finish(attempt)
@@ -153,16 +162,21 @@ class Outbox:
     def _pump_logs(self) -> None:
         if not self._output.waiting:
             return
-        now = time.monotonic()
-        earned = (now - self._budget_time) * _LOG_BYTES_PER_SECOND
-        self._budget = min(self._budget + earned, float(_LOG_BURST))
-        self._budget_time = now
+        self._earn()
         if self._budget > 0:
             for frame in self._output.take(int(self._budget) + 1):
                 self._budget -= len(frame)
                 self._control.append(frame)
         if self._output.waiting:
             self._wait_for_budget()
+
+    def _earn(self) -> None:
+        """Add to the budget what the time since the last look is worth."""
+        now = self._clock()
+        shared = now < self._shared_until
+        rate = _SHARED_BYTES_PER_SECOND if shared else _LOG_BYTES_PER_SECOND
+        self._budget = min(self._budget + (now - self._budget_time) * rate, float(_LOG_BURST))
+        self._budget_time = now
 
     def _is_soon(self) -> None:
         self._soon = None
@@ -171,7 +185,7 @@ class Outbox:
 
     def _wait_for_budget(self) -> None:
         if self._budget_timer is None:
-            self._budget_timer = asyncio.get_running_loop().call_later(0.01, self._budget_is_back)
+            self._budget_timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._budget_is_back)
 
     def _budget_is_back(self) -> None:
         self._budget_timer = None

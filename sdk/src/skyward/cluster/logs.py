@@ -16,6 +16,10 @@ from skyward.errors import GatewayError, SkywardError
 
 SILENCE_SECONDS = 60.0
 """The gateway sends an empty line every 15 s when nothing is printed."""
+_BREATH_SECONDS = 0.0005
+"""After a piece of output that took a while to show, so that threads which wait for results get their turn at
+the interpreter: it changes hands by itself every 5 ms only, and much output comes at once."""
+_LONG_PIECE = 4096
 _PAUSES = (0.1, *[0.3] * 200, 3.0)
 """Quick while an operator starts again, slow where the gateway cannot be reached at all."""
 
@@ -134,6 +138,8 @@ class LogFollower:
         """Pass a line on, unless an earlier connection brought it; one without text ends a replay."""
         if self._position.takes(line) and not self._stopped.is_set():
             self._on_line(line)
+            if len(line.get("text", "")) > _LONG_PIECE:
+                time.sleep(_BREATH_SECONDS)
         if not line.get("text"):
             self.connected.set()
 
