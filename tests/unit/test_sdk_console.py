@@ -154,6 +154,33 @@ def test_a_terminal_gets_live_lines_and_keeps_what_ended(monkeypatch: pytest.Mon
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", text), "NO_COLOR forbids colour"
 
 
+def test_lines_that_overwrite_themselves_are_redrawn_below_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(LiveConsole, "tick_seconds", 0.0)
+    stream = Terminal()
+    console = LiveConsole(stream)
+    console.progress("a", "[node 0]", "10%|#    |")
+    console.progress("b", "[node 1]", "[not markup] 70%")
+    console.refresh(0.0)
+    first = stream.getvalue()
+    assert "[node 0] 10%|#    |" in first
+    assert "[node 1] [not markup] 70%" in first
+    console.progress("a", "[node 0]", "20%|##   |")
+    console.refresh(0.1)
+    drawn = stream.getvalue()[len(first) :]
+    assert "\x1b[1A" in drawn, "the lines are drawn over themselves"
+    assert "[node 0] 20%|##   |" in drawn
+    console.progress("a", "[node 0]", "")
+    console.progress("b", "[node 1]", "")
+    end = len(stream.getvalue())
+    console.refresh(0.2)
+    assert not console.has_progress
+    assert "[node" not in stream.getvalue()[end:]
+    console.close()
+
+
 @pytest.mark.parametrize(
     ("mode", "environment", "kind"),
     [

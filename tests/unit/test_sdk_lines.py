@@ -60,6 +60,18 @@ def test_a_progress_bar_is_shown_once_a_second_and_at_its_end() -> None:
     assert assembler.sources() == []
 
 
+def test_who_draws_asks_for_the_state_and_gets_the_line_when_it_is_complete() -> None:
+    assembler = LineAssembler(Clock())
+    for step in range(1, 101):
+        assert assembler.feed(ONE, f"\r{step}%", draws=True) == []
+        assert assembler.state(ONE) in ("", f"{step}%")
+    assert assembler.state(ONE) == "100%"
+    assert assembler.feed(ONE, "\r", draws=True) == []
+    assert assembler.state(ONE) == "100%"
+    assert assembler.feed(ONE, "\nhalf a line", draws=True) == ["100%"]
+    assert (assembler.state(ONE), assembler.state(OTHER)) == ("", "")
+
+
 def test_a_state_that_was_shown_is_not_shown_again_at_the_end_of_its_line() -> None:
     assembler = LineAssembler(Clock())
     assert assembler.feed(ONE, "10%\r20%\r") == ["10%"]

@@ -170,9 +170,13 @@ class Session:
             handle.on_output()
         stream: Stream = "stderr" if piece.get("stream") == "stderr" else "stdout"
         prefix = f"[node {piece.get('rank', '?')}]"
-        source: Source = (piece.get("task"), piece.get("index"), prefix, stream)
-        if lines := self._lines.feed(source, str(piece.get("text", ""))):
+        call = (piece.get("index"), piece.get("attempt"))
+        source: Source = (piece.get("task"), call, prefix, stream)
+        draws = self.console.draws(stream)
+        if lines := self._lines.feed(source, str(piece.get("text", "")), draws=draws):
             self.console.remote_lines(prefix, lines, stream)
+        if draws:
+            self.console.progress(source, prefix, self._lines.state(source))
 
     def close(self, *, at_once: bool = False) -> None:
         """Stop watching. Tasks that have not ended go on without anybody who waits.
@@ -201,6 +205,7 @@ class Session:
         for source in self._lines.sources():
             name, _, prefix, stream = source
             if task in (None, name) and (rest := self._lines.rest(source)):
+                self.console.progress(source, prefix, "")
                 self.console.remote(prefix, rest, stream)
 
     def _on_task_gone(self, task: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -15,7 +15,11 @@ from skyward.contract.names import NODE
 from skyward.errors import GatewayError, SkywardError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from skyward.cluster.api import Api
+    from skyward.console.lines import Source
+    from skyward.console.live import LiveConsole
 
 _COMPLETION_SECONDS = 1.0
 _CLOCKS_APART = 3600.0
@@ -73,13 +77,52 @@ def logs(
         if subject.kind is NODE and (index is not None or attempt is not None):
             print("error: a node has no calls\n  → leave --index and --attempt out", file=sys.stderr)
             raise typer.Exit(WRONG)
-        printer = Printer(subject.kind, wanted, _write, form=output, timestamps=timestamps, tail=tail)
-        _print(api, subject, printer, follow=follow, begin=max(0.0, (wanted.since or 0.0) - _CLOCKS_APART))
+        with _Screen(redraws=follow and output is Form.TEXT) as screen:
+            printer = Printer(
+                subject.kind,
+                wanted,
+                screen.write,
+                form=output,
+                timestamps=timestamps,
+                tail=tail,
+                progress=screen.progress,
+            )
+            begin = max(0.0, (wanted.since or 0.0) - _CLOCKS_APART)
+            _print(api, subject, printer, follow=follow, begin=begin)
 
 
-def _write(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+class _Screen:
+    """Where lines go: stdout, and on a terminal what functions overwrite is redrawn below them."""
+
+    def __init__(self, *, redraws: bool) -> None:
+        self._console: LiveConsole | None = None
+        if redraws and sys.stdout.isatty():
+            from skyward.console import live
+
+            self._console = live.LiveConsole(sys.stdout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console is not None:
+            self._console.close()
+
+    @property
+    def progress(self) -> "Callable[[Source, str], None] | None":
+        """What is told of lines that overwrite themselves, where they can be redrawn."""
+        console = self._console
+        if console is None:
+            return None
+        return lambda source, text: console.progress(source, "", text)
+
+    def write(self, lines: list[str]) -> None:
+        """Whole lines, above those that are redrawn."""
+        if self._console is not None and self._console.has_progress:
+            self._console.remote_lines("", lines, "stdout")
+        else:
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.flush()
 
 
 def _print(api: "Api", subject: Subject, printer: Printer, *, follow: bool, begin: float) -> None:

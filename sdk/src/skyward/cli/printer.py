@@ -26,7 +26,8 @@ class Form(StrEnum):
 class Printer:
     """Takes records, and hands whole lines of those that are wanted to `write`.
 
-    With `tail`, only so many of the lines before `caught_up` are written.
+    With `tail`, only so many of the lines before `caught_up` are written. `progress`, where lines can be
+    redrawn, is told what a line that overwrites itself shows now, and nothing once that is written.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Printer:
         form: Form = Form.TEXT,
         timestamps: bool = False,
         tail: int | None = None,
+        progress: Callable[[Source, str], None] | None = None,
     ) -> None:
         self._kind = kind
         self._wanted = wanted
         self._write = write
         self._form = form
+        self._progress = progress
         self._timestamps = timestamps
         self._lines = LineAssembler()
         self._latest: dict[Source, dict[str, Any]] = {}
@@ -56,9 +59,11 @@ class Printer:
         elif self._wanted.takes(record):
             source = _source(record)
             text = str(record.get("text", ""))
-            lines = self._lines.feed(source, text if "rank" in record else f"{text.rstrip()}\n")
+            draws = self._progress is not None
+            lines = self._lines.feed(source, text if "rank" in record else f"{text.rstrip()}\n", draws=draws)
             self._latest[source] = record
             self._put([self._shown(record, line) for line in lines])
+            self._draw(source)
 
     def caught_up(self) -> None:
         """What comes from here on is new."""
@@ -74,7 +79,13 @@ class Printer:
     def _end_lines(self, task: str | None = None) -> None:
         for source in self._lines.sources():
             if task in (None, source[0]) and (last := self._lines.rest(source)):
+                self._draw(source)
                 self._put([self._shown(self._latest[source], last)])
+
+    def _draw(self, source: Source) -> None:
+        if self._progress is not None and self._tail is None:
+            state = self._lines.state(source)
+            self._progress(source, self._shown(self._latest[source], state) if state else "")
 
     def _put(self, lines: list[str]) -> None:
         if self._tail is not None:

@@ -120,8 +120,17 @@ class Console(ABC):
     def remote_lines(self, prefix: str, lines: Sequence[str], stream: Stream) -> None:
         """Several lines that a function printed, one after the other; nothing comes in between."""
         self.remote(
-            prefix, "\n".join(line if not n else f"{prefix} {line}" for n, line in enumerate(lines)), stream
+            prefix,
+            "\n".join(line if not n or not prefix else f"{prefix} {line}" for n, line in enumerate(lines)),
+            stream,
         )
+
+    def draws(self, stream: Stream) -> bool:
+        """Whether lines of a stream that overwrite themselves are to be shown with `progress`."""
+        return False
+
+    def progress(self, source: object, prefix: str, text: str) -> None:  # noqa: B027 - most cannot draw
+        """What the unfinished line of a source shows now; with no text it is over."""
 
     def visible(self, now: float) -> list[Row]:
         """The rows that have lasted long enough to be shown."""

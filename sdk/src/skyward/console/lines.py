@@ -29,8 +29,11 @@ class LineAssembler:
         self._open: dict[Source, _Line] = {}
         self._lock = threading.Lock()
 
-    def feed(self, source: Source, text: str) -> list[str]:
-        """The lines that `text` completes, and now and then the state of one that overwrites itself."""
+    def feed(self, source: Source, text: str, *, draws: bool = False) -> list[str]:
+        """The lines that `text` completes, and now and then the state of one that overwrites itself.
+
+        Whoever `draws` asks for that state instead, and gets such a line once it is complete.
+        """
         with self._lock:
             line = self._open.pop(source, _Line())
             *ended, rest = (line.text + text).replace("\r\n", "\n").split("\n")
@@ -41,11 +44,17 @@ class LineAssembler:
                     lines.append(final)
                 line = _Line()
             line.text = rest
-            if state := self._due(line):
+            if state := self._due(line, draws):
                 lines.append(state)
             if line.text:
                 self._open[source] = line
             return lines
+
+    def state(self, source: Source) -> str:
+        """What a line that overwrites itself shows now; nothing for one that does not."""
+        with self._lock:
+            text = self._open.get(source, _Line()).text
+            return _state(text) if "\r" in text else ""
 
     def rest(self, source: Source) -> str:
         """What was printed without an end of line; it is handed out once."""
@@ -57,13 +66,13 @@ class LineAssembler:
         with self._lock:
             return list(self._open)
 
-    def _due(self, line: _Line) -> str:
+    def _due(self, line: _Line, draws: bool) -> str:
         """The newest state of an unfinished line, if it is time to show one; older states are forgotten."""
         body = line.text.removesuffix("\r")  # the next piece may make it an end of line
         overwritten, _, newest = body.rpartition("\r")
         newest += line.text[len(body) :]
         state, now = _state(overwritten), self._clock()
-        if state and (line.shown_at is None or now - line.shown_at >= STATE_SECONDS):
+        if state and not draws and (line.shown_at is None or now - line.shown_at >= STATE_SECONDS):
             line.text, line.shown_at = newest, now
             return state
         line.text = f"{state}\r{newest}" if state else newest

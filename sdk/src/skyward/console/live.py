@@ -26,10 +26,12 @@ class LiveConsole(Console):
         self._terminal = Terminal(file=stream, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         self._spinner = Spinner("dots")
+        self._bars: dict[object, tuple[str, str]] = {}
+        """Prefix and newest state of lines that functions overwrite again and again, by source."""
 
     def refresh(self, now: float) -> None:
         rows = self.visible(now)
-        if not rows:
+        if not rows and not self._bars:
             self._stop()
             return
         if self._live is None:
@@ -56,9 +58,31 @@ class LiveConsole(Console):
         if stream == "stdout" and not sys.stdout.isatty():
             print_remote(prefix, text, stream)
             return
-        line = Text(f"{prefix} ", style="cyan")
+        line = Text(f"{prefix} " if prefix else "", style="cyan")
         line.append_text(Text.from_ansi(text))
         self._print(line)
+
+    def draws(self, stream: Stream) -> bool:
+        return stream == "stderr" or sys.stdout.isatty()
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether lines of functions are redrawn just now."""
+        return bool(self._bars)
+
+    def progress(self, source: object, prefix: str, text: str) -> None:
+        with self._lock:
+            if text:
+                self._bars[source] = (prefix, text)
+                self._start()
+            elif self._bars.pop(source, None) is not None:
+                self.refresh(self._clock())
+                if not self._bars and not self._rows:
+                    self._busy.clear()
+
+    def close(self) -> None:
+        self._bars.clear()
+        super().close()
 
     def _print(self, line: Text) -> None:
         with self._lock:
@@ -79,5 +103,12 @@ class LiveConsole(Console):
                 Text(row.text),
                 Text(elapsed(now - row.began), style="dim"),
             )
-        more = len(rows) - MAX_ROWS
-        return Group(table, Text(f"  and {more} more")) if more > 0 else Group(table)
+        parts: list[Table | Text] = [table]
+        if (more := len(rows) - MAX_ROWS) > 0:
+            parts.append(Text(f"  and {more} more"))
+        for prefix, text in list(self._bars.values())[:MAX_ROWS]:
+            bar = Text(f"{prefix} " if prefix else "", style="cyan", no_wrap=True, overflow="ellipsis")
+            parts.append(bar.append_text(Text.from_ansi(text.replace("\n", " "))))
+        if (more := len(self._bars) - MAX_ROWS) > 0:
+            parts.append(Text(f"  and progress of {more} more"))
+        return Group(*parts)
