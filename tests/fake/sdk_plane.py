@@ -87,6 +87,7 @@ class FakePlane(FakeKube):
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake-plane", daemon=True)
         self._workers = ThreadPoolExecutor(8, thread_name_prefix="fake-worker")
         self._log_lines: list[Object] = []
+        self._log_ends: list[Object] = []
         self._log_queues: list[asyncio.Queue[Object | None]] = []
 
     def __enter__(self) -> Self:
@@ -161,8 +162,9 @@ class FakePlane(FakeKube):
         """Say that all output of a task has come, from any thread."""
 
         def send() -> None:
+            self._log_ends.append({"task": task, "done": True})
             for queue in self._log_queues:
-                queue.put_nowait({"task": task, "done": True})
+                queue.put_nowait(self._log_ends[-1])
 
         self._loop.call_soon_threadsafe(send)
 
@@ -384,6 +386,8 @@ class FakePlane(FakeKube):
         for line in self._log_lines:
             if line["kept"] > float(request.query["since"]):
                 queue.put_nowait(line)
+        for end in self._log_ends:
+            queue.put_nowait(end)
         queue.put_nowait({"kept": float(len(self._log_lines))})
         if "follow" not in request.query:
             queue.put_nowait(None)

@@ -340,7 +340,7 @@ async def test_one_stream_brings_the_output_of_all_my_tasks(world: World) -> Non
 async def test_a_reader_who_comes_back_gets_what_was_kept_meanwhile_and_nothing_twice(world: World) -> None:
     node = FakeNode(world.fleet, "node-0", 0, slots=2)
     node.up()
-    await world.task(name="a")
+    uid = await world.task(name="a")
     await world.task(name="b")
     say(node, "first\n")
     where = f"{world.url}/v1/logs?follow=1&since="
@@ -351,13 +351,15 @@ async def test_a_reader_who_comes_back_gets_what_was_kept_meanwhile_and_nothing_
     assert (first["text"], mark, second["text"]) == ("first\n", {"kept": first["kept"]}, "second\n")
     say(node, "missed\n")
     node.finish()
-    await until(lambda: world.api.status("a").get("phase") == "Succeeded")
+    await until(lambda: world.tasks.gateway_backend.ledger.get(uid) is None)
     say(node, "missed by the other\n")
     async with world.http.get(f"{where}{second['kept']}", headers=MINE) as answer:
-        replayed = [json.loads(await answer.content.readline()) for _ in range(3)]
+        replayed = [json.loads(await answer.content.readline()) for _ in range(4)]
         say(node, "what comes\n")
         assert json.loads(await answer.content.readline())["text"] == "what comes\n"
-    assert [line.get("text") for line in replayed] == ["missed\n", "missed by the other\n", None]
+    assert [line.get("text") for line in replayed[:2]] == ["missed\n", "missed by the other\n"]
+    over = {"namespace": "default", "task": "a", "done": True}
+    assert replayed[2:] == [over, {"kept": replayed[1]["kept"]}]
     async with world.http.get(f"{where}soon", headers=MINE) as answer:
         assert answer.status == 400
 

@@ -366,7 +366,8 @@ def test_remote_output_reaches_the_terminal_by_node(
         assert printed.wait(10)
         printed.clear()
         plane.cut_logs()  # the stream breaks, and begins again with what was there
-        plane.log(name, "last\n", rank=1)
+        plane.log(name, "last", rank=1)
+        plane.log_done(name)
         assert printed.wait(10)
     out, err = capsys.readouterr()
     assert out == "[node 1] epoch 1\n[node 1] epoch 2\n[node 1] last\n[node 1] last\n"

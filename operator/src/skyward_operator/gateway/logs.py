@@ -158,7 +158,7 @@ class LogBook:
 
     def close(self, work: Work) -> None:
         """The task has ended, and all of it is on disk: those who follow it have the rest, and hear so."""
-        done = json.dumps({"namespace": work.namespace, "task": work.name, "done": True}).encode() + b"\n"
+        done = over(work.namespace, work.name)
         for follower in self._followers:
             if follower.uid == work.uid:
                 follower.close()
@@ -168,6 +168,10 @@ class LogBook:
         self._ended[work.uid] = None
         if len(self._ended) > _ENDED:
             self._ended.popitem(last=False)
+
+    def has_ended(self, uid: str) -> bool:
+        """Whether a task has ended lately, so that its object may not say so yet."""
+        return uid in self._ended
 
     async def written(self, uid: str) -> None:
         """Wait until the output of one task so far is on disk."""
@@ -268,6 +272,11 @@ class LogBook:
             self.on_disk(*node, attempts)
         if self._dirty:
             self._write_soon()
+
+
+def over(namespace: str, task: str) -> bytes:
+    """The record that says that nothing more comes of a task."""
+    return json.dumps({"namespace": namespace, "task": task, "done": True}).encode() + b"\n"
 
 
 def _write_all(batch: list[tuple[TaskOutput, bytes]], to_shrink: list[TaskOutput]) -> None:

@@ -7,7 +7,7 @@ run, and so sees all that they print.
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -21,6 +21,8 @@ from skyward_operator.nodes.log import SUFFIX, folder_of
 from skyward_operator.tasks.work import is_final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from skyward_operator.context import Context
     from skyward_operator.gateway.access import Access
     from skyward_operator.tasks.service import GatewayBackend
@@ -76,6 +78,9 @@ class OutputRoutes:
         def tasks() -> list[tuple[str, str]]:
             return [(namespace, task["metadata"]["uid"]) for task in store.by_pool(TASK, namespace, name)]
 
+        def ended() -> list[tuple[str, str]]:
+            return self._ended(store.by_pool(TASK, namespace, name))
+
         def goes_on() -> bool:
             now = store.get(POOL, namespace, name)
             return now is not None and now["metadata"]["uid"] == uid
@@ -83,7 +88,7 @@ class OutputRoutes:
         lines, nodes = Lines(request), PoolNodes(self._context, pool)
         await lines.begin()
         since = _since(request) or 0.0
-        await send_pool_output(lines, self._backend.logs, nodes, tasks, since, follower, goes_on)
+        await send_pool_output(lines, self._backend.logs, nodes, tasks, since, follower, goes_on, ended)
         if follower is None or not follower.behind:
             await lines.write(END)
         return await lines.end()
@@ -93,16 +98,19 @@ class OutputRoutes:
         given = ticket_hash(request)
         lines, logs, since = Lines(request), self._backend.logs, _since(request)
 
+        def tasks() -> list[dict[str, Any]]:
+            return [task for task in self._context.store.list(TASK) if matches(task, given)]
+
         def mine() -> list[tuple[str, str]]:
-            tasks = (task["metadata"] for task in self._context.store.list(TASK) if matches(task, given))
-            return [(metadata["namespace"], metadata["uid"]) for metadata in tasks]
+            return [(task["metadata"]["namespace"], task["metadata"]["uid"]) for task in tasks()]
 
         follower = None
         if follows(request):
             follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
         await lines.begin()
         begin = (since or 0.0) if follower is None else since
-        await send_output(lines, logs, mine, begin, follower, marks=since is not None)
+        marks = since is not None
+        await send_output(lines, logs, mine, begin, follower, marks=marks, ended=lambda: self._ended(tasks()))
         return await lines.end()
 
     async def get_node(self, request: web.Request) -> web.StreamResponse:
@@ -128,6 +136,14 @@ class OutputRoutes:
             if opens(pool, given) and (found := PoolNodes(self._context, pool).released(name)) is not None:
                 return found
         return None
+
+    def _ended(self, tasks: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+        """Those of which nothing more comes: all of it is on disk."""
+        logs = self._backend.logs
+        over = (
+            task["metadata"] for task in tasks if is_final(task) or logs.has_ended(task["metadata"]["uid"])
+        )
+        return [(metadata["namespace"], metadata["name"]) for metadata in over]
 
     def _is_made(self, request: web.Request) -> bool:
         """Whether somebody follows a node that is still being made."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from skyward_operator.gateway.logs import over
 from skyward_operator.gateway.merge import Source, merged, timed
 
 if TYPE_CHECKING:
@@ -81,20 +82,23 @@ async def send_output(
     follower: Follower | None,
     *,
     marks: bool = False,
+    ended: Callable[[], Sequence[tuple[str, str]]] = list,
 ) -> None:
     """What was kept of some tasks after `since` (None: nothing), and, with a follower, what comes.
 
-    No line comes twice, and none is left out, for as long as the follower is not behind. With `marks` a
-    record without text says up to when everything was sent before what comes.
+    No line comes twice, and none is left out, for as long as the follower is not behind. With `marks` records
+    without text say which tasks had ended, of which nothing more comes, and up to when everything was sent
+    before what comes.
     """
     await logs.flush()
+    gone = ended()  # first: of a task that ends from here on, the follower is told
     until = logs.follow(follower) if follower is not None else logs.stored
     try:
         if since is not None:
             for namespace, uid in tasks():
                 await lines.write_all(logs.read(namespace, uid, since, until))
         if marks:
-            await lines.write(_mark(until))
+            await lines.write(_ends(gone) + _mark(until))
         if follower is not None:
             await lines.follow(follower)
     finally:
@@ -110,18 +114,20 @@ async def send_pool_output(
     since: float,
     follower: Follower | None,
     goes_on: Callable[[], bool],
+    ended: Callable[[], Sequence[tuple[str, str]]],
 ) -> None:
     """What tasks of a pool printed after `since` and how its nodes were made, by time, and what comes.
 
     Lines of nodes are sent whole each time: they are few, and whoever comes back knows them by their offset.
     """
     await logs.flush()
+    gone = ended()
     until = logs.follow(follower) if follower is not None else logs.stored
     try:
         await lines.write_all(
             await asyncio.to_thread(_sources, logs, nodes, tasks(), since, until, follower is None)
         )
-        await lines.write(_mark(until))
+        await lines.write(_ends(gone) + _mark(until))
         if follower is not None:
             await _follow_pool(lines, nodes, follower, goes_on)
     finally:
@@ -198,6 +204,11 @@ async def send_node_log(
             if silent >= KEEPALIVE_SECONDS:
                 await lines.write(b"\n")
                 silent = 0.0
+
+
+def _ends(tasks: Sequence[tuple[str, str]]) -> bytes:
+    """Nothing more comes of these tasks."""
+    return b"".join(over(namespace, name) for namespace, name in tasks)
 
 
 def _mark(until: float) -> bytes:

@@ -28,7 +28,8 @@ class Position:
     """How far a reader has come, so that it can go on over another connection and get each record once.
 
     The gateway numbers what it keeps by time. Each connection begins with what was kept after `since`, task
-    by task, ends that part with a record without text, and goes on with what comes.
+    by task, says which tasks have ended, and ends that part with a record without text. Then it goes on with
+    what comes.
     """
 
     def __init__(self, since: float = 0.0) -> None:
@@ -140,7 +141,7 @@ class LogFollower:
             self._on_line(line)
             if len(line.get("text", "")) > _LONG_PIECE:
                 time.sleep(_BREATH_SECONDS)
-        if not line.get("text"):
+        if not line.get("text") and "done" not in line:
             self.connected.set()
 
 
