@@ -312,6 +312,10 @@ class FakePlane(FakeKube):
         for queue in self._log_queues:
             queue.put_nowait(None)
         await self.__aexit__(None, None, None)
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith("/v1/"):

@@ -80,6 +80,24 @@ def test_an_exception_in_the_block_still_releases_everything(
     assert last.endswith("nothing left running")
 
 
+def test_leaving_with_calls_that_nobody_waited_for_says_what_happens_to_them(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    with sky.Compute(provider=LOCAL, options=PLAIN) as pool:
+        single, pair = add(1, 1) > pool, (add(1, 2) & add(3, 4)) > pool
+    assert "the block has ended: cancelling 3 calls that nobody has waited for\n" in capsys.readouterr().err
+    for future in (single, pair):
+        with pytest.raises(sky.SkywardError):
+            future.result(10)
+    pool = sky.Compute(provider=LOCAL, options=PLAIN)
+    pool.__enter__()
+    kept = add(1, 1) > pool
+    pool.__exit__(LookupError, LookupError("mine"), None)
+    assert "LookupError ended the block: cancelling 1 call under way\n" in capsys.readouterr().err
+    del kept
+
+
 def test_a_pool_that_is_there_is_used_and_stays(plane: FakePlane, capsys: pytest.CaptureFixture[str]) -> None:
     with sky.Compute(provider=LOCAL, name="team", options=SILENT), sky.Compute(name="team") as pool:
         assert pool.is_attached

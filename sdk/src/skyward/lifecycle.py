@@ -117,7 +117,8 @@ def close_pool(
         if isinstance(error, (KeyboardInterrupt, Terminated)) and termination.is_leaving():
             raise error  # the second signal came while a pool inside of this one was being closed
         open_handles = session.open_handles(view.name)
-        if words := _interruption_words(error, len(open_handles), view.name if owned else None):
+        calls = sum(handle.unfinished for handle in open_handles)
+        if words := _leaving_words(error, len(open_handles), calls, view.name if owned else None):
             console.say(words)
         if owned:
             view.expect_deletion()
@@ -152,8 +153,8 @@ def close_pool(
             console.close()
 
 
-def _interruption_words(error: BaseException | None, running: int, deleted: str | None) -> str:
-    """What happens now that somebody ended the block from outside; empty for any other end."""
+def _leaving_words(error: BaseException | None, running: int, calls: int, deleted: str | None) -> str:
+    """What happens now to what still runs, and, where somebody ended the block from outside, to the pool."""
     match error:
         case KeyboardInterrupt():
             what, again = "interrupted", "; press Ctrl-C again to leave at once"
@@ -161,6 +162,10 @@ def _interruption_words(error: BaseException | None, running: int, deleted: str 
             what, again = "terminated", "; send SIGTERM again to leave at once"
         case asyncio.CancelledError():  # so Ctrl-C arrives in asyncio.run, and its loop waits for this end
             what, again = "interrupted", ""
+        case _ if running:
+            what = "the block has ended" if error is None else f"{type(error).__name__} ended the block"
+            whose = "that nobody has waited for" if error is None else "under way"
+            return f"{what}: cancelling {count(calls, 'call')} {whose}"
         case _:
             return ""
     steps = [f"cancelling {count(running, 'running task')}"] if running else []

@@ -67,6 +67,7 @@ class TaskHandle:
         self.pool = pool
         self.calls = 0
         self._count = count
+        self._unfinished = count or 1
         self._console = console
         self._subject = Subject("task", name)
         self._fetch = fetch
@@ -80,6 +81,11 @@ class TaskHandle:
     def is_finished(self) -> bool:
         """True once the Task has ended, whichever way."""
         return self._finished.done()
+
+    @property
+    def unfinished(self) -> int:
+        """How many of its calls have not ended, as far as is known; one at least, while it has not ended."""
+        return max(1, self._unfinished)
 
     def submitted(self) -> None:
         """The Task exists."""
@@ -99,9 +105,12 @@ class TaskHandle:
             if attempt not in self._losses_told:  # a call that may have run twice is never kept quiet
                 self._losses_told.add(attempt)
                 self._console.tell(self._subject, words)
-        if (task.get("status") or {}).get("phase") in _FINAL:
+        status = task.get("status") or {}
+        counts = status.get("counts") or {}
+        self._unfinished = counts.get("total", self._unfinished) - counts.get("succeeded", 0)
+        self._unfinished -= counts.get("failed", 0)
+        if status.get("phase") in _FINAL:
             self._console.done(self._subject)
-            counts = task["status"].get("counts") or {}
             self.calls = counts.get("succeeded", 0) + counts.get("failed", 0)
             self._finish(task)
         else:
