@@ -66,13 +66,14 @@ class Faulty:
     extra_offers: Sequence[str] = ()
     hide_host_key: bool = False
     creates: int = 0
-    cleaned: list[dict[str, str]] = field(default_factory=list)
+    cleaning: Callable[[Mapping[str, str]], bool] | None = None
+    """Asked to clean up; None: there is nothing beside the machines."""
     name: str = "local"
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the local provider."""
-        return self.place.provider.capabilities
+        """Those of the local provider, perhaps with things beside the machines."""
+        return replace(self.place.provider.capabilities, side_resources=self.cleaning is not None)
 
     async def offers(self, candidate: Candidate) -> Sequence[Offer]:
         """The computer, under further names."""
@@ -113,9 +114,9 @@ class Faulty:
         return await self.place.provider.console(machine_id)
 
     async def clean_up(self, tags: Mapping[str, str]) -> bool:
-        """Remembered."""
-        self.cleaned.append(dict(tags))
-        return True
+        """As it was told to."""
+        assert self.cleaning is not None, "nothing to clean up was declared"
+        return self.cleaning(tags)
 
     async def aclose(self) -> None:
         """Nothing."""
@@ -228,6 +229,10 @@ class Plane:
             while self.get(name) is not None:  # noqa: ASYNC110 - the fake has no events
                 await asyncio.sleep(0.01)
 
+    def events(self) -> list[dict[str, Any]]:
+        """What people were told."""
+        return list(self.kube.objects.get("/api/v1/namespaces/default/events", {}).values())
+
     async def machines(self) -> list[Machine]:
         """All machines there are."""
         return list((await self.place.provider.list({})).machines)
@@ -256,6 +261,7 @@ class Plane:
             for obj in self.kube.objects.get(NODES, {}).values():
                 store.put(NODE, obj)
             store.synced.set()
+            supervisor.keep("events", context.events.run)
             running = asyncio.create_task(nodes.run())
             try:
                 yield Operator(context, nodes, listener)

@@ -17,6 +17,7 @@ from skyward_operator.nodes.actions import (
     Action,
     Admit,
     Again,
+    CleanUp,
     CloseSession,
     Create,
     Drain,
@@ -281,7 +282,7 @@ def test_a_failed_node_releases_its_machine_at_once_and_stays() -> None:
     assert kinds(step(status, Observation(session=view(Stage.ENDED)))) == [CloseSession, Terminate]
     ended = {**status, "billing": {"startTime": timestamp(NOW), "endTime": timestamp(NOW)}}
     assert step(ended, Observation()) == []
-    assert kinds(step(ended, Observation(), deleted=True)) == [RemoveFinalizer]
+    assert kinds(step(ended, Observation(), deleted=True)) == [CleanUp, RemoveFinalizer]
 
 
 def test_a_deleted_node_that_never_asked_for_a_machine_goes_at_once() -> None:
@@ -299,7 +300,7 @@ def test_a_deleted_node_with_an_open_intent_is_looked_for_before_it_goes(outcome
 
 def test_a_deleted_node_whose_only_offer_was_refused_goes_at_once() -> None:
     launching = {**LAUNCHING, "launch": {**LAUNCH, "outcome": "QuotaExceeded"}}
-    assert kinds(step(launching, Observation(), deleted=True)) == [RemoveFinalizer]
+    assert kinds(step(launching, Observation(), deleted=True)) == [CleanUp, RemoveFinalizer]
 
 
 def test_a_deleted_ready_node_drains_then_terminates_then_goes() -> None:
@@ -317,7 +318,8 @@ def test_a_deleted_ready_node_drains_then_terminates_then_goes() -> None:
     assert kinds(step(status, ended, later=1, deleted=True)) == [Write, Lose, CloseSession]
 
     assert kinds(step({**READY, "phase": "Terminating"}, Observation(), deleted=True)) == [Terminate]
-    assert kinds(step({**READY, "phase": "Gone"}, Observation(), deleted=True)) == [RemoveFinalizer]
+    gone = step({**READY, "phase": "Gone"}, Observation(), deleted=True)
+    assert kinds(gone) == [CleanUp, RemoveFinalizer]
 
 
 def test_a_draining_node_is_met_again_after_a_restart_for_what_its_agent_holds() -> None:

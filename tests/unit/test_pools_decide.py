@@ -200,6 +200,15 @@ def test_bad_credentials_are_tried_again_slowly() -> None:
     assert (valid["status"], valid["reason"]) == ("False", "InvalidCredentials")
 
 
+def test_pool_says_that_credentials_are_bad_while_its_node_still_waits_for_good_ones() -> None:
+    waiting = node(0, "Pending", reason="InvalidCredentials")
+    made = pool(1)
+    observation = seen(made, waiting)
+    conditions = pool_status(observation, decide(observation, NOW), NOW)["conditions"]
+    valid = next(each for each in conditions if each["type"] == "CredentialsValid")
+    assert (valid["status"], valid["reason"]) == ("False", "InvalidCredentials")
+
+
 def test_node_that_works_ends_the_count() -> None:
     first = decide(seen(pool(1), failing()), NOW)
     works = node(0, ready_time=NOW + timedelta(minutes=1))

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Provider,
         RunPod,
         Scaleway,
+        Sim,
         TensorDock,
         VastAI,
         Verda,
@@ -76,7 +77,7 @@ _ERRORS = (
     "SkywardError TaskCancelled TaskError TaskTimeout WorkerDied"
 )
 _PROVIDERS = (
-    "AWS DigitalOcean GCP Hyperstack Local Novita Provider RunPod Scaleway TensorDock VastAI Verda Vultr"
+    "AWS DigitalOcean GCP Hyperstack Local Novita Provider RunPod Scaleway Sim TensorDock VastAI Verda Vultr"
 )
 _LAZY = {
     **dict.fromkeys(_ERRORS.split(), "skyward.errors"),
@@ -128,6 +129,7 @@ __all__ = [
     "Novita",
     "RunPod",
     "Scaleway",
+    "Sim",
     "TensorDock",
     "VastAI",
     "Verda",

@@ -77,6 +77,16 @@ class Scaleway(Provider):
     name = "scaleway"
 
 
+class Sim(Provider):
+    """The simulated cloud (docs/simcloud.md): rehearse here what would cost money elsewhere.
+
+    `credentials` names a Secret with `endpoint` and `key`, and perhaps `profile`; without it the operator
+    uses SKYWARD_SIM_ENDPOINT, SKYWARD_SIM_KEY and SKYWARD_SIM_PROFILE of its own environment.
+    """
+
+    name = "sim"
+
+
 class TensorDock(Provider):
     """TensorDock."""
 

@@ -14,6 +14,7 @@ from skyward_operator.kube.cascade import others
 from skyward_operator.nodes.actions import (
     Admit,
     Again,
+    CleanUp,
     CloseSession,
     Create,
     Drain,
@@ -102,6 +103,9 @@ class Actor:
                 await self.close(key)
             case Terminate():
                 await self.machines.terminate(node)
+            case CleanUp():
+                for left in await self.machines.clean_up(node):
+                    self.context.events.emit(obj, "Warning", str(left.reason), left.message)
             case RemoveFinalizer():
                 await self._finalizers(node, others(node.metadata.finalizers, FINALIZER))
             case Again():

@@ -89,6 +89,11 @@ class Terminate:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanUp:
+    """Remove what was made beside the machine, as far as no other machine uses it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
     """Let the object go."""
 
@@ -113,6 +118,7 @@ type Action = (
     | Drain
     | CloseSession
     | Terminate
+    | CleanUp
     | RemoveFinalizer
     | Again
 )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.names import NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
-from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
+from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, chosen, refusal
 from skyward_operator.nodes.launch import key, token
 from skyward_operator.nodes.status import status_patch
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
@@ -27,13 +27,21 @@ from skyward_operator.providers.contract import (
     CreateRequest,
     Offer,
 )
-from skyward_operator.providers.errors import ProviderError, RateLimited, Transient, UnknownOutcome
+from skyward_operator.providers.errors import (
+    ProviderError,
+    RateLimited,
+    Rejected,
+    Transient,
+    Unauthorized,
+    UnknownOutcome,
+)
 
 if TYPE_CHECKING:
     from skyward.contract.node import ComputeNode
     from skyward_operator.context import Context
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.identity import Identities
+    from skyward_operator.nodes.observation import Refusal
     from skyward_operator.nodes.observe import Observer
     from skyward_operator.providers.contract import Machine, Provider
 
@@ -111,6 +119,34 @@ class Machines:
         if gone:
             await self._gone(node)
         return gone
+
+    async def clean_up(self, node: ComputeNode) -> list[Refusal]:
+        """Remove what was made beside the machines of this node's pool and no machine uses any more.
+
+        A provider that is unwell is asked again (the error is raised). What it refuses for good is left
+        behind and returned: keys and groups cost nothing, and an object that can never go does.
+        """
+        tags = {TAG_INSTALLATION: self.context.settings.lease_namespace, TAG_POOL: node.spec.pool_ref.uid}
+        providers: dict[int, Provider] = {}
+        left: list[Refusal] = []
+        for candidate in node.spec.candidates:
+            try:
+                provider = await self.accounts.provider(node.metadata.namespace or "", candidate)
+            except (NoAccount, Rejected, Unauthorized):
+                continue  # nothing was ever made there, or nobody can get at it any more
+            providers[id(provider)] = provider
+        for provider in providers.values():
+            if not provider.capabilities.side_resources:
+                continue
+            try:
+                async with asyncio.timeout(PROVIDER_SECONDS):
+                    await provider.clean_up(tags)
+            except (Rejected, Unauthorized) as error:
+                text = (
+                    f"keys and groups of pool {node.spec.pool_ref.name} are left at {provider.name}: {error}"
+                )
+                left.append(replace(refusal(error), message=text))
+        return left
 
     async def _find(self, node: ComputeNode, provider: Provider) -> tuple[list[Machine], bool]:
         """Machines of the recorded token, and whether finding none proves that there is none."""

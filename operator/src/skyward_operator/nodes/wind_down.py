@@ -1,6 +1,7 @@
 """The way down of a node: drain, release, let go. Pure, part of `decide`.
 
-The finalizer goes only after the provider proved that the machine is gone.
+The finalizer goes only after the provider proved that the machine is gone, and what was made beside it is
+removed: of a pool, the last node to go takes that along.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.nodes.actions import (
     Again,
+    CleanUp,
     CloseSession,
     Drain,
     Lose,
@@ -48,7 +50,10 @@ def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Bring a node down, and let its object go once the machine is proven gone."""
     if not holds_machine(node):
         closing: list[Action] = [CloseSession()] if seen.session is not None else []
-        return [*closing, RemoveFinalizer()] if node.metadata.is_deleted else closing
+        if not node.metadata.is_deleted:
+            return closing
+        asked: list[Action] = [CleanUp()] if node.status.launch is not None else []
+        return [*closing, *asked, RemoveFinalizer()]
     session = seen.session
     match node.status.phase:
         case NodePhase.TERMINATING | NodePhase.FAILED:

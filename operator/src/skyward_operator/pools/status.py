@@ -183,7 +183,8 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
     phase, reason, message = state
     pool = seen.pool
     usable = sum(node.ready for node in seen.nodes) >= minimum_nodes(pool.spec)
-    bad_credentials = decision.failures.reason in CURABLE
+    reasons = [*(node.reason for node in seen.nodes if node.making), decision.failures.reason]
+    bad_credentials = next((reason for reason in reasons if reason in CURABLE), None)
     ignored = ignored_fields(pool)
     holds = {
         ConditionType.READY: usable and not pool.metadata.is_deleted,
@@ -199,7 +200,7 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
         status = "True" if holds[type_] else "False"
         why = str(reason)
         if type_ is ConditionType.CREDENTIALS_VALID:
-            why = decision.failures.reason if bad_credentials else PoolReason.CREDENTIALS_ACCEPTED
+            why = bad_credentials or PoolReason.CREDENTIALS_ACCEPTED
         elif type_ is ConditionType.UNSUPPORTED and ignored:
             why = PoolReason.FIELDS_IGNORED
         before = condition(pool.status.conditions, type_)

@@ -1,0 +1,142 @@
+"""A pool on the simulated cloud, from a person's program to the ledger: what runs, and what is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.cluster.front_door import MINUTES, ROOT, Person, newcomer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(10 * MINUTES)
+
+SECRET = """
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}}}
+stringData: {{endpoint: "{endpoint}", key: "{key}", profile: "{profile}"}}
+"""
+POOL = """
+apiVersion: skyward.dev/v1alpha1
+kind: ComputePool
+metadata: {{name: {name}}}
+spec:
+  candidates:
+    - {{name: cloud, provider: sim, credentialsRef: {{name: {name}}}, regions: [sim-west], market: on-demand}}
+  nodes: {{desired: 1}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A simulated cloud in a process of its own."""
+
+    folder: Path
+    endpoint: str
+
+    def key(self, account: str = "default") -> str:
+        """The API key of an account."""
+        accounts = json.loads((self.folder / "accounts.json").read_text())
+        return str(next(each["key"] for each in accounts if each["name"] == account))
+
+    def audit(self) -> tuple[int, dict[str, Any]]:
+        """What `simcloud audit` says: its exit status, and what was bought and is left."""
+        command = [sys.executable, "-m", "simcloud", "audit", "--data", str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+
+@contextmanager
+def cloud() -> Iterator[Cloud]:
+    """A cloud that serves; the test sees to it that none of its machines is left."""
+    with TemporaryDirectory(prefix="sky-sim-") as folder:
+        command = [sys.executable, "-m", "simcloud", "up", "--data", folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                where = json.loads(process.stdout.readline())
+                yield Cloud(Path(folder), where["endpoint"])
+            finally:
+                process.terminate()
+
+
+@pytest.fixture(scope="module")
+def sky() -> Iterator[Cloud]:
+    """One cloud for the module."""
+    with cloud() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def person(sky: Cloud) -> Iterator[Person]:
+    """Somebody whose operator has an account at that cloud by its environment."""
+    with newcomer(SKYWARD_SIM_ENDPOINT=sky.endpoint, SKYWARD_SIM_KEY=sky.key()) as somebody:
+        up = somebody.run("skyward", "local", "up")
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield somebody
+
+
+def test_the_digits_example_runs_on_the_cloud_and_its_ledger_shows_nothing_left(
+    person: Person, sky: Cloud
+) -> None:
+    """A map and a broadcast, with packages installed on machines that were bought and given back."""
+    example = (ROOT / "examples" / "digits.py").read_text()
+    assert "sky.Local()" in example
+    (person.folder / "digits.py").write_text(example.replace("sky.Local()", "sky.Sim(region='sim-east')"))
+    done = person.run(person.python, person.folder / "digits.py", timeout=8 * MINUTES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"shards merged\D+0\.9\d+", done.stdout)
+    assert re.search(r"14 calls · 2 nodes · .* · nothing left running", done.stdout + done.stderr)
+    status, audit = sky.audit()
+    assert status == 0, audit
+    assert audit["bought"] == 2
+    assert audit["causes"] == {"terminated by its account": 2}
+    assert float(audit["amount"]) > 0
+
+
+@pytest.mark.parametrize("profile", ["full", "bare"])
+def test_a_pool_in_yaml_buys_with_a_secret_and_gives_all_back(
+    person: Person, sky: Cloud, profile: str
+) -> None:
+    """One account of each profile, by a Secret of the pool's namespace."""
+    name, account = f"by-secret-{profile}", {"full": "default", "bare": "bare"}[profile]
+    words = {"name": name, "endpoint": sky.endpoint, "key": sky.key(account), "profile": profile}
+    manifest = person.folder / f"{name}.yaml"
+    manifest.write_text(SECRET.format(**words) + "---" + POOL.format(**words))
+    before = sky.audit()[1]["bought"]
+    person.kubectl("apply", "-f", manifest)
+    person.kubectl("wait", "--for=condition=Ready", f"skp/{name}", "--timeout=120s")
+    node = json.loads(person.kubectl("get", "skn", "-o", "json"))["items"][0]
+    assert node["status"]["providerId"].startswith("sim-")
+    assert node["status"]["launch"]["offer"]["region"] == "sim-west"
+    assert sky.audit()[1]["side"]
+    person.kubectl("delete", "skp", name)
+    status, audit = sky.audit()
+    assert status == 0, audit
+    assert audit["bought"] == before + 1
+
+
+def test_a_wrong_key_is_told_and_buys_nothing(person: Person, sky: Cloud) -> None:
+    """The pool says which credentials are refused; the key itself is nowhere."""
+    words = {"name": "stranger", "endpoint": sky.endpoint, "key": "planted-wrong-key", "profile": "full"}
+    manifest = person.folder / "stranger.yaml"
+    manifest.write_text(SECRET.format(**words) + "---" + POOL.format(**words))
+    before = sky.audit()[1]["bought"]
+    person.kubectl("apply", "-f", manifest)
+    waiting = "--for=condition=CredentialsValid=false"
+    person.kubectl("wait", waiting, "skp/stranger", "--timeout=60s")
+    shown = person.kubectl("get", "skp,skn", "-o", "yaml")
+    assert "InvalidCredentials" in shown
+    assert "planted-wrong-key" not in shown
+    person.kubectl("delete", "skp", "stranger")
+    assert sky.audit()[1]["bought"] == before
