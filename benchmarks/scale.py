@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +34,7 @@ from skyward.manifest import Call, Owner, task_object
 from skyward.packing import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from benchmarks.stage import Stage
     from skyward.local.endpoint import Endpoint
@@ -146,7 +146,7 @@ class _Run:
     async def lives(self, count: int) -> Lives:
         """Whole lives of Tasks: all are queued before the first may end; then they end and are deleted."""
         operator = psutil.Process(pid_of("operator"))
-        async with self._session() as http:
+        async with self._session() as http, _ends(http) as ends:
             self._herd.tell("hold")
             before = _cpu(operator)
             await self._create(http, count)
@@ -154,7 +154,7 @@ class _Run:
             memory = operator.memory_info().rss / _MIB
             begin = time.perf_counter()
             self._herd.tell("release")
-            await self._all_succeed(http, count)
+            await ends.reach(count)
             rate = count / (time.perf_counter() - begin)
             await self._delete(http)
             await self._settle(operator)
@@ -163,7 +163,7 @@ class _Run:
     async def restart(self, count: int, nodes: int) -> tuple[float, float]:
         """Kill the operator while Tasks are queued. Seconds until the next one is ready, and until it has
         heard of every node and a call that was queued has run."""
-        async with self._session() as http:
+        async with self._session() as http, _ends(http) as ends:
             self._herd.tell("hold")
             await self._create(http, count)
             victim = pid_of("operator")
@@ -174,11 +174,10 @@ class _Run:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 while not _serves(victim):
                     await asyncio.sleep(0.02)
-                ready = time.perf_counter() - begin
-                while await self._succeeded(http) <= nodes:
-                    await asyncio.sleep(0.05)
-                answered = time.perf_counter() - begin
-            await self._all_succeed(http, count)
+            ready = time.perf_counter() - begin
+            await ends.reach(nodes + 1)
+            answered = time.perf_counter() - begin
+            await ends.reach(count)
             await self._delete(http)
             return ready, answered
 
@@ -194,11 +193,6 @@ class _Run:
 
         await asyncio.gather(*(some(self._number + first) for first in range(_TOGETHER)))
         self._number += count
-
-    async def _all_succeed(self, http: aiohttp.ClientSession, count: int) -> None:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            while (done := await self._succeeded(http)) < count:
-                await asyncio.sleep(max(0.1, (count - done) / 2_000))
 
     async def _delete(self, http: aiohttp.ClientSession) -> None:
         await _send(http.delete(f"{_BASE}/tasks"))
@@ -217,22 +211,52 @@ class _Run:
             pool = await answer.json()
         return int(((pool.get("status") or {}).get("nodes") or {}).get("ready") or 0)
 
-    async def _succeeded(self, http: aiohttp.ClientSession) -> int:
-        """Tasks that ended well, counted by a list from the API server's memory."""
-        query = {"labelSelector": f"{LABEL_POOL}={POOL}", "resourceVersion": "0"}
-        async with http.get(f"{_BASE}/tasks", params=query) as answer:
-            answer.raise_for_status()
-            tasks: list[dict[str, Any]] = json.loads(await answer.read())["items"]
-        phases = [(task.get("status") or {}).get("phase") for task in tasks]
-        if "Failed" in phases:
-            bad = tasks[phases.index("Failed")]
-            raise AssertionError(f"a Task failed: {bad['status'].get('message')}")
-        return phases.count("Succeeded")
-
     def _session(self) -> aiohttp.ClientSession:
         tls = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(self._endpoint.ca_file)))
         headers = {"Authorization": f"Bearer {self._endpoint.token}"}
         return aiohttp.ClientSession(self._endpoint.server, headers=headers, connector=tls)
+
+
+class _Ends:
+    """Counts the Tasks that end, as the SDK hears of them: by one watch."""
+
+    def __init__(self) -> None:
+        self._ended: set[str] = set()
+        self._more = asyncio.Event()
+
+    async def reach(self, count: int) -> None:
+        """Wait until so many have ended."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while len(self._ended) < count:
+                await self._more.wait()
+                self._more.clear()
+
+    async def listen(self, http: aiohttp.ClientSession) -> None:
+        """Take events in until cancelled. A watch that is too slow is ended by the API server; the next one
+        begins with all there is."""
+        query = {"watch": "true", "labelSelector": f"{LABEL_POOL}={POOL}"}
+        while True:
+            async with http.get(f"{_BASE}/tasks", params=query, timeout=aiohttp.ClientTimeout()) as watch:
+                async for line in watch.content:
+                    self._take(json.loads(line)["object"])
+
+    def _take(self, task: dict[str, Any]) -> None:
+        status = task.get("status") or {}
+        if status.get("phase") == "Failed":
+            raise AssertionError(f"a Task failed, which is a fault of this program: {status.get('message')}")
+        if status.get("phase") == "Succeeded":
+            self._ended.add(task["metadata"]["name"])
+            self._more.set()
+
+
+@asynccontextmanager
+async def _ends(http: aiohttp.ClientSession) -> AsyncIterator[_Ends]:
+    """The Tasks that end in the block."""
+    ends = _Ends()
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(ends.listen(http))
+        yield ends
+        listening.cancel()
 
 
 @contextmanager
