@@ -238,7 +238,10 @@ class _Ends:
         while True:
             async with http.get(f"{_BASE}/tasks", params=query, timeout=aiohttp.ClientTimeout()) as watch:
                 async for line in watch.content:
-                    self._take(json.loads(line)["object"])
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        break
+                    self._take(event["object"])
 
     def _take(self, task: dict[str, Any]) -> None:
         status = task.get("status") or {}
