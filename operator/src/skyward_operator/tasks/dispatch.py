@@ -94,6 +94,8 @@ class Dispatcher:
         self._floor.ledger.add(live)
         room = self._floor.room_of(live)
         room.tasks[live.work.uid] = live
+        if not self._floor.started:
+            room.remember(live)
         self._admission.arm(live)
         if live.open is not None:
             self.reception.await_caller(live)

@@ -61,11 +61,12 @@ class Reunion:
     def give_up(self, room: Room, node: str | None = None) -> None:
         """What an earlier operator had sent to this node is lost with it. Without a node: what it had sent
         to any node that is neither there nor awaited."""
-        for live in list(room.tasks.values()):
-            for attempt in live.flights:
-                known = attempt.node in room.nodes or attempt.node in room.awaited
-                if node == attempt.node if node is not None else not known:
-                    self._endings.lost(live, attempt, f"node {attempt.node}", "NodeLost")
+        strangers = room.remembered.keys() - room.nodes.keys() - room.awaited
+        for each in sorted(strangers) if node is None else [node]:
+            for live in room.remembered.pop(each, {}).values():
+                for attempt in live.flights:
+                    if attempt.node == each:
+                        self._endings.lost(live, attempt, f"node {each}", "NodeLost")
 
     def _check(
         self,
@@ -140,7 +141,7 @@ def _remembered(room: Room, node: str) -> list[tuple[LiveTask, Attempt]]:
     """Attempts on a node that an earlier operator sent: they are in the ledger, and not in the scheduler."""
     return [
         (live, attempt)
-        for live in room.tasks.values()
+        for live in room.remembered.pop(node, {}).values()
         for attempt in live.flights
         if attempt.node == node and room.scheduler.node_of(live.work.uid, attempt.index) is None
     ]

@@ -46,7 +46,10 @@ class Room:
     look: asyncio.TimerHandle | None = None
     """The next look at what may be called back from busy nodes."""
     looked: float = 0.0
+    remembered: dict[str, dict[str, LiveTask]] = field(default_factory=dict)
+    """By node, until it answers or is given up: tasks with attempts there that an earlier operator sent."""
     _layout: tuple[dict[str, int], list[dict[str, Any]]] | None = None
+    _pythons: dict[str, str] | None = None
 
     @property
     def open(self) -> bool:
@@ -55,8 +58,11 @@ class Room:
 
     @property
     def pythons(self) -> dict[str, str]:
-        """The Python of each node that answers."""
-        return {name: known.node.python for name, known in self.nodes.items() if known.node.python}
+        """The Python of each node that answers; until the nodes change."""
+        if self._pythons is None:
+            nodes = self.nodes.items()
+            self._pythons = {name: known.node.python for name, known in nodes if known.node.python}
+        return self._pythons
 
     def layout(self) -> tuple[dict[str, int], list[dict[str, Any]]]:
         """The dense place of each node that answers, and all of them as peers; until the nodes change."""
@@ -69,12 +75,17 @@ class Room:
     def join(self, node: ReadyNode) -> None:
         """A node answers (again): its agent is not known to have any function."""
         self.nodes[node.name] = KnownNode(node)
-        self._layout = None
+        self._layout = self._pythons = None
 
     def leave(self, name: str) -> None:
         """A node is gone."""
         self.nodes.pop(name, None)
-        self._layout = None
+        self._layout = self._pythons = None
+
+    def remember(self, live: LiveTask) -> None:
+        """A task that an earlier operator knew: it may have sent some of it to nodes."""
+        for attempt in live.flights:
+            self.remembered.setdefault(attempt.node, {})[live.work.uid] = live
 
     @property
     def empty(self) -> bool:
