@@ -150,3 +150,21 @@ def test_defaults_of_the_server_do_not_hide_what_was_sent() -> None:
 
 def _uid(obj: Object | None) -> str | None:
     return obj["metadata"]["uid"] if obj is not None else None
+
+
+def test_managed_fields_are_not_kept() -> None:
+    store = Store()
+    task = {
+        "metadata": {
+            "namespace": "default",
+            "name": "t",
+            "uid": "1",
+            "resourceVersion": "1",
+            "managedFields": [{"manager": "somebody"}],
+        },
+        "spec": {"poolRef": {"name": "p"}},
+    }
+    assert store.put(TASK, task)
+    found = store.get(TASK, "default", "t")
+    assert found is not None
+    assert "managedFields" not in found["metadata"]

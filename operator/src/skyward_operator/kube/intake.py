@@ -46,6 +46,8 @@ _STOP_ROUNDS: Final = 4
 _FIRST_RESTART_SECONDS: Final = 0.5
 _LONGEST_RESTART_SECONDS: Final = 15.0
 _REQUEST_SECONDS: Final = 20.0
+_IDLE_SECONDS: Final = 0.5
+"""kopf keeps a task and a queue for each object for so long after its last event: thousands, with its 5 s."""
 
 _session_of: contextvars.ContextVar[object] = contextvars.ContextVar("skyward_intake_session")
 
@@ -273,5 +275,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 5.0
     settings.networking.error_backoffs = _Backoffs()
     settings.queueing.exit_timeout = 0.5
+    settings.queueing.idle_timeout = _IDLE_SECONDS
     settings.process.ultimate_exiting_timeout = None
     return settings

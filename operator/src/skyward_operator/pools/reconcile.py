@@ -12,14 +12,14 @@ from skyward.contract.reasons import ConditionType, PoolPhase, PoolReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
-from skyward_operator.kube.store import key_of
+from skyward_operator.kube.store import key_of, uid_of, version_of
 from skyward_operator.pools.act import Actor, template_hash
 from skyward_operator.pools.decide import Decision, decide
 from skyward_operator.pools.observation import Demand, Memory, Observation, view_of
 from skyward_operator.pools.status import pool_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from skyward_operator.context import Context
     from skyward_operator.kube.store import Key, Object
@@ -67,6 +67,8 @@ class Reconciler:
         self._demand = demand
         self._actor = Actor(context.api)
         self._memories: dict[str, Memory] = {}
+        self._read: dict[str, dict[str, tuple[int, ComputeNode]]] = {}
+        """By uid of a pool: its nodes as they were read last, each with its version."""
 
     async def __call__(self, key: Key) -> float | None:
         """Take the next steps; returns after how many seconds to look again."""
@@ -87,7 +89,9 @@ class Reconciler:
 
     def forget(self, obj: Object) -> None:
         """The pool is gone."""
-        self._memories.pop(obj["metadata"].get("uid", ""), None)
+        uid = obj["metadata"].get("uid", "")
+        self._memories.pop(uid, None)
+        self._read.pop(uid, None)
 
     async def _say(self, obj: Object, seen: Observation, decision: Decision) -> None:
         status = pool_status(seen, decision, self._context.clock.now())
@@ -110,7 +114,7 @@ class Reconciler:
     def _observe(self, pool: ComputePool) -> Observation:
         metadata, store = pool.metadata, self._context.store
         namespace, name = metadata.namespace or "", metadata.name
-        nodes = (ComputeNode.read(obj) for obj in store.by_pool(NODE, namespace, name))
+        nodes = self._nodes(metadata.uid or "", store.by_pool(NODE, namespace, name))
         demand, live_tasks = Demand(), 0
         if metadata.is_deleted:
             live_tasks = sum(map(_is_live, store.by_pool(TASK, namespace, name)))
@@ -125,6 +129,17 @@ class Reconciler:
             template_hash(pool),
             self._memories.get(metadata.uid or "", Memory()),
         )
+
+    def _nodes(self, pool_uid: str, objects: Sequence[Object]) -> list[ComputeNode]:
+        """The pool's nodes, of which only those that changed are read anew: one of hundreds, mostly."""
+        before, now = self._read.get(pool_uid, {}), dict[str, tuple[int, ComputeNode]]()
+        for obj in objects:
+            uid, version = uid_of(obj), version_of(obj)
+            known = before.get(uid)
+            read = known if known is not None and known[0] == version else (version, ComputeNode.read(obj))
+            now[uid] = read
+        self._read[pool_uid] = now
+        return [node for _, node in now.values()]
 
 
 def build(context: Context, demand: Callable[[str, str], Workload]) -> Pools:
