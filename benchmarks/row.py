@@ -23,6 +23,7 @@ class Unit(StrEnum):
     BYTES = "MB/s"
     MEMORY = "MiB"
     CPU = "CPU-ms"
+    SHARE = "% of a core"
 
     @property
     def less_is_better(self) -> bool:
@@ -114,7 +115,7 @@ def show(value: float, unit: Unit) -> str:
             return f"{value * 1e6:,.0f} µs"
         case Unit.SECONDS if value < 0.5:
             return f"{value * 1e3:,.2f} ms"
-        case Unit.SECONDS | Unit.CPU:
+        case Unit.SECONDS | Unit.CPU | Unit.SHARE:
             return f"{value:,.2f} {unit}"
         case _:
             return f"{value:,.0f} {unit}"

@@ -47,6 +47,7 @@ _TOGETHER: Final = 16
 _PLUGIN: Final = Path(__file__).parent / "herd" / "plugin"
 _ROOT: Final = Path(__file__).parents[1]
 _PATIENCE_SECONDS: Final = 120
+_REST_SECONDS: Final = 10  # two rounds of pings
 _MIB: Final = 1 << 20
 
 
@@ -64,6 +65,7 @@ def scale(stage: Stage) -> Iterator[Row]:
         begin = time.perf_counter()
         asyncio.run(run.make_pool(nodes))
         yield Row(f"{nodes} nodes, from nothing to ready", time.perf_counter() - begin, Unit.SECONDS)
+        yield Row(f"operator at rest with {nodes} nodes", asyncio.run(run.rest()), Unit.SHARE)
         few = asyncio.run(run.lives(FEW))
         rest = asyncio.run(run.lives(many))
         yield Row(
@@ -94,7 +96,7 @@ class Lives:
     """What many Tasks took of the operator."""
 
     cpu_ms: float
-    """For each, over its whole life."""
+    """For each, over its whole life, beside what the nodes take anyway."""
     memory: float
     """MiB while all of them were queued."""
     rate: float
@@ -124,6 +126,7 @@ class _Run:
         self._herd = herd
         self._package = pack([nothing()])
         self._number = 0
+        self._rest = 0.0
 
     async def make_pool(self, nodes: int) -> None:
         """A pool of so many nodes, until all of them are ready."""
@@ -143,12 +146,21 @@ class _Run:
                 while await self._ready(http) < nodes:
                     await asyncio.sleep(0.2)
 
+    async def rest(self) -> float:
+        """The share of a processor that the operator takes with its nodes alone, in per cent."""
+        operator = psutil.Process(pid_of("operator"))
+        await self._settle(operator)
+        begin, before = time.perf_counter(), _cpu(operator)
+        await asyncio.sleep(_REST_SECONDS)
+        self._rest = (_cpu(operator) - before) / (time.perf_counter() - begin)
+        return self._rest * 100
+
     async def lives(self, count: int) -> Lives:
         """Whole lives of Tasks: all are queued before the first may end; then they end and are deleted."""
         operator = psutil.Process(pid_of("operator"))
         async with self._session() as http, _ends(http) as ends:
             self._herd.tell("hold")
-            before = _cpu(operator)
+            whole, before = time.perf_counter(), _cpu(operator)
             await self._create(http, count)
             await self._settle(operator)
             memory = operator.memory_info().rss / _MIB
@@ -158,7 +170,8 @@ class _Run:
             rate = count / (time.perf_counter() - begin)
             await self._delete(http)
             await self._settle(operator)
-            return Lives((_cpu(operator) - before) * 1000 / count, memory, rate)
+            spent = _cpu(operator) - before - self._rest * (time.perf_counter() - whole)
+            return Lives(spent * 1000 / count, memory, rate)
 
     async def restart(self, count: int, nodes: int) -> tuple[float, float]:
         """Kill the operator while Tasks are queued. Seconds until the next one is ready, and until it has
