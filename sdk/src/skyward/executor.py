@@ -7,21 +7,21 @@ a node. Otherwise it is a call as any other: retried when its node is lost, stop
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from skyward.errors import ArgumentTooLarge, SkywardError
+from skyward.errors import SkywardError
 from skyward.functions import Function, PendingFunction, Retry, resolve
 from skyward.manifest import Call
-from skyward.open_task import ARGUMENTS_LIMIT, OpenTask
-from skyward.packing import pack_one
-from skyward.results import values_of
+from skyward.open_task import OpenTask, PackedCall
+from skyward.packing import pack_function
+from skyward.results import value_of
 from skyward.streaming import refuse_items
 from skyward.tasks import TaskFuture
-from skyward.wire.digest import digest
 from skyward.wire.package import Outcome
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ class CallFuture[T](TaskFuture[T]):
     def _open(self, raw: Outcome) -> tuple[T | None, BaseException | None]:
         with self._opening:
             if self._opened is None:
-                task: Mapping[str, Any] = {"metadata": {"name": self._task}, "status": {"phase": "Succeeded"}}
                 try:
-                    self._opened = values_of(task, [raw], 1)[0], None
+                    self._opened = value_of(self._task, raw), None
                 except BaseException as error:
                     self._opened = None, error
         return self._opened
@@ -122,27 +121,21 @@ class Executor(StandardExecutor):
 
         Raises NotPicklable or ArgumentTooLarge for what cannot be sent, RuntimeError after `shutdown`.
         """
-        function: Any = fn.fn if isinstance(fn, Function) else fn
-        pending: PendingFunction[T] = PendingFunction(function, args, kwargs)
+        return self._send(_pending(fn, args, kwargs), None)
+
+    def _send(self, pending: PendingFunction[Any], function: bytes | None) -> CallFuture[Any]:
         refuse_items(pending, "an executor")
-        data, arguments = pack_one(pending)
-        if max(len(arguments), len(data)) > ARGUMENTS_LIMIT:
-            raise ArgumentTooLarge(
-                f"the function and arguments of {pending.name}() take {len(data) + len(arguments):,} bytes; "
-                f"a call of an executor may take {ARGUMENTS_LIMIT:,} bytes for each",
-                task=self.task,
-                remedy="send it with >> or pool.map(), which take any size",
-            )
+        packed = PackedCall.of(pending, function)
         task = self._task
         with task.changed:
             task.changed.wait_for(lambda: task.held < MOST_BYTES or task.failure is not None)
-        future: CallFuture[T] = CallFuture(self.task)
+        future: CallFuture[Any] = CallFuture(self.task)
         with self._lock:
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._futures.add(future)
         try:
-            index = self._task.call(digest(data), data, arguments, future.settle)
+            index = self._task.call(packed, future.settle)
         except BaseException:
             self._futures.discard(future)
             raise
@@ -168,28 +161,18 @@ class Executor(StandardExecutor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else time.monotonic() + timeout
-        arguments = zip(*iterables, strict=False)
-        ahead: deque[CallFuture[T]] = deque()
-        for given in arguments:
-            ahead.append(self.submit(fn, *given))
-            if buffersize is not None and len(ahead) >= buffersize:
-                break
-        return self._results(fn, arguments, ahead, end)
+        function = pack_function(_pending(fn, (), {}))
+        futures = (self._send(_pending(fn, given, {}), function) for given in zip(*iterables, strict=False))
+        return self._results(futures, deque(islice(futures, buffersize)), end)
 
     def _results[T](
-        self,
-        fn: Callable[..., T],
-        arguments: Iterator[tuple[Any, ...]],
-        ahead: deque[CallFuture[T]],
-        end: float | None,
+        self, futures: Iterator[CallFuture[T]], ahead: deque[CallFuture[T]], end: float | None
     ) -> Iterator[T]:
         try:
             while ahead:
                 result = ahead[0].result(None if end is None else end - time.monotonic())
                 ahead.popleft()
-                for given in arguments:
-                    ahead.append(self.submit(fn, *given))
-                    break
+                ahead.extend(islice(futures, 1))
                 yield result
         finally:
             for future in ahead:
@@ -210,3 +193,7 @@ class Executor(StandardExecutor):
             with self._task.changed:
                 self._task.changed.wait_for(lambda: not self._task.waiting)
             self._task.handle.wait(_END_SECONDS)
+
+
+def _pending(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingFunction[Any]:
+    return PendingFunction(fn.fn if isinstance(fn, Function) else fn, args, kwargs)

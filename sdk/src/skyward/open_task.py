@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 from skyward.cluster.channel import Channel
 from skyward.contract import ranges
-from skyward.errors import GatewayError, SkywardError
+from skyward.errors import ArgumentTooLarge, GatewayError, SkywardError
+from skyward.functions import PendingFunction
+from skyward.packing import pack_arguments, pack_function
 from skyward.results import task_error
 from skyward.session import Session
 from skyward.tasks import TaskHandle
+from skyward.wire.digest import digest
 from skyward.wire.envelopes import PROTOCOL, ErrorInfo, RefusalReason
 from skyward.wire.frames import Frame, FrameKind
 from skyward.wire.package import Outcome
@@ -24,10 +27,36 @@ from skyward.wire.package import Outcome
 MOST_SENT = 4096
 """Calls that the operator holds for one task; those after them wait here."""
 BYTES_SENT = 32 * 1024 * 1024
-ARGUMENTS_LIMIT = 3 * 1024 * 1024
-"""What the pickled arguments of one call may take: they travel in one frame, ahead of others."""
+CALL_LIMIT = 3 * 1024 * 1024
+"""What the pickled function of one call may take, and its arguments: each travels in one frame."""
 _FEW = 4
 _ACK_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCall:
+    """A function and the arguments of one call of it, pickled."""
+
+    function: bytes
+    arguments: bytes
+    digest: str
+
+    @classmethod
+    def of(cls, pending: PendingFunction[Any], function: bytes | None = None) -> "PackedCall":
+        """Pickle a call, or its arguments only where the `function` is pickled already.
+
+        Raises NotPicklable or ArgumentTooLarge for what cannot be sent.
+        """
+        data = pack_function(pending) if function is None else function
+        arguments = pack_arguments(pending)
+        if max(len(arguments), len(data)) > CALL_LIMIT:
+            raise ArgumentTooLarge(
+                f"the function and arguments of {pending.name}() take {len(data) + len(arguments):,} bytes; "
+                f"a call of an executor, or that yields or pulls, may take {CALL_LIMIT:,} bytes for each",
+                remedy="send it with >> or pool.map() and a list, which take any size, or give the data to "
+                "the function item by item: as an iterator, for a parameter that is annotated as one",
+            )
+        return cls(data, arguments, digest(data))
 
 
 class Flow(Protocol):
@@ -103,9 +132,7 @@ class OpenTask:
         """Calls without an outcome."""
         return len(self._calls)
 
-    def call(
-        self, digest: str, function: bytes, arguments: bytes, ended: Ended, flow: Flow | None = None
-    ) -> int:
+    def call(self, packed: PackedCall, ended: Ended, flow: Flow | None = None) -> int:
         """Have a call run; returns its index. Raises why not, once the task has ended."""
         with self._lock:
             if self._over is not None:
@@ -113,8 +140,8 @@ class OpenTask:
             index, self._next = self._next, self._next + 1
             if flow is not None:
                 flow.begin(index, lambda frame: self.channel.send([frame], at_once=True))
-            self._calls[index] = _Call(digest, function, arguments, ended, flow)
-            self.held += len(arguments)
+            self._calls[index] = _Call(packed.digest, packed.function, packed.arguments, ended, flow)
+            self.held += len(packed.arguments)
             self._unsent.append(index)
             frames = list(self._ready())
             at_once = len(self._calls) <= _FEW

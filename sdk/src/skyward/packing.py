@@ -80,9 +80,14 @@ def pack_each(
     return pack_calls([function], calls()), count
 
 
-def pack_one(member: PendingFunction[Any]) -> tuple[bytes, bytes]:
-    """The function and the arguments of one call. Raises NotPicklable, naming the part."""
-    return _function(member.function, member.name), _arguments(member, None)
+def pack_function(member: PendingFunction[Any]) -> bytes:
+    """The function of a call. Raises NotPicklable, naming the part."""
+    return _function(member.function, member.name)
+
+
+def pack_arguments(member: PendingFunction[Any]) -> bytes:
+    """The arguments of a call. Raises NotPicklable, naming the part."""
+    return _arguments(member, None)
 
 
 def _function(function: Callable[..., Any], name: str) -> bytes:

@@ -21,8 +21,8 @@ from skyward.functions import Function, PendingFunction, PendingFunctionGroup, R
 from skyward.functions import function as described
 from skyward.gather import StreamingGroup, checked_on_error
 from skyward.manifest import Call
-from skyward.open_task import OpenTask
-from skyward.packing import pack_each, pack_one
+from skyward.open_task import OpenTask, PackedCall
+from skyward.packing import pack_each
 from skyward.poolview import PoolView
 from skyward.results import OnError
 from skyward.session import Session
@@ -31,7 +31,6 @@ from skyward.streaming import CallFlow, ItemIterator, refuse_items, yields
 from skyward.tasks import ResultIterator, TaskFuture, TaskHandle
 from skyward.termination import Terminated
 from skyward.validation import instance, reject_unknown
-from skyward.wire.digest import digest
 from skyward.wire.options import CallOptions
 from skyward.wire.package import Outcome
 
@@ -422,10 +421,10 @@ class Pool:
         self, pending: PendingFunction[Any], feeds: list[Iterator[Any]], call: Call
     ) -> ItemIterator[Any]:
         """A Task of one call that yields."""
-        data, arguments = pack_one(pending)
+        packed = PackedCall.of(pending)
         task = self.open_task(pending.name, call)
         flow = CallFlow(task.handle.name, feeds, stream=True)
-        task.call(digest(data), data, arguments, flow.ended, flow)
+        task.call(packed, flow.ended, flow)
         task.close()
         leaving = self._entered()[0].leaving
         leaving.start()
@@ -433,7 +432,7 @@ class Pool:
 
     def _fed[T](self, pending: PendingFunction[T], feeds: list[Iterator[Any]], call: Call) -> CallFuture[T]:
         """A Task of one call that pulls from here and returns."""
-        data, arguments = pack_one(pending)
+        packed = PackedCall.of(pending)
         task = self.open_task(pending.name, call)
         flow = CallFlow(task.handle.name, feeds, stream=False)
         future: CallFuture[T] = CallFuture(task.handle.name)
@@ -442,7 +441,7 @@ class Pool:
             flow.ended(end)
             future.settle(end)
 
-        index = task.call(digest(data), data, arguments, ended, flow)
+        index = task.call(packed, ended, flow)
         future.cancels(lambda: task.cancel(index))
         task.close()
         return future

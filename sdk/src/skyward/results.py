@@ -122,6 +122,13 @@ def each_value(
         )
 
 
+def value_of(name: str, outcome: Outcome) -> Any:
+    """The value of one call. Raises what it raised."""
+    if not outcome.ok:
+        raise exception_of(name, outcome)
+    return _value(name, outcome)
+
+
 def exception_of(name: str, outcome: Outcome) -> Exception:
     """What to raise for a call that failed."""
     info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")

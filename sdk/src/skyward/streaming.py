@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from skyward.errors import GatewayError, NodeLost, SkywardError
 from skyward.feeding import Feed
-from skyward.results import values_of
+from skyward.results import value_of
 from skyward.tasks import ResultIterator
 from skyward.wire import codec
 from skyward.wire.frames import Frame, FrameKind
@@ -143,8 +143,7 @@ class CallFlow:
         if isinstance(self._end, SkywardError):
             raise self._end
         assert self._end is not None  # noqa: S101
-        task = {"metadata": {"name": self._task}, "status": {"phase": "Succeeded"}}
-        value = values_of(task, [self._end], 1)[0]
+        value = value_of(self._task, self._end)
         if not self._over and not self._closed:
             raise GatewayError(
                 f"the call of task {self._task} has ended, and some of its items did not arrive",

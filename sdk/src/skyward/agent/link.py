@@ -134,6 +134,9 @@ class Outbox:
 
     def _flush(self) -> None:
         self._scheduled = False
+        if self._soon is not None:  # it leaves now; later it would only cost a write of its own
+            self._soon.cancel()
+            self._soon = None
         transport = self._transport
         if transport is None:
             return
