@@ -74,6 +74,8 @@ def both(left: Iterator[int], right: Iterator[int]) -> list[tuple[int, int]]:
 def length(items: Iterable[int]) -> int:
     return len(items)
 
+def square(number): return number**2
+
 def until(look):
     end = time.monotonic() + 60
     while not look():
@@ -163,6 +165,20 @@ with sky.Compute(provider=sky.Local(), nodes=2) as pool:
     except TypeError as error:
         found["odd item"] = str(error)
     found["future"] = (total(iter([1, 2])) > pool).result()
+    log = []
+    found["mapped"] = pool.map(square, given(3000, log)) == [number**2 for number in range(3000)]
+    found["mapped once"] = log == [*range(3000), "closed"]
+    log = []
+    with pool.map(square, given(10**9, log), stream=True, ordered=False) as results:
+        found["some"] = sorted(next(results) for _ in range(5)) != []
+    until(lambda: log[-1] == "closed")
+    found["map ahead"] = len(log)
+    got = []
+    try:
+        for result in pool.map(square, broken(), stream=True):
+            got.append(result)
+    except Odd as error:
+        found["map broken"] = got, error.number, traceback.extract_tb(error.__traceback__)[-1].name
     refused = [
         lambda: count(1) @ pool, lambda: count(1) > pool, lambda: (count(1) & count(2)) >> pool,
         lambda: sky.gather(count(1), stream=True) >> pool, lambda: pool.map(count, [1]),
@@ -228,6 +244,14 @@ def test_iterator_is_pulled_from_the_caller_once_and_closed(found: dict[str, Any
 def test_iterator_that_breaks_raises_in_the_function_and_so_at_the_caller(found: dict[str, Any]) -> None:
     assert found["broken"] == 2
     assert "item 1 of an iterator that was given as an argument" in found["odd item"]
+
+
+def test_map_takes_an_iterator_as_far_as_its_results_are_read(found: dict[str, Any]) -> None:
+    assert found["mapped"]
+    assert found["mapped once"]
+    assert found["some"]
+    assert found["map ahead"] < 1100  # a thousand, and those of the results that were read
+    assert found["map broken"] == [[1], 2, "broken"]
 
 
 def test_generator_is_refused_where_values_are_wanted(found: dict[str, Any]) -> None:

@@ -99,16 +99,20 @@ def test_map_takes_items_one_by_one_and_keeps_none(plane: FakePlane, pool: Pool)
         def __reduce__(self) -> tuple[type[int], tuple[int]]:
             return int, (len(alive),)
 
-    def items() -> Iterator[Item]:
-        nonlocal most
-        for _ in range(1000):
-            item = Item()
-            alive.add(item)
-            most = max(most, len(alive))
-            yield item
-            del item
+    class Items:
+        def __len__(self) -> int:
+            return 1000
 
-    assert len(pool.map(lambda number: number, items())) == 1000
+        def __iter__(self) -> Iterator[Item]:
+            nonlocal most
+            for _ in range(len(self)):
+                item = Item()
+                alive.add(item)
+                most = max(most, len(alive))
+                yield item
+                del item
+
+    assert len(pool.map(lambda number: number, Items())) == 1000
     assert most <= 2
 
 

@@ -42,13 +42,15 @@ class PackedCall:
     digest: str
 
     @classmethod
-    def of(cls, pending: PendingFunction[Any], function: bytes | None = None) -> "PackedCall":
+    def of(
+        cls, pending: PendingFunction[Any], function: bytes | None = None, position: int | None = None
+    ) -> "PackedCall":
         """Pickle a call, or its arguments only where the `function` is pickled already.
 
         Raises NotPicklable or ArgumentTooLarge for what cannot be sent.
         """
         data = pack_function(pending) if function is None else function
-        arguments = pack_arguments(pending)
+        arguments = pack_arguments(pending, position)
         if max(len(arguments), len(data)) > CALL_LIMIT:
             raise ArgumentTooLarge(
                 f"the function and arguments of {pending.name}() take {len(data) + len(arguments):,} bytes; "

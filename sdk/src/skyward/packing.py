@@ -85,9 +85,9 @@ def pack_function(member: PendingFunction[Any]) -> bytes:
     return _function(member.function, member.name)
 
 
-def pack_arguments(member: PendingFunction[Any]) -> bytes:
-    """The arguments of a call. Raises NotPicklable, naming the part."""
-    return _arguments(member, None)
+def pack_arguments(member: PendingFunction[Any], position: int | None = None) -> bytes:
+    """The arguments of a call, or of one of many. Raises NotPicklable, naming the part."""
+    return _arguments(member, position)
 
 
 def _function(function: Callable[..., Any], name: str) -> bytes:

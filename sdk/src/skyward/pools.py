@@ -6,7 +6,7 @@ checked before anybody says so. A pool that was there before (`Compute(name=...)
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, cast, overload
 
@@ -21,6 +21,7 @@ from skyward.functions import Function, PendingFunction, PendingFunctionGroup, R
 from skyward.functions import function as described
 from skyward.gather import StreamingGroup, checked_on_error
 from skyward.manifest import Call
+from skyward.open_map import OpenMap
 from skyward.open_task import OpenTask, PackedCall
 from skyward.packing import pack_each
 from skyward.poolview import PoolView
@@ -262,12 +263,19 @@ class Pool:
         With `stream=True` an iterator gives them while others still run; with `ordered=False` as they end.
         An item that fails fails only itself: `on_error="return"` puts its exception in its place, "raise"
         raises the first one when all have ended. `timeout` is for each call, in seconds.
+
+        An iterator (anything without a length) is taken while results come, by a thread, and never more than
+        a thousand items ahead of who reads; what it raises is raised behind the results before it.
         """
         checked_on_error(on_error)
         what = fn if isinstance(fn, Function) else described(fn)
         refuse_items(PendingFunction(what.fn), "pool.map()")
         if timeout is not None:
             what = Function(what.fn, timeout)
+
+        if not isinstance(items, Sized):
+            results = self._open_map(what, items, ordered=ordered, on_error=on_error)
+            return results if stream else list(results)
 
         def send(session: Session, call: Call) -> TaskHandle | None:
             package, count = pack_each(what, items)
@@ -416,6 +424,17 @@ class Pool:
         leaving.start()
         values = handle.stream(ordered=ordered, on_error=on_error)
         return ResultIterator(values, handle.cancel, leaving.soon)
+
+    def _open_map(
+        self, described: Function[..., Any], items: Iterable[Any], *, ordered: bool, on_error: OnError
+    ) -> ResultIterator[Any]:
+        """A Task of one call per item of an iterator."""
+        task = self.open_task(described.__name__, Call(timeout=described.timeout))
+        running = OpenMap(task, described, items)
+        leaving = self._entered()[0].leaving
+        leaving.start()
+        values = running.values(ordered=ordered, on_error=on_error)
+        return ResultIterator(values, running.leave, leaving.soon)
 
     def _items(
         self, pending: PendingFunction[Any], feeds: list[Iterator[Any]], call: Call

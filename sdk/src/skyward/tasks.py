@@ -5,10 +5,13 @@ thread, for futures): unpickling runs the user's code and must hold up nobody el
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from skyward.cluster.cutter import Cutter
@@ -24,6 +27,7 @@ from skyward.wire.digest import BytesLike
 
 QUIET_SECONDS = 1.0
 """A task that takes no longer than this is not worth a line."""
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 _FINAL = {str(phase) for phase in TaskPhase if phase.is_final}
 
 
@@ -238,7 +242,8 @@ class ResultIterator[T](Iterator[T]):
                 self.close()
             else:  # a signal: whoever is in a hurry does not wait for a server
                 self.leave_soon()
-            raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
+            # The remote frames are in its cause; those of an iterator of the caller's own are kept.
+            raise error.with_traceback(_below_ours(error.__traceback__)) from error.__cause__
 
     def close(self) -> None:
         """No more results are wanted: what has not ended is cancelled. Again is no error."""
@@ -260,6 +265,12 @@ class ResultIterator[T](Iterator[T]):
 
     def __del__(self) -> None:
         self.leave_soon()
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        trace = trace.tb_next
+    return trace
 
 
 def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
