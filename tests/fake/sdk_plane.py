@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -40,7 +42,6 @@ from skyward.wire.raised import dumps_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 POOLS, NODES, TASKS = collection("computepools"), collection("computenodes"), collection("tasks")
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases"
@@ -82,6 +83,11 @@ class FakePlane(FakeKube):
         self.new_logs: dict[str, list[Object]] = {}
         """The same, printed while somebody follows."""
         self.refuse_payload = 0
+        self.cut_uploads_after: list[int] = []
+        """The next uploads break after so many bytes each."""
+        self.uploads: list[int] = []
+        """Where each of them began."""
+        self._uploaded: dict[str, bytearray] = {}
         self.python: str | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake-plane", daemon=True)
@@ -261,7 +267,14 @@ class FakePlane(FakeKube):
 
     def _outcomes(self, task: Object, data: bytes) -> list[Outcome]:
         ranks = [node["spec"]["rank"] for node in self.objects.get(NODES, {}).values()]
-        with CallPackage(data) as package:
+        size = len(data) if "package" in task["spec"]["calls"] else task["spec"]["calls"]["blob"]["sizeBytes"]
+        with CallPackage(memoryview(data)[:size]) as package, TemporaryDirectory() as folder:
+            files = {}
+            for part, length in package.parts.items():
+                files[part] = Path(folder) / part
+                files[part].write_bytes(data[size : size + length])
+                size += length
+            assert size == len(data)
             if task["spec"].get("target", {}).get("mode") == "All":
                 which = [(index, index, 0) for index in range(len(ranks))]
             else:
@@ -269,19 +282,26 @@ class FakePlane(FakeKube):
             records = self.records.setdefault(task["metadata"]["name"], bytearray())
             outcomes = []
             for place in which:
-                outcomes.append(self._outcome(package, task, *place, len(ranks)))
+                outcomes.append(self._outcome(package, files, task, *place, len(ranks)))
                 records += pack_outcomes(outcomes[-1:])
             return outcomes
 
     def _outcome(
-        self, package: CallPackage, task: Object, index: int, rank: int, number: int, size: int
+        self,
+        package: CallPackage,
+        files: dict[str, Path],
+        task: Object,
+        index: int,
+        rank: int,
+        number: int,
+        size: int,
     ) -> Outcome:
         name = task["metadata"]["name"]
         function, payload = package.call(number)
         place = {"node": rank, "total_nodes": size, "rank": rank, "task": name, "index": index, "number": 1}
         try:
-            called = codec.loads(package.functions[function][1])
-            args, kwargs = codec.loads(payload)
+            called = codec.loads(package.functions[function][1], files)
+            args, kwargs = codec.loads(payload, files)
             with call(place):
                 value = called(*args, **kwargs)
         except Exception as error:
@@ -339,12 +359,7 @@ class FakePlane(FakeKube):
         if ticket not in (task["spec"].get("ticketHash"), added if request.method == "GET" else None):
             return web.json_response({"message": "not your ticket"}, status=403)
         if what == "payload":
-            body = await request.read()
-            if self.refuse_payload:
-                return web.json_response({"message": "more than 1 GiB"}, status=self.refuse_payload)
-            assert sha256(body).hexdigest() == task["spec"]["calls"]["blob"]["digest"]
-            self.payloads[name] = body
-            return web.Response(status=204)
+            return await self._take_payload(request, name, task["spec"]["calls"]["blob"])
         if what == "results":
             return await self._deliver(request, name)
         if what == "logs":
@@ -352,6 +367,28 @@ class FakePlane(FakeKube):
             lines = [json.dumps(line) for line in [*self.task_logs.get(name, []), *ends]]
             return web.Response(text="\n".join(lines))
         return await self._send_result(request, self.results[name])
+
+    async def _take_payload(self, request: web.Request, name: str, blob: Object) -> web.Response:
+        there = self._uploaded.setdefault(name, bytearray())
+        if request.method == "HEAD":
+            headers = {"Upload-Offset": str(len(there)), "Upload-Complete": f"?{int(name in self.payloads)}"}
+            return web.Response(headers=headers)
+        start = int(request.headers.get("Upload-Offset", "0"))
+        self.uploads.append(start)
+        assert start <= len(there)
+        del there[start:]
+        most = self.cut_uploads_after.pop(0) if self.cut_uploads_after else None
+        async for piece in request.content.iter_any():
+            there += piece if most is None else piece[: max(0, most - (len(there) - start))]
+            if most is not None and len(there) - start >= most:
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+        if self.refuse_payload:
+            return web.json_response({"message": "more than 1 GiB"}, status=self.refuse_payload)
+        assert sha256(there[: blob["sizeBytes"]]).hexdigest() == blob["digest"]
+        self.payloads[name] = bytes(there)
+        return web.Response(status=204)
 
     async def _send_result(self, request: web.Request, data: bytes) -> web.StreamResponse:
         start = request.http_range.start or 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
+import random
 from base64 import b64encode
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +18,8 @@ from tests.fake.cluster_fakes import FakeApi, FakeNode, fake_context, node_objec
 
 from skyward.contract.names import ANNOTATION_TICKET, NODE, POOL, TASK
 from skyward.wire.digest import digest
-from skyward.wire.package import pack_calls
+from skyward.wire.package import PartsIndex, pack_calls
+from skyward.wire.parts import Part
 from skyward_operator.gateway.blobs import BlobStore
 from skyward_operator.gateway.follower import Follower
 from skyward_operator.gateway.logs import LogBook
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
 
 TICKET = "00ff" * 16
+PAYLOAD = "/v1/namespaces/default/tasks/task/payload"
 HASH = hashlib.sha256(TICKET.encode()).hexdigest()
 MINE = {"Skyward-Ticket": TICKET}
 OTHERS = {"Skyward-Ticket": "11" * 32}
@@ -80,7 +85,8 @@ class World:
         inline = b64encode(pack_calls([b"f"], [(0, b"x")])).decode()
         calls: dict[str, Any] = {"python": "3.13", "count": 1, "package": inline}
         if payload is not None:
-            blob = {"digest": digest(payload), "sizeBytes": len(payload)}
+            size = package_size(payload)
+            blob = {"digest": digest(payload[:size]), "sizeBytes": size}
             calls = {"python": "3.13", "count": 1, "blob": blob}
         body = {"poolRef": {"name": "pool"}, "calls": calls, "ticketHash": HASH} | spec
         made = await self.api.create(TASK, {"metadata": {"namespace": "default", "name": name}, "spec": body})
@@ -93,6 +99,28 @@ class World:
         where = f"{self.url}/v1/namespaces/default/tasks/{name}/payload"
         async with self.http.put(where, data=body, headers=MINE if headers is None else headers) as answer:
             return answer.status, await answer.text()
+
+    async def break_off(self, body: bytes, announced: int, offset: int) -> None:
+        """Upload some bytes of those that were announced, and then no more."""
+        host, port = self.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = (
+            f"Host: x\r\nSkyward-Ticket: {TICKET}\r\nUpload-Offset: {offset}\r\nContent-Length: {announced}"
+        )
+        writer.write(f"PUT {PAYLOAD} HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def uploaded(self) -> tuple[int, bool]:
+        """How much of a payload the gateway has, and whether that is all."""
+        async with self.http.head(self.url + PAYLOAD, headers=MINE) as answer:
+            assert answer.status == 200
+            return int(answer.headers["Upload-Offset"]), answer.headers["Upload-Complete"] == "?1"
+
+    def payload(self, uid: str) -> Path:
+        """Where the payload of a task lies once it is whole."""
+        return self.folder / "blobs" / "default" / uid / "payload"
 
     async def get(self, where: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """Download; status and body."""
@@ -118,6 +146,24 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 def package(size: int = 200_000) -> bytes:
     return pack_calls([b"function"], [(0, b"a" * size)])
+
+
+def with_parts(count: int, size: int = 300_000) -> bytes:
+    """A payload of one call that needs so many parts."""
+    index = PartsIndex()
+    parts = [Part(digest(data), size, (data,)) for data in map(os.urandom, [size] * count)]
+    index.need(1, parts)
+    package = pack_calls([b"function"], [(0, b"a")], parts=index)
+    _SIZES[package] = len(package)
+    return package + b"".join(part.pieces[0] for part in parts)
+
+
+_SIZES: dict[bytes, int] = {}
+
+
+def package_size(payload: bytes) -> int:
+    """How much of a payload is its package: the rest are parts."""
+    return next((size for package, size in _SIZES.items() if payload.startswith(package)), len(payload))
 
 
 # Payloads
@@ -185,18 +231,144 @@ async def test_payload_is_heard_of_while_it_still_comes(world: World) -> None:
     assert seen.is_set()
 
 
-async def test_upload_that_breaks_off_leaves_nothing(world: World) -> None:
-    uid = await world.task(package())
-    host, port = world.url.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(host, int(port))
-    head = (
-        f"PUT /v1/namespaces/default/tasks/task/payload HTTP/1.1\r\nHost: x\r\nSkyward-Ticket: {TICKET}\r\n"
-    )
-    writer.write(f"{head}Content-Length: {len(package())}\r\n\r\n".encode() + b"half")
-    await writer.drain()
-    await until(lambda: world.files(uid))
-    writer.close()
-    await until(lambda: not world.files(uid))
+async def test_upload_that_breaks_off_is_not_used_and_goes_on_where_it_was(world: World) -> None:
+    node, whole = world.node(), with_parts(3)
+    uid = await world.task(whole)
+    for cut in sorted(random.Random(3).sample(range(1, len(whole)), 8)):
+        there, is_whole = await world.uploaded()
+        await world.break_off(whole[there:cut], len(whole) - there, there)
+        await until(world.payload(uid).with_name("payload.part").exists)
+        assert there <= (await world.uploaded())[0] <= cut
+        assert not is_whole
+        assert world.files(uid) == ["payload.part"]
+        assert node.calls == []
+    assert (await world.uploaded())[0] > 0
+    there, _ = await world.uploaded()
+    assert await world.put(whole[there:], headers=MINE | {"Upload-Offset": str(there)}) == (204, "")
+    assert world.files(uid) == ["payload"]
+    assert world.payload(uid).read_bytes() == whole
+    assert await world.uploaded() == (len(whole), True)
+    assert len(node.calls) == 1
+
+
+@pytest.mark.parametrize("place", [10, -10], ids=["in the package", "in a part"])
+async def test_other_bytes_than_announced_are_refused_wherever_they_are(world: World, place: int) -> None:
+    node, whole = world.node(), with_parts(3)
+    uid = await world.task(whole)
+    wrong = bytearray(whole)
+    wrong[place] ^= 1
+    status, text = await world.put(bytes(wrong))
+    assert status == 422
+    assert ("SHA-256 of the package is" if place > 0 else "SHA-256 of part 2 of 3 is") in text
+    assert world.files(uid) == []
+    assert node.calls == []
+    assert (await world.put(whole))[0] == 204
+
+
+async def test_bytes_that_went_bad_after_a_cut_are_found_and_sent_again(world: World) -> None:
+    whole = with_parts(3)
+    uid = await world.task(whole)
+    half = len(whole) // 2
+    assert (await world.put(whole[:half]))[0] == 400  # it ended too early
+    part = world.payload(uid).with_name("payload.part")
+    damaged = bytearray(part.read_bytes())
+    assert len(damaged) == half
+    damaged[len(damaged) // 2] ^= 1
+    part.write_bytes(damaged)
+    status, _ = await world.put(whole[half:], headers=MINE | {"Upload-Offset": str(half)})
+    assert status == 422
+    assert await world.uploaded() == (0, False)
+    assert (await world.put(whole))[0] == 204
+
+
+async def test_rest_that_begins_behind_what_is_there_is_refused(world: World) -> None:
+    whole = with_parts(1)
+    await world.task(whole)
+    status, text = await world.put(whole[9:], headers=MINE | {"Upload-Offset": "9"})
+    assert (status, text) == (409, "the body begins at byte 9 and 0 are here")
+    for nonsense in ("-1", "9" * 30, "x"):
+        assert (await world.put(whole, headers=MINE | {"Upload-Offset": nonsense}))[0] == 400
+
+
+async def test_newer_upload_ends_one_that_hangs(world: World) -> None:
+    whole = with_parts(1)
+    uid = await world.task(whole)
+
+    async def hanging() -> AsyncIterator[bytes]:
+        yield whole[:1000]
+        await asyncio.Event().wait()
+
+    first = asyncio.create_task(world.put(hanging()))
+    await until(world.payload(uid).with_name("payload.part").exists)
+    async with asyncio.timeout(10):
+        assert await world.put(whole) == (204, "")
+        with pytest.raises(aiohttp.ClientError):
+            await first
+
+
+async def test_parts_over_the_limit_are_refused_when_the_package_says_so(tmp_path: Path) -> None:
+    whole = with_parts(3)
+    async with World(tmp_path, largest=len(whole) - 1) as world:
+        uid = await world.task(whole)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield whole
+
+        status, text = await world.put(pieces())
+        assert status == 413
+        assert f"the payload has {len(whole)} bytes" in text
+        assert world.files(uid) == []
+
+
+async def test_full_disk_is_said_and_other_payloads_are_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, real, full = with_parts(2), os.pwrite, True
+
+    def pwrite(file: int, data: Any, place: int) -> int:
+        if full and place > 100_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(file, data, place)
+
+    monkeypatch.setattr("skyward_operator.gateway.incoming.os.pwrite", pwrite)
+    uid = await world.task(whole)
+    status, text = await world.put(whole)
+    assert status == 507
+    assert "No space left on device" in text
+    assert world.files(uid) == []  # the space is free again
+    await world.task(package(1000), name="small")
+    assert (await world.put(package(1000), name="small"))[0] == 204
+    full = False
+    assert (await world.put(whole))[0] == 204
+
+
+async def test_disk_too_small_for_the_parts_is_known_before_they_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = with_parts(2)
+    uid = await world.task(whole)
+
+    class Full:
+        f_bavail, f_frsize = 1, 4096
+
+    monkeypatch.setattr("skyward_operator.gateway.incoming.os.statvfs", lambda _: Full)
+    status, text = await world.put(whole)
+    assert status == 507
+    assert f"its {len(whole)} bytes do not fit on the operator's disk" in text
+    assert world.files(uid) == []
+
+
+async def test_payload_that_was_deleted_before_its_call_was_sent_ends_the_task(world: World) -> None:
+    whole = with_parts(2)
+    uid = await world.task(whole)
+    assert (await world.put(whole))[0] == 204  # no node is there: it waits
+    world.payload(uid).unlink()
+    node = world.node()
+    await until(lambda: world.api.status("task").get("phase") == "Failed")
+    status = world.api.status("task")
+    assert status["reason"] == "PayloadInvalid"
+    assert "payload" in status["message"]
+    assert node.calls == []
 
 
 async def test_payload_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from base64 import b64decode, b64encode
 from contextlib import AsyncExitStack
 from io import BytesIO
@@ -14,7 +15,8 @@ from tests.fake.cluster_fakes import FakeApi, FakeNode, fake_context, node_objec
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.wire.digest import digest
 from skyward.wire.outcomes import Outcome, digest_outcomes, iter_outcomes
-from skyward.wire.package import CallOptions, pack_calls
+from skyward.wire.package import CallOptions, PartsIndex, pack_calls
+from skyward.wire.parts import Part as WirePart
 from skyward_operator.kube.errors import Invalid, Unavailable
 from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.nodes.received import Part
@@ -230,24 +232,51 @@ async def test_large_result_goes_to_a_blob(world: World) -> None:
     await until(lambda: len(node.acknowledged) == 1)
 
 
-async def test_large_arguments_go_ahead_as_a_blob(world: World) -> None:
+def _with_part(count: int, big: bytes) -> tuple[dict[str, Any], bytes]:
+    """The calls of a task that share a large part, and their payload."""
+    index, part = PartsIndex(), WirePart(digest(big), len(big), (big,))
+    for number in range(count):
+        index.need(1 + number, [part])
+    package = pack_calls([b"function"], [(0, b"x")] * count, parts=index)
+    blob = {"digest": digest(package), "sizeBytes": len(package)}
+    return {"python": "3.13", "count": count, "blob": blob}, package + big
+
+
+async def test_large_parts_go_ahead_of_the_calls_that_need_them(world: World) -> None:
     await world.pool()
-    node = world.node()
-    big = b"a" * 3_000_000
-    payload = pack_calls([b"function"], [(0, big)])
-    blob = {"digest": digest(payload), "sizeBytes": len(payload)}
-    uid = await world.task(calls={"python": "3.13", "count": 1, "blob": blob})
+    node = world.node(slots=2)
+    big = os.urandom(3_000_000)
+    calls, payload = _with_part(2, big)
+    uid = await world.task(calls=calls)
     await world.says("AwaitingPayload")
     path = world.blob(uid, "payload")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(payload)
     world.tasks.gateway_backend.payload_arrived(uid)
-    await until(lambda: node.calls)
-    header, args = node.calls[0]
-    assert args is None
-    assert node.blobs[header["args"]] == big
+    await until(lambda: len(node.calls) == 2)
+    for header, args in node.calls:
+        assert args == b"x"
+        assert header["blobs"] == [digest(big)]
+    assert node.blobs == {digest(big): big}
+    node.finish()
     node.finish()
     assert (await world.ends())["phase"] == "Succeeded"
+
+
+async def test_arguments_that_should_stand_apart_are_refused(world: World) -> None:
+    await world.pool()
+    node = world.node()
+    payload = pack_calls([b"function"], [(0, b"a" * 4_000_000)])
+    blob = {"digest": digest(payload), "sizeBytes": len(payload)}
+    uid = await world.task(calls={"python": "3.13", "count": 1, "blob": blob})
+    path = world.blob(uid, "payload")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(payload)
+    world.tasks.gateway_backend.payload_arrived(uid)
+    status = await world.ends()
+    assert status["reason"] == "PayloadInvalid"
+    assert "has to stand apart" in status["message"]
+    assert node.calls == []
 
 
 async def test_second_call_waits_for_the_slot_and_says_so(world: World) -> None:

@@ -18,6 +18,7 @@ from skyward.contract.task import Task
 from skyward.image import DEBIAN_PACKAGE, VARIABLE, client_python
 from skyward.lifecycle import checked_name, new_name
 from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, pool_object, task_object
+from skyward.packing import Packed
 
 OWNER = Owner("0a1b2c", "f" * 64)
 LOCAL = sky.Local()
@@ -30,7 +31,7 @@ def _pool(*specs: sky.Spec, **options: Any) -> dict[str, Any]:
 
 
 def _task(package: bytes, count: int = 1, **how: Any) -> dict[str, Any]:
-    body = task_object("train-1", "default", "demo", "3.13", count, package, Call(**how), OWNER)
+    body = task_object("train-1", "default", "demo", "3.13", count, Packed(package), Call(**how), OWNER)
     Task.model_validate(body)
     return body
 

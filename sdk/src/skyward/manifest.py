@@ -17,6 +17,7 @@ from typing import Any
 from skyward.contract.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POOL, LABEL_RUN, POOL, TASK
 from skyward.functions import Retry
 from skyward.image import Image
+from skyward.packing import Packed
 from skyward.spec import Accelerator, Options, Spec, Volume
 from skyward.wire.options import CallOptions
 
@@ -113,11 +114,12 @@ def call_options(call: Call) -> CallOptions:
 
 
 def task_object(
-    name: str, namespace: str, pool: str, python: str, count: int, package: bytes, call: Call, owner: Owner
+    name: str, namespace: str, pool: str, python: str, count: int, packed: Packed, call: Call, owner: Owner
 ) -> dict[str, Any]:
-    """The Task of one operator expression; a small `package` stands inside it, else only its digest."""
+    """The Task of one operator expression; a small package stands inside it, else only its digest."""
     calls: dict[str, Any] = {"python": python, "count": count}
-    if len(package) <= INLINE_LIMIT:
+    package = packed.package
+    if len(package) <= INLINE_LIMIT and not packed.parts:
         calls["package"] = base64.b64encode(package).decode()
     else:
         calls["blob"] = {"digest": hashlib.sha256(package).hexdigest(), "sizeBytes": len(package)}
@@ -151,7 +153,7 @@ def open_task_object(
     name: str, namespace: str, pool: str, python: str, call: Call, owner: Owner
 ) -> dict[str, Any]:
     """A Task whose calls come while it runs."""
-    body = task_object(name, namespace, pool, python, 1, b"", call, owner)
+    body = task_object(name, namespace, pool, python, 1, Packed(b""), call, owner)
     body["spec"]["calls"] = {"python": python, "open": True}
     return body
 

@@ -1,19 +1,24 @@
 """Calls to bytes: each function once, the arguments of each call apart, so that nobody has to open them.
 
-Functions are pickled anew for each operator expression, because what they refer to may have changed since
-the last one (a global in a notebook); the digest of the bytes is what the node caches by.
+Large arguments are not copied: they stand apart, and are sent from where they lie. Functions are pickled anew
+for each operator expression, because what they refer to may have changed since the last one (a global in a
+notebook); the digest of the bytes is what the node caches by.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from skyward.errors import ArgumentTooLarge, NotPicklable
 from skyward.functions import Function, PendingFunction
 from skyward.wire import codec
+from skyward.wire.apart import Apart
+from skyward.wire.digest import BytesLike
 from skyward.wire.errors import NotPicklable as WireNotPicklable
 from skyward.wire.options import CallOptions
-from skyward.wire.package import pack_calls
+from skyward.wire.package import PartsIndex, pack_calls
+from skyward.wire.parts import Part
 
 PACKAGE_LIMIT = 16 * 2**30
 """Bytes of one Task's calls; more belongs into a volume or an object store."""
@@ -33,66 +38,101 @@ def package_limit() -> int:
     return int(given)
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The calls of one Task: their package, and the large parts of arguments that it refers to."""
+
+    package: bytes
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def pieces(self) -> list[BytesLike]:
+        """The payload: the package and behind it all that it refers to, in its order."""
+        return [self.package, *(piece for part in self.parts for piece in part.pieces)]
+
+
 def pack(
     members: Sequence[PendingFunction[Any]],
     limit: int | None = None,
     options: Sequence[CallOptions] = (),
-) -> bytes:
+) -> Packed:
     """The package of `members`. Raises NotPicklable (naming the part) or ArgumentTooLarge."""
     limit = package_limit() if limit is None else limit
+    apart, index = Apart(), PartsIndex()
     functions: list[bytes] = []
     index_of: dict[int, int] = {}
+    taken = 0
     for member in members:
         if id(member.function) not in index_of:
-            index_of[id(member.function)] = len(functions)
-            functions.append(_function(member.function, member.name))
-    return pack_calls(functions, _calls(members, index_of, limit, sum(map(len, functions))), options)
+            place = index_of[id(member.function)] = len(functions)
+            function, parts = _function(member.function, member.name, apart)
+            functions.append(function)
+            taken += len(function) + index.need(place, parts)
+
+    def calls() -> Iterator[tuple[int, bytes]]:
+        nonlocal taken
+        for position, member in enumerate(members):
+            arguments, parts = _arguments(member, position if len(members) > 1 else None, apart)
+            taken += len(arguments) + index.need(len(functions) + position, parts)
+            if taken > limit:
+                raise too_large(member.name, taken, limit)
+            yield index_of[id(member.function)], arguments
+
+    package = pack_calls(functions, calls(), options, index)
+    return Packed(package, tuple(index.parts.values()))
 
 
 def pack_each(
     described: Function[..., Any], items: Iterable[Any], limit: int | None = None
-) -> tuple[bytes, int]:
+) -> tuple[Packed, int]:
     """The package of one call of `described` per item, and how many those are; takes the items one by one.
 
-    Raises TypeError if the function cannot be called with one item, else as `pack`.
+    Large items of a list or tuple are sent from where they lie; others may make each item out of the one
+    before. Raises TypeError if the function cannot be called with one item, else as `pack`.
     """
     limit = package_limit() if limit is None else limit
-    function = _function(described.fn, described.__name__)
+    apart, index = Apart(steady=isinstance(items, list | tuple)), PartsIndex()
+    function, parts = _function(described.fn, described.__name__, apart)
     count = 0
 
     def calls() -> Iterator[tuple[int, bytes]]:
         nonlocal count
-        taken = len(function)
+        taken = len(function) + index.need(0, parts)
         for item in items:
             if not count:
                 described(item)  # one item fits the signature as well as any other
             try:
-                arguments = codec.dumps(((item,), _NO_KEYWORDS))
+                arguments, needed = codec.dumps_apart(((item,), _NO_KEYWORDS), apart)
             except (WireNotPicklable, MemoryError):
-                _arguments(described(item), count)  # it says what is wrong
+                _arguments(described(item), count, apart)  # it says what is wrong
                 raise
-            taken += len(arguments)
+            taken += len(arguments) + index.need(1 + count, needed)
             if taken > limit:
                 raise too_large(described.__name__, taken, limit)
             count += 1
             yield 0, arguments
 
-    return pack_calls([function], calls()), count
+    package = pack_calls([function], calls(), parts=index)
+    return Packed(package, tuple(index.parts.values())), count
 
 
 def pack_function(member: PendingFunction[Any]) -> bytes:
     """The function of a call. Raises NotPicklable, naming the part."""
-    return _function(member.function, member.name)
+    return _function(member.function, member.name)[0]
 
 
 def pack_arguments(member: PendingFunction[Any], position: int | None = None) -> bytes:
     """The arguments of a call, or of one of many. Raises NotPicklable, naming the part."""
-    return _arguments(member, position)
+    return _arguments(member, position)[0]
 
 
-def _function(function: Callable[..., Any], name: str) -> bytes:
+def _function(
+    function: Callable[..., Any], name: str, apart: Apart | None = None
+) -> tuple[bytes, list[Part]]:
     try:
-        return codec.dumps_function(function)
+        if apart is None:
+            return codec.dumps_function(function), []
+        return codec.dumps_function_apart(function, apart)
     except WireNotPicklable as error:
         raise NotPicklable(
             f"{name}() cannot be sent to a node: {error}",
@@ -100,20 +140,12 @@ def _function(function: Callable[..., Any], name: str) -> bytes:
         ) from None
 
 
-def _calls(
-    members: Sequence[PendingFunction[Any]], index_of: dict[int, int], limit: int, taken: int
-) -> Iterator[tuple[int, bytes]]:
-    for position, member in enumerate(members):
-        arguments = _arguments(member, position if len(members) > 1 else None)
-        taken += len(arguments)
-        if taken > limit:
-            raise too_large(member.name, taken, limit)
-        yield index_of[id(member.function)], arguments
-
-
-def _arguments(member: PendingFunction[Any], position: int | None) -> bytes:
+def _arguments(
+    member: PendingFunction[Any], position: int | None, apart: Apart | None = None
+) -> tuple[bytes, list[Part]]:
+    arguments = member.args, dict(member.kwargs)
     try:
-        return codec.dumps((member.args, dict(member.kwargs)))
+        return (codec.dumps(arguments), []) if apart is None else codec.dumps_apart(arguments, apart)
     except WireNotPicklable as error:
         which = f"call {position} of {member.name}()" if position is not None else f"{member.name}()"
         raise NotPicklable(

@@ -278,8 +278,8 @@ class Pool:
             return results if stream else list(results)
 
         def send(session: Session, call: Call) -> TaskHandle | None:
-            package, count = pack_each(what, items)
-            return session.send(self._name, what.__name__, package, count, call, count) if count else None
+            packed, count = pack_each(what, items)
+            return session.send(self._name, what.__name__, packed, count, call, count) if count else None
 
         handle = self._send(Call(timeout=what.timeout), send)
         if handle is None:

@@ -27,8 +27,8 @@ from skyward.errors import PoolDeleted, SkywardError, TaskError
 from skyward.functions import PendingFunction
 from skyward.image import client_python
 from skyward.leaving import Leaving
-from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, open_task_object, task_object
-from skyward.packing import pack
+from skyward.manifest import Call, Owner, object_name, open_task_object, task_object
+from skyward.packing import Packed, pack
 from skyward.tasks import TaskHandle
 from skyward.wire.digest import BytesLike
 from skyward.wire.options import CallOptions
@@ -91,22 +91,22 @@ class Session:
         options: Sequence[CallOptions] = (),
     ) -> TaskHandle:
         """Create the one Task of an operator expression. What cannot be sent raises before it exists."""
-        package = pack(members, options=options)
-        return self.send(pool, members[0].name, package, len(members), call, count)
+        packed = pack(members, options=options)
+        return self.send(pool, members[0].name, packed, len(members), call, count)
 
     def send(
-        self, pool: str, title: str, package: bytes, calls: int, call: Call, count: int | None
+        self, pool: str, title: str, packed: Packed, calls: int, call: Call, count: int | None
     ) -> TaskHandle:
         """Create the Task of a package of `calls` calls, named after `title`; `count` results are awaited."""
         name = object_name(title, 8, limit=50)
-        body = task_object(name, self.namespace, pool, client_python(), calls, package, call, self.owner)
+        body = task_object(name, self.namespace, pool, client_python(), calls, packed, call, self.owner)
         handle = TaskHandle(name, pool, count, self.console, self._fetch, self._cancel, self._follow)
         self._handles[name] = handle
         try:
             self.api.create(TASK, body)
             handle.submitted()
-            if len(package) > INLINE_LIMIT:
-                self.gateway.put_payload(self.namespace, name, package)
+            if "blob" in body["spec"]["calls"]:
+                self.gateway.put_payload(self.namespace, name, packed.pieces, handle.uploading)
         except BaseException as error:
             self._withdraw(handle, error)
             if isinstance(error, ApiError):

@@ -54,6 +54,9 @@ class TaskFuture[T](Future[T]):
         return asyncio.wrap_future(self).__await__()
 
 
+_TOLD_BYTES = 16 * 1024 * 1024
+
+
 class TaskHandle:
     """One Task of this run. `count` is the number of results it must bring, None if the pool decides."""
 
@@ -79,6 +82,7 @@ class TaskHandle:
         self._follow = follow
         self._finished: Future[dict[str, Any]] = Future()
         self._words = ""
+        self._sent = 0
         self._losses_told: set[tuple[int, int]] = set()
 
     @property
@@ -95,6 +99,12 @@ class TaskHandle:
         """The Task exists."""
         if not self._words:  # the watch may have been quicker
             self._say_how_far("Queued")
+
+    def uploading(self, sent: int, size: int) -> None:
+        """So many bytes of its arguments are sent."""
+        if sent - self._sent >= _TOLD_BYTES or sent < self._sent:
+            self._sent = sent
+            self._say_how_far(f"Queued: {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB of its arguments are sent")
 
     def on_output(self) -> None:
         """A call of it has printed something: it runs, whatever was heard of the Task so far."""

@@ -1,6 +1,7 @@
 """The gateway's HTTP interface: bytes and output that are no business of the API server.
 
-    PUT /v1/namespaces/{ns}/tasks/{name}/payload   the calls of a task, once
+    PUT /v1/namespaces/{ns}/tasks/{name}/payload   the calls of a task, once, or the rest of them from
+                                                   byte Upload-Offset on; HEAD says how much is there
     GET /v1/namespaces/{ns}/tasks/{name}/result    the outcomes of an ended task
     GET /v1/namespaces/{ns}/tasks/{name}/results   outcomes as they become durable, in parts (see
                                                    skyward.wire.delivery); ?from=BYTE goes on there,
@@ -35,7 +36,7 @@ from skyward_operator.gateway.access import Access
 from skyward_operator.gateway.output_routes import OutputRoutes, follows
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
-from skyward_operator.gateway.uploads import Uploads
+from skyward_operator.gateway.uploads import COMPLETE, OFFSET, Uploads
 from skyward_operator.tasks.work import is_final
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Server:
         app.add_routes(
             [
                 web.put(f"{one}/tasks/{{name}}/payload", self.put_payload),
+                web.head(f"{one}/tasks/{{name}}/payload", self.head_payload),
                 web.get(f"{one}/tasks/{{name}}/result", self.get_result),
                 web.get(f"{one}/tasks/{{name}}/results", self.get_results),
                 web.get(f"{one}/tasks/{{name}}/session", self.get_session),
@@ -91,6 +93,11 @@ class Server:
             raise web.HTTPGone(text=f"Task {metadata['name']} was deleted meanwhile")
         self._backend.payload_arrived(metadata["uid"])
         return web.Response(status=204)
+
+    async def head_payload(self, request: web.Request) -> web.Response:
+        """How much of a task's payload is there."""
+        offset, is_whole = await self._uploads.offset(await self._access.owned(TASK, request))
+        return web.Response(headers={OFFSET: str(offset), COMPLETE: f"?{int(is_whole)}"})
 
     async def get_result(self, request: web.Request) -> web.StreamResponse:
         """The packed outcomes of an ended task."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from skyward_operator.tasks import Tasks
 
 _END_SECONDS: Final = 1.0
+_READ_BYTES: Final = 1 << 20
+"""What a body that comes faster than it is stored takes of the memory, twice."""
 
 
 class Gateway:
@@ -32,7 +34,11 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled."""
         runner = web.AppRunner(
-            self._server.app(), access_log=None, handler_cancellation=True, shutdown_timeout=_END_SECONDS
+            self._server.app(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_END_SECONDS,
+            read_bufsize=_READ_BYTES,
         )
         await runner.setup()
         try:

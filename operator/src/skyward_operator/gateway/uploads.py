@@ -1,30 +1,37 @@
-"""A payload comes in: streamed to a file beside its place, checked against what its Task says, then renamed.
+"""Payloads over HTTP: taken in at the pace of the disk, resumed where they were cut, refused in plain words.
 
-The object comes first and waits for its payload; bytes without an object do not stay.
+The object comes first and waits for its payload; bytes without an object do not stay. A client whose
+connection broke asks how much is there (HEAD, `Upload-Offset`) and sends the rest, saying where it begins
+(PUT, `Upload-Offset`). The newest connection counts: an older one that still hangs is ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import secrets
+import contextlib
+import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from skyward_operator.gateway.blobs import replace_durably
+from skyward_operator.gateway.incoming import Incoming, Mismatch, TooMuch, WrongLength, make_durable, stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-    from typing import BinaryIO
 
     from aiohttp import StreamReader
 
     from skyward_operator.gateway.blobs import BlobStore
 
+logger = logging.getLogger(__name__)
+
+OFFSET: Final = "Upload-Offset"
+COMPLETE: Final = "Upload-Complete"
 _PIECE: Final = 1 << 20
+_WAITING: Final = 8 << 20
+"""Bytes that wait for the disk at most; then the client waits."""
 PATIENCE_SECONDS: Final = 60.0
 SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 """A body may pause for as long as the first, and may be as slow as the second over its whole length."""
@@ -38,69 +45,171 @@ class Uploads:
         self._blobs = blobs
         self._largest = largest
         self._progressed = progressed
+        self._taking: dict[Path, asyncio.Task[Any]] = {}
+        self._syncing: set[asyncio.Future[None]] = set()
+
+    async def offset(self, task: dict[str, Any]) -> tuple[int, bool]:
+        """How many bytes of a task's payload are there, and whether that is all. Raises HTTP errors."""
+        metadata, _ = task["metadata"], _blob(task)
+        final = self._blobs.payload(metadata["namespace"], metadata["uid"])
+        return await asyncio.to_thread(stored, final)
 
     async def take(self, task: dict[str, Any], request: web.Request) -> None:
-        """Store the body of a request as the payload of a task; again is success. Raises HTTP errors."""
-        metadata, blob = task["metadata"], (task["spec"].get("calls") or {}).get("blob")
-        if blob is None:
-            raise web.HTTPConflict(
-                text=f"Task {metadata['name']} carries its calls itself: nothing to upload"
-            )
-        size = int(blob["sizeBytes"])
-        if size > self._largest:
-            raise web.HTTPRequestEntityTooLarge(
-                max_size=self._largest,
-                actual_size=size,
-                text=f"the payload has {size} bytes and at most {self._largest} are taken; "
-                "put large data on a volume or into an object store and pass its place, or raise "
-                "--largest-payload of the operator",
-            )
-        if request.content_length not in (None, size):
-            raise web.HTTPBadRequest(
-                text=f"the body has {request.content_length} bytes and spec.calls.blob.sizeBytes says {size}"
-            )
-        namespace, uid = metadata["namespace"], metadata["uid"]
-        final = self._blobs.payload(namespace, uid)
-        if await asyncio.to_thread(final.exists):
-            return
-        folder = await asyncio.to_thread(self._blobs.make, namespace, uid)
-        part = folder / f"payload.{secrets.token_hex(8)}.part"
-        try:
-            await _receive(request.content, part, size, blob["digest"], lambda: self._progressed(uid))
-            await asyncio.to_thread(replace_durably, part, final)
-        except OSError as error:
-            raise web.HTTPInsufficientStorage(
-                text=f"the payload cannot be stored: {error.strerror or error}"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+        """Store the body of a request as the payload of a task, or the rest of it; again is success.
+
+        Raises HTTP errors.
+        """
+        metadata, blob = task["metadata"], _blob(task)
+        size, length = int(blob["sizeBytes"]), request.content_length
+        if size > self._largest or (length or 0) > self._largest:
+            raise self._too_much(max(size, length or 0))
+        final = self._blobs.payload(metadata["namespace"], metadata["uid"])
+        async with self._alone(final):
+            there, is_whole = await asyncio.to_thread(stored, final)
+            offset = _offset(request)
+            if is_whole:
+                return
+            if offset > there:
+                raise web.HTTPConflict(
+                    text=f"the body begins at byte {offset} and {there} are here",
+                    headers={OFFSET: str(there)},
+                )
+            if length is not None and offset + length < size:
+                raise web.HTTPBadRequest(
+                    text=f"the body has {length} bytes and spec.calls.blob.sizeBytes says {size}"
+                )
+            incoming = Incoming(final, size, blob["digest"], self._largest)
+            await self._receive(incoming, offset, request.content, lambda: self._progressed(metadata["uid"]))
+        self._sync_soon(final)
 
     def drop(self, task: dict[str, Any]) -> None:
         """The object went while its payload came."""
         self._blobs.remove(task["metadata"]["namespace"], task["metadata"]["uid"])
 
+    @contextlib.asynccontextmanager
+    async def _alone(self, final: Path) -> AsyncIterator[None]:
+        """Be the only one that takes this payload in: whoever did has lost its client."""
+        while (before := self._taking.get(final)) is not None:
+            before.cancel()
+            await asyncio.wait([before])
+        mine = asyncio.current_task()
+        assert mine is not None  # noqa: S101
+        self._taking[final] = mine
+        try:
+            yield
+        finally:
+            if self._taking.get(final) is mine:
+                del self._taking[final]
 
-async def _receive(
-    content: StreamReader, part: Path, size: int, digest: str, progressed: Callable[[], None]
-) -> None:
-    received, seen = 0, hashlib.sha256()
-    file = _create(part)
-    try:
-        async for piece in _in_time(content):
-            received += len(piece)
-            if received > size:
-                raise web.HTTPBadRequest(text=f"the body is larger than the {size} bytes of spec.calls.blob")
-            await asyncio.to_thread(_keep, file, seen, piece)
-            progressed()
-        if received != size:
-            raise web.HTTPBadRequest(text=f"the body ended after {received} of {size} bytes")
-        if seen.hexdigest() != digest:
-            raise web.HTTPUnprocessableEntity(
-                text=f"the body's SHA-256 is {seen.hexdigest()} and spec.calls.blob.digest says {digest}"
-            )
-        await asyncio.to_thread(_sync, file)
-    finally:
-        await asyncio.to_thread(file.close)
+    async def _receive(
+        self, incoming: Incoming, offset: int, content: StreamReader, progressed: Callable[[], None]
+    ) -> None:
+        try:
+            async with _Writer(incoming, offset, progressed) as writer:
+                async for piece in _in_time(content):
+                    await writer.put(piece)
+            await asyncio.to_thread(incoming.finish)
+        except ConnectionError:
+            raise
+        except WrongLength as error:
+            if not incoming.is_short:
+                await asyncio.to_thread(incoming.drop)
+            raise web.HTTPBadRequest(text=str(error)) from error
+        except Mismatch as error:
+            await asyncio.to_thread(incoming.drop)
+            raise web.HTTPUnprocessableEntity(text=str(error)) from error
+        except TooMuch as error:
+            await asyncio.to_thread(incoming.drop)
+            raise self._too_much(error.size) from error
+        except OSError as error:
+            await asyncio.to_thread(incoming.drop)
+            raise web.HTTPInsufficientStorage(
+                text=f"the payload cannot be stored by the operator: {error.strerror or error}; free space "
+                "in its data folder, or ask who runs it to"
+            ) from error
+        finally:
+            incoming.close()
+
+    def _sync_soon(self, final: Path) -> None:
+        """The disk may take its time: until then a payload survives the operator, but not its machine. Then
+        its task says so, and the client sends it again."""
+
+        def synced(job: asyncio.Future[None]) -> None:
+            self._syncing.discard(job)
+            error = None if job.cancelled() else job.exception()
+            if error is not None and not isinstance(error, FileNotFoundError):  # its task has ended already
+                logger.error("%s is not durable: %s", final, error)
+
+        job = asyncio.get_running_loop().run_in_executor(None, make_durable, final)
+        self._syncing.add(job)
+        job.add_done_callback(synced)
+
+    def _too_much(self, size: int) -> web.HTTPRequestEntityTooLarge:
+        return web.HTTPRequestEntityTooLarge(
+            max_size=self._largest,
+            actual_size=size,
+            text=f"the payload has {size} bytes and at most {self._largest} are taken; put large data on a "
+            "volume or into an object store and pass its place, or raise --largest-payload of the operator",
+        )
+
+
+class _Writer:
+    """Pieces to the file, in a thread, while more of them come."""
+
+    def __init__(self, incoming: Incoming, offset: int, progressed: Callable[[], None]) -> None:
+        self._incoming = incoming
+        self._offset = offset
+        self._progressed = progressed
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0
+        self._job: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> _Writer:
+        self._job = asyncio.ensure_future(asyncio.to_thread(self._incoming.begin, self._offset))
+        return self
+
+    async def put(self, piece: bytes) -> None:
+        """Have it written; waits while the disk is behind. Raises what became of earlier pieces."""
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        self._progressed()
+        if self._job is None or self._job.done() or self._waiting > _WAITING:
+            await self._settle()
+            if self._waiting >= _PIECE:
+                self._start()
+
+    async def __aexit__(self, *_: object) -> None:
+        """What came stays for the next connection, however this one ended; a thread cannot be interrupted."""
+        await self._settle()
+        self._start()
+        await self._settle()
+
+    def _start(self) -> None:
+        pieces, size = list(self._pieces), self._waiting
+        self._pieces.clear()
+        self._waiting = 0
+        if size:
+            self._job = asyncio.ensure_future(asyncio.to_thread(self._incoming.append, pieces))
+
+    async def _settle(self) -> None:
+        job, self._job = self._job, None
+        if job is None:
+            return
+        try:
+            await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await asyncio.wait([job])
+            self._give_up_if_failed(job)
+            raise
+        except BaseException:
+            self._give_up_if_failed(job)
+            raise
+
+    def _give_up_if_failed(self, job: asyncio.Future[None]) -> None:
+        """What comes behind pieces that were not written must not be written either."""
+        if job.done() and (job.cancelled() or job.exception() is not None):
+            self._pieces.clear()
+            self._waiting = 0
 
 
 async def _in_time(content: StreamReader) -> AsyncIterator[bytes]:
@@ -121,16 +230,16 @@ async def _in_time(content: StreamReader) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _create(part: Path) -> BinaryIO:
-    """Open the file; not in a thread, which would open it for nobody when the request ends meanwhile."""
-    return part.open("xb")
+def _blob(task: dict[str, Any]) -> dict[str, Any]:
+    blob: dict[str, Any] | None = (task["spec"].get("calls") or {}).get("blob")
+    if blob is None:
+        name = task["metadata"]["name"]
+        raise web.HTTPConflict(text=f"Task {name} carries its calls itself: nothing to upload")
+    return blob
 
 
-def _keep(file: BinaryIO, seen: Any, piece: bytes) -> None:
-    seen.update(piece)
-    file.write(piece)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _offset(request: web.Request) -> int:
+    given = request.headers.get(OFFSET, "0")
+    if not given.isdecimal() or len(given) > 18:
+        raise web.HTTPBadRequest(text=f"{OFFSET} must be a number of bytes")
+    return int(given)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncssh
 
-from skyward.wire.envelopes import PROTOCOL, RefusalReason
+from skyward.wire.envelopes import BLOB_REFUSED, PROTOCOL, RefusalReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
 from skyward_operator.nodes.checks import check
@@ -113,6 +113,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             self.send_blob(header["args"], [body], len(body))
             body = b""
         needs = {str(header[name]) for name in ("args", "function") if header.get(name)}
+        needs.update(header.get("blobs", ()))
         frame = encode(Frame(FrameKind.CALL, header, body))
         self._outbox.send_after(needs, frame)
 
@@ -276,6 +277,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             case FrameKind.REFUSED:
                 self._refused(header)
             case FrameKind.NOTICE:
+                if header.get("reason") == BLOB_REFUSED:
+                    self._outbox.give_up(str(header.get("digest")))
                 logger.warning("agent: %s: %s", header.get("reason"), header.get("message"))
             case _:
                 logger.warning("agent: a %s frame is not for the operator", frame.kind.name)

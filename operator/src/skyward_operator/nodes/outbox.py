@@ -7,34 +7,21 @@ overtake a transfer (a call that needs it) waits behind it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skyward.wire.frames import CHUNK, Frame, FrameKind, encode
+from skyward_operator.nodes.transfers import Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     import asyncssh
 
-logger = logging.getLogger(__name__)
+    from skyward.wire.digest import BytesLike
 
 PACKET = 32 * 1024
 """asyncssh cuts what is written into packets of this size; writing them so saves it a copy of the rest."""
 HIGH_WATER = 1024 * 1024
-
-
-@dataclass(slots=True)
-class Transfer:
-    """Large bytes on their way, and what may go only after them."""
-
-    digest: str
-    size: int
-    pieces: Iterator[bytes | memoryview]
-    offset: int = 0
-    then: list[bytes] = field(default_factory=list)
 
 
 class Outbox:
@@ -43,10 +30,9 @@ class Outbox:
 
     def __init__(self, broken: Callable[[str], None], short: Callable[[str], None]) -> None:
         self._broken = broken
-        self._short = short
         self._channel: asyncssh.SSHUNIXChannel[bytes] | None = None
         self._control: deque[bytes] = deque()
-        self._transfers: deque[Transfer] = deque()
+        self._transfers = Transfers(self._schedule, short)
         self._scheduled = False
         self._paused = False
 
@@ -77,19 +63,19 @@ class Outbox:
 
     def send_after(self, needs: set[str], frame: bytes) -> None:
         """Send a frame, but not before the transfers of these digests."""
-        for transfer in reversed(self._transfers):
-            if transfer.digest in needs:
-                transfer.then.append(frame)
-                return
-        self.send(frame)
+        if not self._transfers.hold(needs, frame):
+            self.send(frame)
 
     def transfer(self, digest: str, chunks: Iterable[bytes], size: int) -> None:
-        """Send large bytes, read lazily, as BLOB frames."""
-        self._transfers.append(Transfer(digest, size, cut(chunks)))
-        self._schedule()
+        """Send large bytes as BLOB frames. They are read in a thread, when there is room for them."""
+        self._transfers.begin(digest, chunks, size)
+
+    def give_up(self, digest: str) -> None:
+        """The agent does not take these bytes: send nothing more of them."""
+        self._transfers.give_up(digest)
 
     def _schedule(self) -> None:
-        if not self._scheduled:
+        if not self._scheduled and self._channel is not None:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -97,42 +83,19 @@ class Outbox:
         self._scheduled = False
         if self._channel is None or self._paused:
             return
+        self._control.extend(self._transfers.released())
         if self._control:
             whole = b"".join(self._control)
             self._control.clear()
             self._write(whole)
-        if self._transfers and not self._paused:
-            self._step(self._transfers[0])
-        if (self._control or self._transfers) and not self._paused:
+        if not self._paused:
+            for piece in self._transfers.chunk():
+                self._write(piece)
+            self._control.extend(self._transfers.released())
+        if (self._control or self._transfers.is_ready) and not self._paused:
             self._schedule()
 
-    def _step(self, transfer: Transfer) -> None:
-        """Send one chunk; after the last, what waited for it."""
-        try:
-            piece = next(transfer.pieces, None)
-        except OSError:
-            logger.exception("blob %s cannot be read", transfer.digest)
-            piece = None
-        short = piece is None and transfer.offset < transfer.size
-        if piece is not None:
-            last = transfer.offset + len(piece) >= transfer.size
-            header = {
-                "digest": transfer.digest,
-                "offset": transfer.offset,
-                "size": transfer.size,
-                "last": last,
-            }
-            self._write(encode(Frame(FrameKind.BLOB, header, piece)))
-            transfer.offset += len(piece)
-        if short:
-            # The agent refuses what follows with BlobMissing, which the listener knows how to answer.
-            logger.error("blob %s ends at %d of %d bytes", transfer.digest, transfer.offset, transfer.size)
-            self._short(transfer.digest)
-        if self._transfers and (short or transfer.offset >= transfer.size):
-            self._transfers.popleft()
-            self._control.extend(transfer.then)
-
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: BytesLike) -> None:
         view = memoryview(data)
         try:
             for start in range(0, len(view), PACKET):
@@ -140,15 +103,3 @@ class Outbox:
                     self._channel.write(bytes(view[start : start + PACKET]))
         except OSError as error:
             self._broken(f"the channel is broken: {error}")
-
-
-def cut(chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-    """The same bytes in pieces of at most CHUNK. Nothing at all is one empty piece."""
-    empty = True
-    for chunk in chunks:
-        view = memoryview(chunk)
-        for start in range(0, len(view), CHUNK):
-            empty = False
-            yield view[start : start + CHUNK]
-    if empty:
-        yield b""

@@ -1,14 +1,15 @@
 """What a call carries: pickled bytes out of the task's package, or a description in JSON.
 
 Nothing here opens a pickle. A package inside the object is decoded once per task; a larger one is mapped
-from its file, so that arguments of any size never pass through the operator's memory as a whole.
+from its file. The large parts of arguments stand behind it there, and are read when they are sent, so that
+arguments of any size never pass through the operator's memory as a whole.
 """
 
 from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.wire.envelopes import SLICE_BYTES
@@ -17,14 +18,15 @@ from skyward_operator.tasks.work import Terms, own_terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.tasks.work import Work
 
-INLINE_ARGUMENTS: Final = 1 << 20
-"""Arguments up to this size travel in the CALL frame; larger ones go ahead of it as a blob."""
-
-_CHUNK: Final = 1 << 18
+_CHUNK: Final = 1 << 20
+_MOST_INSIDE: Final = 3 << 20
+"""Bytes that function or arguments of a call may have in the package: they travel in one frame. The SDK lets
+what is larger stand apart."""
 
 
 class PayloadInvalid(ValueError):
@@ -42,6 +44,35 @@ class CallPayload:
     entry: Mapping[str, Any] | None = None
     sizes: tuple[int, ...] = ()
     """Of several calls, the bytes of each one's arguments."""
+    parts: tuple[PartFile, ...] = ()
+    """What the agent has to have before it can run the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """Large bytes by digest: where they lie in a file."""
+
+    digest: str
+    size: int
+    path: Path
+    offset: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes, read as they are asked for. Raises OSError; ends early where the file does."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            left = self.size
+            while left and (piece := file.read(min(_CHUNK, left))):
+                left -= len(piece)
+                yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A package, and where each of its parts lies."""
+
+    package: CallPackage
+    parts: Mapping[str, PartFile] = field(default_factory=dict)
 
 
 class Payloads:
@@ -49,7 +80,7 @@ class Payloads:
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
-        self._packages: dict[str, CallPackage] = {}
+        self._packages: dict[str, _Opened] = {}
 
     def is_present(self, work: Work) -> bool:
         """Whether everything that the task's calls need is here."""
@@ -62,18 +93,27 @@ class Payloads:
         if work.function is not None or work.command is not None:
             return CallPayload(entry=_entry(work, index))
         try:
-            package = self._package(work)
-            which, arguments, sizes = package.slice(0 if work.broadcast else index, count)
+            opened, number = self._open(work), 0 if work.broadcast else index
+            package = opened.package
+            which, arguments, sizes = package.slice(number, count)
             digest, function = package.functions[which]
+            parts = tuple(opened.parts[part] for part in package.parts_of(number))
         except (PackageError, IndexError, OSError, binascii.Error) as error:
             raise PayloadInvalid(f"the payload cannot be read: {error}") from error
-        return CallPayload(digest, function, arguments, sizes=sizes)
+        if max(len(function), len(arguments)) > _MOST_INSIDE:
+            raise PayloadInvalid(
+                f"function or arguments of call {number} have more than {_MOST_INSIDE} bytes in the package: "
+                "what is large has to stand apart, as a part"
+            )
+        if parts and not parts[0].path.exists():
+            raise PayloadInvalid("the payload is not on the operator's disk any more")
+        return CallPayload(digest, function, arguments, sizes=sizes, parts=parts)
 
     def fits(self, work: Work, index: int, count: int) -> int:
         """How many of so many calls from `index` on, at least one, may travel in one slice: of the same
-        function, with the same terms, and with few bytes of arguments."""
+        function, with the same terms, with few bytes of arguments, and with no large ones."""
         try:
-            return self._package(work).alike(index, count, SLICE_BYTES)
+            return self._open(work).package.alike(index, count, SLICE_BYTES)
         except (PackageError, IndexError, OSError, binascii.Error):
             return 1  # sending the call says what is wrong
 
@@ -82,34 +122,33 @@ class Payloads:
         if work.package is None and work.blob is None:
             return work.terms
         try:
-            options = self._package(work).options(0 if work.broadcast else index)
+            options = self._open(work).package.options(0 if work.broadcast else index)
         except (PackageError, IndexError, OSError, binascii.Error):
             return work.terms  # sending the call says what is wrong
         return work.terms if options is None else own_terms(options)
 
     def close(self, work: Work) -> None:
         """The task has ended."""
-        if (package := self._packages.pop(work.uid, None)) is not None:
-            package.close()
+        if (opened := self._packages.pop(work.uid, None)) is not None:
+            opened.package.close()
 
-    def _package(self, work: Work) -> CallPackage:
-        package = self._packages.get(work.uid)
-        if package is None:
-            if work.package is not None:
-                package = CallPackage(b64decode(work.package, validate=True))
+    def _open(self, work: Work) -> _Opened:
+        opened = self._packages.get(work.uid)
+        if opened is None:
+            parts: dict[str, PartFile] = {}
+            if work.blob is None:
+                package = CallPackage(b64decode(work.package or "", validate=True))
             else:
-                package = CallPackage(self._blobs.payload(work.namespace, work.uid))
+                path, place = self._blobs.payload(work.namespace, work.uid), work.blob.size
+                package = CallPackage(path, place)
+                for digest, size in package.parts.items():
+                    parts[digest] = PartFile(digest, size, path, place)
+                    place += size
             if package.count != work.count:
                 package.close()
                 raise PackageError(f"it has {package.count} calls and the task says {work.count}")
-            self._packages[work.uid] = package
-        return package
-
-
-def chunks(data: memoryview) -> Iterator[bytes]:
-    """Pieces of a large argument, read one at a time."""
-    for start in range(0, len(data), _CHUNK):
-        yield bytes(data[start : start + _CHUNK])
+            opened = self._packages[work.uid] = _Opened(package, parts)
+        return opened
 
 
 def _entry(work: Work, index: int) -> dict[str, Any]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
-from skyward.wire.digest import digest
-from skyward_operator.tasks.payload import INLINE_ARGUMENTS, CallPayload, Payloads, chunks
 from skyward_operator.tasks.room import peers_of
 
 if TYPE_CHECKING:
     from skyward.wire.frames import Frame
-    from skyward_operator.engine.supervisor import Supervisor
-    from skyward_operator.nodes.fleet import Fleet, Link
+    from skyward_operator.nodes.fleet import Fleet
     from skyward_operator.tasks.flights import Attempt
     from skyward_operator.tasks.ledger import LiveTask
+    from skyward_operator.tasks.payload import CallPayload, Payloads
     from skyward_operator.tasks.room import Room
 
 _FIRST_PORT: Final = 29500
@@ -23,12 +20,11 @@ _PORTS: Final = 2000
 
 
 class Sender:
-    """Sends calls to nodes. It never waits: bytes that take time go ahead in a job of their own."""
+    """Sends calls to nodes. It never waits: the link reads large bytes when it has room for them."""
 
-    def __init__(self, fleet: Fleet, payloads: Payloads, supervisor: Supervisor) -> None:
+    def __init__(self, fleet: Fleet, payloads: Payloads) -> None:
         self._fleet = fleet
         self._payloads = payloads
-        self._supervisor = supervisor
 
     def send(self, room: Room, live: LiveTask, attempt: Attempt) -> bool:
         """Send an attempt; False when its node has no link now. Raises PayloadInvalid."""
@@ -52,14 +48,9 @@ class Sender:
         ):
             link.ensure_function(payload.digest, bytes(payload.function))
             known.functions.add(payload.digest)
-        arguments = payload.arguments
-        if arguments is None:
-            link.send_call(header, None)
-        elif len(arguments) <= INLINE_ARGUMENTS:
-            link.send_call(header, bytes(arguments))
-        else:
-            job = self._send_large(live, attempt, link, header, arguments)
-            self._supervisor.spawn(f"arguments of {attempt.id}", job)
+        for part in payload.parts:
+            link.send_blob(part.digest, part.pieces(), part.size)
+        link.send_call(header, None if payload.arguments is None else bytes(payload.arguments))
         return True
 
     def cancel(self, live: LiveTask, attempt: Attempt) -> None:
@@ -92,15 +83,6 @@ class Sender:
         if link is not None:
             link.ack(attempts)
 
-    async def _send_large(
-        self, live: LiveTask, attempt: Attempt, link: Link, header: dict[str, Any], arguments: memoryview
-    ) -> None:
-        name = await asyncio.to_thread(digest, arguments)
-        if not live.flights.holds(attempt) or live.ending is not None:
-            return
-        link.send_blob(name, chunks(arguments), len(arguments))
-        link.send_call(header | {"args": name}, None)
-
 
 def _header(
     room: Room, live: LiveTask, attempt: Attempt, payload: CallPayload, run_seconds: int | None
@@ -116,6 +98,8 @@ def _header(
         "timeout": float(run_seconds) if run_seconds else None,
         "grace": float(work.grace_seconds),
     }
+    if payload.parts:
+        header["blobs"] = [part.digest for part in payload.parts]
     if payload.entry is not None:
         header["entry"] = payload.entry
     if attempt.count > 1:

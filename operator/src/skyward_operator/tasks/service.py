@@ -87,9 +87,7 @@ class Tasks:
         files = Files(context, blobs, logs)
         self._logs = logs
         self._journal = journal = Journal(root / "attempts", ledger)
-        self._floor = Floor(
-            context, ledger, Sender(fleet, payloads, context.supervisor), payloads, blobs, logs, journal
-        )
+        self._floor = Floor(context, ledger, Sender(fleet, payloads), payloads, blobs, logs, journal)
         self._dispatcher = Dispatcher(self._floor, pace, files.drop)
         self._expiry = Expiry(context)
         self._keeper = Keeper(context, logs, limits)

@@ -26,6 +26,8 @@ class Attempt:
     function: bytes | None = None
     function_path: Path | None = None
     args_path: Path | None = None
+    blobs: dict[str, Path] = field(default_factory=dict)
+    """What function and arguments refer to by digest."""
     worker: WorkerProcess | None = None
     slot: int = -1
     started: float = 0.0

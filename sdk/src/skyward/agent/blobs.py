@@ -1,11 +1,13 @@
 """Large payloads on the node, by digest: they arrive in pieces and are mapped by the workers that need them.
 
-A blob becomes visible only when it is complete and its digest is right. Blobs that no waiting or running
+A blob becomes visible only when it is complete and its digest is right. One that cannot be kept is refused
+once, and what still comes of it is dropped, until it begins anew. Blobs that no waiting or running
 attempt needs are removed, longest unused first, once all together exceed a limit.
 """
 
 import contextlib
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +37,8 @@ class Blobs:
         self._folder = folder
         self._partial: dict[str, _Partial] = {}
         self._complete: dict[str, int] = {}
+        self._refused: dict[str, str] = {}
+        """Why a blob is not here that was being sent."""
         for path in folder.iterdir():
             if is_digest(path.name):
                 self._complete[path.name] = path.stat().st_size
@@ -52,29 +56,45 @@ class Blobs:
         self._complete[digest] = self._complete.pop(digest)
         return self._folder / digest
 
+    def why_missing(self, digest: str) -> str:
+        """Why a blob is not here, in words."""
+        return f"blob {digest} {self._refused.get(digest, 'was not sent')}"
+
     def receive(self, header: dict[str, Any], body: BytesLike) -> None:
-        """Take one piece. Raises `BlobRefused`; what had arrived of that blob is then gone."""
+        """Take one piece. Raises `BlobRefused`, once; what had arrived of that blob is then gone."""
         digest, offset, last = header["digest"], header["offset"], header["last"]
         if not is_digest(digest):
             raise BlobRefused("not a digest")
-        if digest in self._complete:
+        if digest in self._complete or (digest in self._refused and offset):
             return
+        self._refused.pop(digest, None)
+        try:
+            self._take(digest, offset, body)
+            if last:
+                self._finish(digest, self._partial[digest], header["size"])
+        except (BlobRefused, OSError) as error:
+            self._drop(digest)
+            words = str(error)
+            if isinstance(error, OSError):
+                words = f"cannot be stored on the node: {error.strerror or error}{self._free()}"
+            self._refused[digest] = words
+            raise BlobRefused(words) from error
+
+    def _take(self, digest: str, offset: int, body: BytesLike) -> None:
         if offset == 0:
             self._begin(digest)
         partial = self._partial.get(digest)
         if partial is None or partial.offset != offset:
-            self._drop(digest)
-            raise BlobRefused(f"a piece at {offset} where another was due")
-        try:
-            if partial.file.write(body) != len(body):
-                raise OSError("the disk is full")
-        except OSError as error:
-            self._drop(digest)
-            raise BlobRefused(f"it cannot be written: {error}") from error
+            raise BlobRefused(f"came with a piece at {offset} where another was due")
+        if partial.file.write(body) != len(body):
+            raise OSError("the disk is full")
         partial.hasher.update(body)
         partial.offset += len(body)
-        if last:
-            self._finish(digest, partial, header["size"])
+
+    def _free(self) -> str:
+        with contextlib.suppress(OSError):
+            return f" ({shutil.disk_usage(self._folder).free:,} bytes are free there, in {self._folder})"
+        return ""
 
     def drop_partial(self) -> None:
         """Forget what arrived of incomplete blobs; their sender is gone."""
@@ -93,14 +113,13 @@ class Blobs:
     def _begin(self, digest: str) -> None:
         self._drop(digest)
         if len(self._partial) >= _MAX_PARTIAL:
-            raise BlobRefused("too many blobs at the same time")
+            raise BlobRefused("came with too many others at the same time")
         file = (self._folder / f"{digest}.part").open("wb", buffering=0)
         self._partial[digest] = _Partial(file, hashlib.sha256())
 
     def _finish(self, digest: str, partial: _Partial, size: int) -> None:
         if partial.offset != size or partial.hasher.hexdigest() != digest:
-            self._drop(digest)
-            raise BlobRefused("its bytes do not have this digest")
+            raise BlobRefused("came with other bytes than its digest says")
         del self._partial[digest]
         partial.file.close()
         (self._folder / f"{digest}.part").rename(self._folder / digest)

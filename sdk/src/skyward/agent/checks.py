@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from skyward.wire.digest import is_digest
 from skyward.wire.envelopes import SLICE_ITEMS, RefusalReason, parse_attempt
 from skyward.wire.frames import MAX_BODY, MAX_FRAME
 
@@ -18,6 +19,9 @@ def checked_call(header: dict[str, Any], body: bytes) -> str:
     for key in ("entry", "context"):
         if not isinstance(header.get(key) or {}, dict):
             raise ValueError(f"{key} is not an object")
+    blobs = header.get("blobs") or []
+    if not isinstance(blobs, list) or not all(map(is_digest, blobs)):
+        raise ValueError("blobs is no list of digests")
     for key in ("timeout", "grace"):
         seconds(header.get(key))
     if "sizes" in header:

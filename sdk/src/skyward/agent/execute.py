@@ -13,7 +13,7 @@ import os
 import subprocess
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from typing import Any, Literal
@@ -56,12 +56,12 @@ class Functions:
         else:
             self._data[digest] = data
 
-    def get(self, digest: str, path: str | None) -> Callable[..., Any]:
-        """The function; a large one lies in the file `path`."""
+    def get(self, digest: str, path: str | None, blobs: Mapping[str, Path]) -> Callable[..., Any]:
+        """The function; a large one lies in the file `path`, what it refers to by digest in `blobs`."""
         function = self._loaded.get(digest)
         if function is None:
             data = self._data.get(digest)
-            function = loads(data if data is not None else _mapped(Path(path or "")))
+            function = loads(data if data is not None else _mapped(Path(path or "")), blobs)
             self._loaded[digest] = function
             self._data.pop(digest, None)
         return function
@@ -173,10 +173,11 @@ class Execution:
 
     def _unpickle(self) -> tuple[Callable[..., Any], tuple[Any, Any]]:
         header = self._header
+        blobs = {digest: Path(path) for digest, path in (header.get("blobs") or {}).items()}
         try:
-            function = self._functions.get(header["function"], header.get("function_path"))
+            function = self._functions.get(header["function"], header.get("function_path"), blobs)
             path = header.get("args_path")
-            return function, loads(self._body if path is None else _mapped(Path(path)))
+            return function, loads(self._body if path is None else _mapped(Path(path)), blobs)
         except NotDeserializable as error:
             raise _with_remedy(error) from error.__cause__
 

@@ -41,6 +41,7 @@ def call_header(
         "function": header.get("function"),
         "function_path": str(attempt.function_path) if attempt.function_path else None,
         "args_path": str(attempt.args_path) if attempt.args_path else None,
+        "blobs": {digest: str(path) for digest, path in attempt.blobs.items()},
         "entry": header.get("entry"),
         "stream": header.get("stream"),
         "inputs": header.get("inputs"),

@@ -33,7 +33,14 @@ from skyward.agent.slots import Slots
 from skyward.agent.spool import Spool
 from skyward.wire.bundle import bundle_digest
 from skyward.wire.digest import digest, is_digest
-from skyward.wire.envelopes import PROTOCOL, Executor, RefusalReason, attempt_id, parse_attempt
+from skyward.wire.envelopes import (
+    BLOB_REFUSED,
+    PROTOCOL,
+    Executor,
+    RefusalReason,
+    attempt_id,
+    parse_attempt,
+)
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import Frame, FrameKind
 
@@ -157,7 +164,7 @@ class Agent:
         else:
             name = header["attempt"]
             self.outbox.stream(f"result {name}", self._spool.frames(name))
-        if attempt.args_path is not None:
+        if attempt.args_path is not None or attempt.blobs:
             self._blobs.evict(self._slots.needed_blobs())
 
     def returned(self, name: str, count: int) -> None:
@@ -288,6 +295,9 @@ class Agent:
             attempt.function_path = self._blobs.path(function)
         if args:
             attempt.args_path = self._blobs.path(args)
+        for blob in header.get("blobs") or ():
+            if (path := self._blobs.path(blob)) is not None:
+                attempt.blobs[blob] = path
         self._slots.submit(attempt)
 
     def _refusal(self, name: str, header: dict[str, Any]) -> dict[str, Any] | None:
@@ -302,8 +312,10 @@ class Agent:
                 **refused(name, RefusalReason.FUNCTION_MISSING, f"function {function} was not sent"),
                 "digest": function,
             }
-        if args and self._blobs.path(args) is None:
-            return {**refused(name, RefusalReason.BLOB_MISSING, f"blob {args} was not sent"), "digest": args}
+        for blob in [*([args] if args else []), *(header.get("blobs") or ())]:
+            if self._blobs.path(blob) is None:
+                words = self._blobs.why_missing(blob)
+                return {**refused(name, RefusalReason.BLOB_MISSING, words), "digest": blob}
         return None
 
     def _state(self, attempt: str, count: int) -> str | None:
@@ -325,7 +337,7 @@ class Agent:
             self._blobs.receive(header, frame.body)
         except BlobRefused as error:
             log.warning("blob %s: %s", header["digest"], error)
-            notice = {"reason": "BlobRefused", "message": str(error), "digest": header["digest"]}
+            notice = {"reason": BLOB_REFUSED, "message": str(error), "digest": header["digest"]}
             self.outbox.send(Frame(FrameKind.NOTICE, notice))
 
     def _stop(self, drain: bool, grace: float | None) -> None:

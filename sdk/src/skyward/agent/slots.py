@@ -164,8 +164,12 @@ class Slots:
 
     def needed_blobs(self) -> set[str]:
         """Digests of blobs that attempts still need."""
-        headers = [attempt.header for attempt in self.attempts.values()]
-        return {name for header in headers for key in ("function", "args") if (name := header.get(key))}
+        needed: set[str] = set()
+        for attempt in self.attempts.values():
+            header = attempt.header
+            needed.update(name for key in ("function", "args") if (name := header.get(key)))
+            needed.update(attempt.blobs)
+        return needed
 
     def _interrupt(self, attempt: Attempt, worker: WorkerProcess, grace: float) -> None:
         attempt.stop_timers()

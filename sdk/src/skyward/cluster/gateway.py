@@ -5,8 +5,7 @@ looked for again whenever it does not answer, because a restarted operator may l
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -16,14 +15,14 @@ import httpx
 from skyward.cluster.api import Api
 from skyward.cluster.cutter import Cutter
 from skyward.cluster.route import GatewayRefused, Route, Routes, turned_away
-from skyward.errors import ArgumentTooLarge, ControlPlaneError, GatewayError, PayloadError
+from skyward.cluster.upload import OFFSET, PATIENCE_SECONDS, Upload, words
+from skyward.errors import GatewayError
+from skyward.wire.compression import size_of
+from skyward.wire.digest import BytesLike
 
-PATIENCE_SECONDS = 120.0
 SILENCE_SECONDS = 60.0
 """The gateway sends a sign of life every 15 s."""
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_CHUNK = 1024 * 1024
-_PAUSE_SECONDS = 0.5
 
 
 class Gateway:
@@ -34,28 +33,29 @@ class Gateway:
         self._patience = patience
         self._routes = Routes(api)
 
-    def put_payload(self, namespace: str, task: str, payload: bytes) -> None:
-        """Upload the calls of a Task. Raises ArgumentTooLarge, PayloadError or GatewayError."""
-        response = self._persistently(
-            lambda route: route.client.put(
-                f"{route.base}/v1/namespaces/{namespace}/tasks/{task}/payload",
-                content=_chunks(payload),
-                headers={**self._headers(route), "Content-Length": str(len(payload))},
-            )
-        )
-        if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            raise ArgumentTooLarge(
-                f"the arguments take {len(payload):,} bytes, which the operator refuses: {_words(response)}",
-                task=task,
-                remedy="put the data into a volume or object store and pass its place, "
-                "or raise the operator's limit (SKYWARD_LARGEST_PAYLOAD)",
-            )
-        if not response.is_success:
-            raise PayloadError(
-                f"the operator refused the arguments of task {task}: {_words(response)}",
-                task=task,
-                remedy="send the call again; if it happens again, install the same version here and there",
-            )
+    def put_payload(
+        self,
+        namespace: str,
+        task: str,
+        pieces: Sequence[BytesLike],
+        progress: Callable[[int, int], None] = lambda sent, size: None,
+    ) -> None:
+        """Upload the calls of a Task; `progress` is told how many bytes are sent, and of how many.
+
+        Raises ArgumentTooLarge, PayloadError or GatewayError.
+        """
+        size = sum(map(size_of, pieces))
+        where = f"/v1/namespaces/{namespace}/tasks/{task}/payload"
+
+        def put(offset: int, rest: Iterable[bytes | memoryview]) -> httpx.Response:
+            begin = {OFFSET: str(offset)} if offset else {}
+            length = {"Content-Length": str(size - offset)}
+            return self._answer("PUT", where, {**begin, **length}, rest)
+
+        def ask() -> httpx.Response:
+            return self._answer("HEAD", where, {}, None)
+
+        Upload(task, pieces, put, ask, progress, self._patience).send()
 
     def result(self, namespace: str, task: str, start: int) -> AbstractContextManager[httpx.Response]:
         """The outcomes of a finished Task from a byte on, to be read; all of them where the status is 200.
@@ -110,7 +110,7 @@ class Gateway:
                     if passing:
                         self._routes.forget()
                     kind = GatewayError if passing else GatewayRefused
-                    raise kind(f"the operator does not send it: {_words(response)}")
+                    raise kind(f"the operator does not send it: {words(response)}")
                 with (cutter or Cutter()).around(response):
                     yield response
         except (httpx.TransportError, httpx.StreamError) as error:
@@ -134,41 +134,18 @@ class Gateway:
     def _headers(self, route: Route) -> dict[str, str]:
         return {**route.headers(), "Skyward-Ticket": self._ticket}
 
-    def _persistently(self, send: Callable[[Route], httpx.Response]) -> httpx.Response:
-        """Send until there is an answer that is final; an operator that restarts is waited for."""
-        deadline = time.monotonic() + self._patience
-        while True:
-            try:
-                response = send(self._routes.find())
-                if (refusal := turned_away(response)) is not None:
-                    raise refusal
-                if response.status_code not in (429, 500, 502, 503, 504):
-                    return response
-                problem = _words(response)
-            except GatewayRefused:
-                raise
-            except (httpx.TransportError, ControlPlaneError) as error:
-                problem = str(error) or type(error).__name__
+    def _answer(self, method: str, where: str, headers: Mapping[str, str], content: Any) -> httpx.Response:
+        """The answer to one request. A gateway that gives none may be somewhere else by now."""
+        try:
+            route = self._routes.find()
+            response = route.client.request(
+                method, f"{route.base}{where}", content=content, headers={**self._headers(route), **headers}
+            )
+        except httpx.TransportError:
             self._routes.forget()
-            if time.monotonic() > deadline:
-                raise GatewayError(
-                    f"the operator's gateway did not answer for {self._patience:.0f} s: {problem}",
-                    remedy="see whether the operator runs: `skyward local status`, or "
-                    "kubectl -n skyward-system get pods",
-                )
-            time.sleep(_PAUSE_SECONDS)
-
-
-def _chunks(payload: bytes) -> Iterator[bytes]:
-    view = memoryview(payload)
-    for start in range(0, len(view), _CHUNK):
-        yield bytes(view[start : start + _CHUNK])
-
-
-def _words(response: httpx.Response) -> str:
-    try:
-        body = response.json()
-        text = body.get("message") or body.get("error") or response.text
-    except (ValueError, AttributeError):
-        text = response.text
-    return f"{text[:300].strip()} (HTTP {response.status_code})"
+            raise
+        if (refusal := turned_away(response)) is not None:
+            raise refusal
+        if response.status_code in (429, 500, 502, 503, 504):
+            self._routes.forget()
+        return response

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from skyward.cluster.cutter import Cutter
-from skyward.cluster.gateway import PATIENCE_SECONDS, Gateway
+from skyward.cluster.gateway import Gateway
 from skyward.cluster.route import GatewayRefused
+from skyward.cluster.upload import PATIENCE_SECONDS
 from skyward.errors import GatewayError, SkywardError
 
 SILENCE_SECONDS = 60.0

@@ -11,6 +11,9 @@ from typing import Any, Literal, NotRequired, Self, TypedDict
 PROTOCOL = 3
 """Version of the frames. The agent refuses a HELLO of another one."""
 
+BLOB_REFUSED = "BlobRefused"
+"""The reason of a NOTICE: the agent does not take the bytes of this digest, and drops what comes of them."""
+
 VALUE_LIMIT = 16 * 1024
 """A result of a function or command in JSON is put beside the pickle up to this many bytes."""
 
@@ -114,6 +117,7 @@ class Function(TypedDict):
 
 class Call(TypedDict):
     """CALL + body: run this once. The body is the pickled `(args, kwargs)` unless `args` names a blob.
+    `blobs` are what function and arguments refer to by digest.
 
     With `sizes` it is a slice: items `index`, `index + 1`, … of one map with one function and one `number`,
     which one slot runs one after the other. The body is their arguments end to end, in pieces of these sizes
@@ -134,6 +138,7 @@ class Call(TypedDict):
     function: NotRequired[str | None]
     entry: NotRequired[Entry]
     args: NotRequired[str]
+    blobs: NotRequired[list[str]]
     context: NotRequired[Context]
     timeout: NotRequired[float | None]
     grace: NotRequired[float]

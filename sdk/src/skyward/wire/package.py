@@ -103,17 +103,18 @@ def write_calls(
 class CallPackage:
     """Random access to a package of calls, over bytes or over a file (mapped, not read).
 
-    Use as a context manager, or `close()`, when it was opened on a file.
+    Use as a context manager, or `close()`, when it was opened on a file. Of a file only the first `size`
+    bytes are the package: its parts may stand behind it.
     """
 
-    def __init__(self, source: BytesLike | Path) -> None:
+    def __init__(self, source: BytesLike | Path, size: int | None = None) -> None:
         self._map: mmap.mmap | None = None
         if isinstance(source, Path):
             with source.open("rb") as file:
                 if source.stat().st_size == 0:
                     raise PackageError("an empty file is not a package of calls")
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._data = memoryview(self._map)
+            self._data = memoryview(self._map)[:size]
         else:
             self._data = memoryview(source).toreadonly().cast("B")
         try:
@@ -170,8 +171,12 @@ class CallPackage:
     def alike(self, i: int, count: int, size: int) -> int:
         """How many of the calls `i … i+count-1`, the first ones and at least one, have the same function and
         together at most `size` bytes of arguments; one where calls have options or parts of their own."""
-        if self._options is not None or self._parts is not None:
+        if self._options is not None:
             return 1
+        if self._parts is not None:
+            count = max(
+                1, min(count, self._parts.next_owner(self._function_count + i) - self._function_count - i)
+            )
         functions, ends = self._entries(i, count)
         same = next((n for n, function in enumerate(functions) if function != functions[0]), count)
         return max(1, min(same, bisect_right(ends, self._call_end(i - 1) + size)))

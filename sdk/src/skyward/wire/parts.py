@@ -95,6 +95,11 @@ class PartsTable:
             found.append(self._digests[part])
         return found
 
+    def next_owner(self, entry: int) -> int:
+        """The first entry from this one on that needs parts; behind the last entry where none does."""
+        use = bisect_left(range(self._count), entry, key=self._entry)
+        return self._entry(use) if use < self._count else self._entries
+
     def _entry(self, use: int) -> int:
         owner: int = _USE.unpack_from(self._data, self._uses + use * _USE.size)[0]
         return owner
