@@ -1,5 +1,6 @@
 """Packages of calls and streams of outcomes: round trips, slices, appends, and damage."""
 
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 
@@ -171,3 +172,16 @@ def test_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "../" + "a" * 61, "A" * 64, "a" * 63, "a" * 64 + "\n", 5, None])
 def test_only_digests_are_digests(text: object) -> None:
     assert not is_digest(text)
+
+
+def test_a_large_outcome_is_found_where_it_lies_without_a_copy() -> None:
+    packed = memoryview(
+        bytearray(pack_outcomes([Outcome(0, True, bytes(8_000_000)), Outcome(1, True, b"x")]))
+    )
+    tracemalloc.start()
+    try:
+        large, small = iter_outcomes(packed)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert (len(large.body), bytes(small.body)) == (8_000_000, b"x")

@@ -10,9 +10,8 @@ the other. Whoever moves a large body need not read it again: the worker that ma
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any, BinaryIO
 
 from skyward.wire.digest import BytesLike
@@ -156,9 +155,11 @@ def iter_outcomes(source: BytesLike | BinaryIO) -> Iterator[Outcome]:
     Raises `PackageError` at a damaged or unfinished record; those before it have been yielded by then.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        view = memoryview(source).cast("B")
-        for located in scan_outcomes(BytesIO(view)):
-            yield replace(located.outcome, body=view[located.offset : located.offset + located.size])
+        view, offset = memoryview(source).cast("B"), 0
+        while offset < view.nbytes:
+            located = _read_record(lambda at, size: bytes(view[at : at + size]), offset, view.nbytes)
+            offset = located.offset + located.size
+            yield replace(located.outcome, body=view[located.offset : offset])
         return
     for located in scan_outcomes(source):
         source.seek(located.offset)
@@ -195,11 +196,15 @@ def cut_records(records: BytesLike) -> Iterator[tuple[dict[str, Any], int, int, 
 
 def scan_outcomes(file: BinaryIO) -> Iterator[Located]:
     """The outcomes in a seekable file, from its current position, without reading their bodies."""
+
+    def read(at: int, size: int) -> bytes:
+        file.seek(at)
+        return file.read(size)
+
     offset = file.tell()
     end = file.seek(0, 2)
     while offset < end:
-        file.seek(offset)
-        located = _read_record(file, offset, end)
+        located = _read_record(read, offset, end)
         yield located
         offset = located.offset + located.size
 
@@ -222,8 +227,8 @@ def digest_body(file: BinaryIO, located: Located) -> str:
     return seen.hexdigest()
 
 
-def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
-    prefix = file.read(_RECORD.size)
+def _read_record(read: Callable[[int, int], bytes], offset: int, end: int) -> Located:
+    prefix = read(offset, _RECORD.size)
     if len(prefix) < _RECORD.size:
         raise PackageError(f"the outcome at byte {offset} is cut off")
     magic, header_size, size = _RECORD.unpack(prefix)
@@ -232,7 +237,7 @@ def _read_record(file: BinaryIO, offset: int, end: int) -> Located:
     body = offset + _RECORD.size + header_size
     if body + size > end:
         raise PackageError(f"the outcome at byte {offset} is cut off")
-    header = file.read(header_size)
+    header = read(offset + _RECORD.size, header_size)
     return Located(Outcome.from_fields(_fields(header)), body, size, prefix + header)
 
 
