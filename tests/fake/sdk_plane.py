@@ -87,6 +87,7 @@ class FakePlane(FakeKube):
         """The next uploads break after so many bytes each."""
         self.uploads: list[int] = []
         """Where each of them began."""
+        self._folder = TemporaryDirectory(prefix="skyward-plane-")
         self._uploaded: dict[str, bytearray] = {}
         self.python: str | None = None
         self._loop = asyncio.new_event_loop()
@@ -107,6 +108,7 @@ class FakePlane(FakeKube):
         self._thread.join()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._loop.close()
+        self._folder.cleanup()
 
     def on_loop[T](self, work: Any) -> Any:
         """Run a coroutine on the plane's loop and return its result."""
@@ -268,10 +270,10 @@ class FakePlane(FakeKube):
     def _outcomes(self, task: Object, data: bytes) -> list[Outcome]:
         ranks = [node["spec"]["rank"] for node in self.objects.get(NODES, {}).values()]
         size = len(data) if "package" in task["spec"]["calls"] else task["spec"]["calls"]["blob"]["sizeBytes"]
-        with CallPackage(memoryview(data)[:size]) as package, TemporaryDirectory() as folder:
+        with CallPackage(memoryview(data)[:size]) as package:
             files = {}
             for part, length in package.parts.items():
-                files[part] = Path(folder) / part
+                files[part] = Path(self._folder.name) / part
                 files[part].write_bytes(data[size : size + length])
                 size += length
             assert size == len(data)

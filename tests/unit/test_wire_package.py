@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from skyward.wire.digest import digest, digest_file, is_digest
 from skyward.wire.envelopes import ErrorInfo, attempt_id, parse_attempt
+from skyward.wire.outcomes import digest_outcomes
 from skyward.wire.package import (
     CallOptions,
     CallPackage,
@@ -22,6 +23,7 @@ from skyward.wire.package import (
     scan_outcomes,
     write_calls,
 )
+from skyward.wire.passing import PassingDigest
 
 functions = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
 errors = st.builds(
@@ -185,3 +187,18 @@ def test_a_large_outcome_is_found_where_it_lies_without_a_copy() -> None:
     finally:
         tracemalloc.stop()
     assert (len(large.body), bytes(small.body)) == (8_000_000, b"x")
+
+
+@given(st.lists(outcomes, max_size=5), st.data())
+def test_digest_of_what_passes_is_that_of_the_whole(outcomes: list[Outcome], data: st.DataObject) -> None:
+    packed = pack_outcomes(outcomes)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(packed)), max_size=9)))
+    passing = PassingDigest()
+    for begin, end in zip([0, *cuts], [*cuts, len(packed)], strict=True):
+        passing.feed(packed[begin:end])
+    assert passing.hexdigest() == digest_outcomes(BytesIO(packed))
+    passing.feed(b"S")
+    with pytest.raises(PackageError):
+        passing.hexdigest()
+    with pytest.raises(PackageError):
+        passing.feed(b"nothing that begins an outcome")

@@ -17,7 +17,7 @@ from skyward.cluster.route import GatewayRefused
 from skyward.errors import ControlPlaneError, GatewayError
 from skyward.wire.digest import BytesLike
 from skyward.wire.errors import PackageError
-from skyward.wire.outcomes import digest_outcomes
+from skyward.wire.passing import PassingDigest
 
 PATIENCE_SECONDS = 120.0
 """How long a gateway that sends nothing is asked again."""
@@ -35,8 +35,9 @@ def download(task: str, size: int, digest: str, begin: Begin) -> BytesLike:
     """
     try:
         with tempfile.TemporaryFile(prefix="skyward-") as file:
-            _receive(task, size, file, begin)
-            _check(task, digest, file)
+            found = _receive(task, size, file, begin)
+            if found != digest:
+                raise _damaged(task, f"its digest is {found} and its task's status says {digest}")
             return memoryview(mmap(file.fileno(), size, access=ACCESS_COPY)) if size else b""
     except OSError as error:
         raise GatewayError(
@@ -47,21 +48,25 @@ def download(task: str, size: int, digest: str, begin: Begin) -> BytesLike:
         ) from error
 
 
-def _receive(task: str, size: int, file: BinaryIO, begin: Begin) -> None:
-    received, deadline = 0, time.monotonic() + PATIENCE_SECONDS
+def _receive(task: str, size: int, file: BinaryIO, begin: Begin) -> str:
+    """Write all of it to the file. Returns its digest."""
+    received, deadline, passing = 0, time.monotonic() + PATIENCE_SECONDS, PassingDigest()
     while received < size:
         before = received
         try:
             with begin(received) as response:
-                if response.status_code != httpx.codes.PARTIAL_CONTENT:
-                    received = 0
+                if response.status_code != httpx.codes.PARTIAL_CONTENT and received:
+                    received, passing = 0, PassingDigest()
                 file.seek(received)
                 for piece in response.iter_raw():
                     received += file.write(piece)
                     if received > size:
                         break
+                    passing.feed(piece)
             if received < size:
                 raise GatewayError(f"the connection ended after {received:,} of {size:,} bytes")
+        except PackageError as error:
+            raise _damaged(task, str(error)) from error
         except ControlPlaneError as error:
             if received > before:
                 deadline = time.monotonic() + PATIENCE_SECONDS
@@ -71,16 +76,10 @@ def _receive(task: str, size: int, file: BinaryIO, begin: Begin) -> None:
     file.flush()
     if received > size:
         raise _damaged(task, f"it is larger than the {size:,} bytes of its task's status")
-
-
-def _check(task: str, digest: str, file: BinaryIO) -> None:
-    file.seek(0)
     try:
-        found = digest_outcomes(file)
+        return passing.hexdigest()
     except PackageError as error:
         raise _damaged(task, str(error)) from error
-    if found != digest:
-        raise _damaged(task, f"its digest is {found} and its task's status says {digest}")
 
 
 def _damaged(task: str, how: str) -> GatewayError:

@@ -166,14 +166,25 @@ def iter_outcomes(source: BytesLike | BinaryIO) -> Iterator[Outcome]:
         yield replace(located.outcome, body=source.read(located.size))
 
 
+def record_sizes(head: BytesLike) -> tuple[int, int]:
+    """The bytes of the whole head of a record, and of its body, by its first bytes. Raises `PackageError`."""
+    magic, header, body = _RECORD.unpack_from(head)
+    if magic != _MAGIC or header > _MAX_HEADER:
+        raise PackageError("no outcome where one should begin")
+    return _RECORD.size + header, body
+
+
+def head_size(begun: BytesLike) -> int:
+    """How many bytes of a head are needed, as far as what has begun of it says. Raises `PackageError`."""
+    return _RECORD.size if len(begun) < _RECORD.size else record_sizes(begun)[0]
+
+
 def read_head(data: bytearray, at: int) -> tuple[dict[str, Any], int, int] | None:
     """Header, body's place and body's size of the record at `at`; None until its head is there as a whole."""
     if len(data) - at < _RECORD.size:
         return None
-    magic, header_size, size = _RECORD.unpack_from(data, at)
-    if magic != _MAGIC or header_size > _MAX_HEADER:
-        raise PackageError("no outcome where one should begin")
-    start = at + _RECORD.size + header_size
+    whole, size = record_sizes(memoryview(data)[at : at + _RECORD.size])
+    start = at + whole
     if len(data) < start:
         return None
     return _fields(data[at + _RECORD.size : start]), start, size
