@@ -64,6 +64,13 @@ def test_the_map_example_has_a_better_estimate_with_each_result(person: Person) 
     assert re.search(r"20 calls · 2 nodes · .* · nothing left running", last)
 
 
+def test_the_large_arrays_example_blurs_its_image(person: Person) -> None:
+    """64 MB to two nodes and back; the deviation of the mean of three is that of one by the root of three."""
+    line, last = _runs(person, "large_arrays.py")
+    assert line == "67 MB: deviation 0.289 before, 0.167 after"
+    assert re.search(r"4 calls · 2 nodes · .* · nothing left running", last)
+
+
 def test_the_cancel_example_stops_a_search_a_call_and_a_slow_one(person: Person) -> None:
     """All of it would take hours; the call after it runs at once."""
     found, cancelled, slow, after, last = _runs(person, "cancel.py")

@@ -16,6 +16,7 @@ from skyward.wire.package import (
     CallPackage,
     Outcome,
     PackageError,
+    PartsIndex,
     iter_outcomes,
     outcome_head,
     pack_calls,
@@ -23,6 +24,7 @@ from skyward.wire.package import (
     scan_outcomes,
     write_calls,
 )
+from skyward.wire.parts import Part
 from skyward.wire.passing import PassingDigest
 
 functions = st.lists(st.binary(max_size=40), min_size=1, max_size=4)
@@ -202,3 +204,15 @@ def test_digest_of_what_passes_is_that_of_the_whole(outcomes: list[Outcome], dat
         passing.hexdigest()
     with pytest.raises(PackageError):
         passing.feed(b"nothing that begins an outcome")
+
+
+def test_calls_with_parts_of_their_own_are_no_slice_and_others_are() -> None:
+    index, part = PartsIndex(), Part("ab" * 32, 9, (b"",))
+    index.need(0, [part])  # the function's, which all calls share
+    index.need(1 + 2, [part])
+    index.need(1 + 3, [Part("cd" * 32, 7, (b"",))])
+    package = CallPackage(pack_calls([b"f"], [(0, b"x")] * 7, parts=index))
+    assert package.parts == {"ab" * 32: 9, "cd" * 32: 7}
+    assert [package.alike(i, 7 - i, 1000) for i in range(7)] == [2, 1, 1, 1, 3, 2, 1]
+    assert package.parts_of(0) == package.parts_of(2) == ["ab" * 32]
+    assert package.parts_of(3) == ["ab" * 32, "cd" * 32]
