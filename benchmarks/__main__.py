@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks import bytes as large_bytes
 from benchmarks import calls, executors, logs, maps, scale, starts
 from benchmarks.peers import run as peers
 from benchmarks.stage import NotMeasured, Stage, limited
@@ -37,6 +38,8 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "executor": executors.executors,
     "map": maps.narrow,
     "wide-map": maps.wide,
+    "bytes": large_bytes.small,
+    "many-bytes": large_bytes.large,
     "lines": logs.lines,
     "chatty": logs.beside,
     "scale": scale.scale,

@@ -1,167 +1,168 @@
-"""Large arguments, results and broadcasts beside a bare SSH channel: `python -m benchmarks.bytes [--large]`.
+"""Large arguments, results and broadcasts beside a bare SSH channel with the same cipher.
 
-128 MB, and with `--large` 2 GB as well. For each: MB/s, those of one SSH channel with the same cipher and of
-the disk in the same run, what it costs each kind of process, and what a no-op call takes meanwhile.
+For each: MB/s, by how much the processes on its way grow, and what a no-op call on the same node takes while
+it moves. The caller is this process.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncssh
 import numpy as np
+import psutil
 
 import skyward as sky
 from benchmarks.figures import quantile, timed
-from benchmarks.processes import cost
-from benchmarks.starts import control_plane, echo
+from benchmarks.memory import growth
+from benchmarks.row import Bound, Row, Unit, Within
+from benchmarks.starts import echo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SMALL, LARGE = 128 * 1000 * 1000, 2 * 1000 * 1000 * 1000
-NODES = 4
-ROUNDS = 3
-IDLE_CALLS = 60
-CIPHER = "aes128-gcm@openssh.com"
+    from benchmarks.stage import Stage
 
-
-@dataclass(slots=True)
-class Figure:
-    """One row. Rates are MB/s, times ms, growth MB, CPU seconds per GB that the caller sent or got."""
-
-    what: str
-    size: int
-    rate: float
-    ssh: float
-    disk: float
-    grown: dict[str, float] = field(default_factory=dict)
-    cpu: dict[str, float] = field(default_factory=dict)
-    idle_p99: float = 0.0
-    moving_p99: float = 0.0
-    moving_calls: int = 0
-
-    @property
-    def ratio(self) -> float:
-        """Of what the SSH channel does."""
-        return self.rate / self.ssh
+SMALL: Final = 128 * 1000 * 1000
+LARGE: Final = 2 * 1000 * 1000 * 1000
+NODES: Final = 4
+ROUNDS: Final = 5
+IDLE_CALLS: Final = 100
+SHARED: Final = 50 * 1000 * 1000
+SHARING_CALLS: Final = 100
+GOAL: Final = 0.6
+SLOWER_SECONDS: Final = 0.05
+"""By how much a no-op call may take longer."""
+_CIPHER: Final = "aes128-gcm@openssh.com"
+_MIB: Final = 1 << 20
+_KINDS: Final = {
+    "worker": "skyward.agent.worker",
+    "agent": "-m skyward.agent",
+    "API server": "kube-apiserver",
+    "machine": "providers.local",
+    "operator": "-m skyward_operator",
+}
+"""A process is the first of these whose words stand in its command line."""
+_OF_PAYLOAD: Final = ("caller", "worker")
+"""Who holds the bytes: 1.2 times as many at most. All others grow by 64 MiB at most."""
 
 
 @sky.function
 def size_of(data: Any) -> int:
-    """An argument goes there; all of it is looked at."""
+    """An argument went there: a byte of each of its pages is looked at."""
     return int(data.nbytes if data[::4096].sum() >= 0 else -1)
 
 
 @sky.function
-def noise(size: int, seed: int) -> Any:
+def noise(size: int) -> Any:
     """A result comes back."""
-    return _noise(size, seed)
+    return _noise(size)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """MB/s of a bare SSH channel, up and down, and of a file that is written and synced."""
-
-    up: float
-    down: float
-    disk: float
+@sky.function
+def first_of(data: Any, number: int) -> int:
+    """An argument that many calls share."""
+    return int(data[number])
 
 
-def measure(sizes: list[int]) -> list[Figure]:
-    """All rows, on a control plane of their own."""
-    figures = []
-    with control_plane():
-        for size in sizes:
-            limits = Limits(ssh_rate("take", size), ssh_rate("give", size), disk_rate(min(size, 4 * SMALL)))
-            with _pool(1) as pool:
-                figures.append(_row("argument", size, limits, pool, _argument(pool, _noise(size, 0))))
-                figures.append(_row("result", size, limits, pool, _result(pool, size)))
-            with _pool(NODES) as pool:
-                row = _row(f"broadcast to {NODES}", size, limits, pool, _broadcast(pool, _noise(size, 99)))
-                row.rate *= NODES
-                figures.append(row)
-    return figures
+def small(stage: Stage) -> Iterator[Row]:
+    """128 MB, and an argument that many calls share."""
+    yield from _rows(stage, SMALL, "128 MB", stage.amount(ROUNDS, 1))
+    yield from shared(stage)
 
 
-def ssh_rate(what: str, size: int) -> float:
-    """MB/s of one channel to an SSH server in another process."""
-    return asyncio.run(_ssh_rate(what, size))
+def large(stage: Stage) -> Iterator[Row]:
+    """2 GB; a tenth of it in a quick run."""
+    yield from _rows(stage, stage.amount(LARGE, LARGE // 10), "2 GB", 1)
 
 
-def disk_rate(size: int) -> float:
-    """MB/s of a file that is written and synced."""
-    piece = os.urandom(1 << 20)
-    with tempfile.TemporaryFile() as file:
-        begin = time.perf_counter()
-        for _ in range(size // len(piece)):
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-        return size / 1e6 / (time.perf_counter() - begin)
-
-
-def _row(what: str, size: int, limits: Limits, pool: sky.Pool, move: Callable[[], None]) -> Figure:
-    idle: list[float] = []
-    for _ in range(IDLE_CALLS):
-        with timed(idle):
-            assert echo(1) >> pool == 1
-    taken: list[float] = []
-    rounds = ROUNDS if size == SMALL else 1
-    with cost(os.environ["SKYWARD_HOME"]) as costs:
-        for _ in range(rounds):
-            with timed(taken):
-                move()
-    moving: list[float] = []
-    with _calling(pool, moving):
-        move()
-    return Figure(
-        what,
-        size,
-        size / 1e6 / statistics.median(taken),
-        limits.down if what == "result" else limits.up,
-        limits.disk,
-        costs.grown,
-        {kind: round(seconds / (rounds * size / 1e9), 2) for kind, seconds in costs.cpu.items()},
-        quantile(idle, 99) * 1e3,
-        (quantile(moving, 99) if len(moving) > 1 else 0.0) * 1e3,
-        len(moving),
+def shared(stage: Stage) -> Iterator[Row]:
+    """100 calls with the same 50 MB: sent once to each of two nodes."""
+    assert stage.endpoint
+    data = _noise(stage.amount(SHARED, SHARED // 10))
+    with _pool(2) as pool:
+        before = _received()
+        calls = [first_of(data, number) for number in range(SHARING_CALLS)]
+        assert sky.gather(*calls) >> pool == tuple(int(data[number]) for number in range(SHARING_CALLS))
+        after = _received()
+    grown = sum(after[path] - before.get(path, 0) for path in after)
+    name = "once to each node"
+    yield Row(
+        f"{SHARING_CALLS} calls that share 50 MB, stored on nodes",
+        grown / _MIB,
+        Unit.MEMORY,
+        2 * data.nbytes / _MIB,
+        name,
+        goals=(Within(1.05),),
     )
 
 
-def _argument(pool: sky.Pool, data: Any) -> Callable[[], None]:
+def _rows(stage: Stage, size: int, title: str, rounds: int) -> Iterator[Row]:
+    assert stage.endpoint
+    up, down = ssh_rate("take", size), ssh_rate("give", size)
+    with _pool(1) as pool:
+        data = _noise(size)
+        yield from _path(f"{title} argument", size, up, pool, rounds, _sending(pool, data))
+        del data
+        yield from _path(f"{title} result", size, down, pool, rounds, _getting(pool, size))
+    with _pool(NODES) as pool:
+        data = _noise(size)
+        # the link of the operator carries it once for each node
+        yield from _path(f"{title} broadcast to {NODES}", size, up, pool, rounds, _sending(pool, data), NODES)
+
+
+def _path(
+    path: str, size: int, limit: float, pool: sky.Pool, rounds: int, move: Callable[[], None], times: int = 1
+) -> Iterator[Row]:
+    echo(0) >> pool
+    idle: list[float] = []
+    for _ in range(IDLE_CALLS):
+        with timed(idle):
+            echo(1) >> pool
+    taken: list[float] = []
+    watched = _processes()
+    cpu = {name: _cpu(pid) for name, pid in watched.items()}
+    with growth(watched) as grown:
+        for _ in range(rounds):
+            with timed(taken):
+                move()
+    _say_cpu(path, rounds * size, {name: _cpu(pid) - cpu[name] for name, pid in watched.items()})
+    rate = times * size / 1e6 / statistics.median(taken)
+    peer = path if path in ("128 MB argument", "128 MB result") else ""
+    yield Row(path, rate, Unit.BYTES, limit, "SSH channel", peer, (Within(GOAL),))
+    for kind in ("caller", "operator", "agent", "worker", "API server"):
+        most = max((grown.of(name) for name in watched if name.startswith(kind)), default=0.0)
+        bound = 1.2 * size / _MIB if kind in _OF_PAYLOAD else 64.0
+        yield Row(f"{path}: growth of {kind}", max(0.0, most), Unit.MEMORY, goals=(Bound(bound),))
+    calls: list[float] = []
+    with _calling(pool, calls):
+        move()
+    slowest = quantile(calls, 99) if len(calls) > 1 else calls[0]
+    alone = quantile(idle, 99)
+    goal = Bound(alone + SLOWER_SECONDS)
+    yield Row(
+        f"no-op during {path}, p99 of {len(calls)}", slowest, Unit.SECONDS, alone, "idle", goals=(goal,)
+    )
+
+
+def _sending(pool: sky.Pool, data: Any) -> Callable[[], None]:
     def move() -> None:
-        data[:1000] = np.random.default_rng().integers(
-            0, 255, 1000, dtype=np.uint8
-        )  # the node has it not yet
-        assert size_of(data) >> pool == data.nbytes
+        data[:1000] = np.random.default_rng().integers(0, 255, 1000, dtype=np.uint8)  # no node has it yet
+        assert set(size_of(data) @ pool) == {data.nbytes}
 
     return move
 
 
-def _result(pool: sky.Pool, size: int) -> Callable[[], None]:
+def _getting(pool: sky.Pool, size: int) -> Callable[[], None]:
     def move() -> None:
-        assert (noise(size, 1) >> pool).nbytes == size
-
-    return move
-
-
-def _broadcast(pool: sky.Pool, data: Any) -> Callable[[], None]:
-    def move() -> None:
-        _make_new(data)
-        assert size_of(data) @ pool == [data.nbytes] * NODES
+        assert (noise(size) >> pool)[::4096].sum() > 0
 
     return move
 
@@ -172,9 +173,9 @@ def _calling(pool: sky.Pool, taken: list[float]) -> Iterator[None]:
     done = threading.Event()
 
     def call() -> None:
-        while not done.is_set():
+        while not done.is_set() or not taken:
             with timed(taken):
-                assert echo(1) >> pool == 1
+                echo(1) >> pool
 
     thread = threading.Thread(target=call)
     thread.start()
@@ -191,17 +192,55 @@ def _pool(nodes: int) -> sky.Pool:
     return sky.Compute(provider=sky.Local(), nodes=nodes, image=sky.Image(pip=["numpy"]), options=silent)
 
 
-def _make_new(data: Any) -> None:
-    """Bytes that no node has yet."""
-    data[:1000] = np.random.default_rng().integers(0, 255, 1000, dtype=np.uint8)
-
-
-def _noise(size: int, seed: int) -> Any:
-    """Bytes that do not shrink, made fast: a megabyte of noise, again and again with another number in it."""
+def _noise(size: int) -> Any:
+    """Bytes that do not shrink, made fast: the same megabyte of noise, again and again."""
+    whole = np.empty(size, np.uint8)
     one = np.frombuffer(os.urandom(1 << 20), np.uint8)
-    whole = np.resize(one, size)
-    whole[:: 1 << 20] ^= np.uint8(seed)
+    for begin in range(0, size, one.size):
+        whole[begin : begin + one.size] = one[: size - begin]
     return whole
+
+
+def _processes() -> dict[str, int]:
+    """This process and those of its control plane, by what they are and a number."""
+    found, home = {"caller": os.getpid()}, os.environ["SKYWARD_HOME"]
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if home in line or home in (process.info["cwd"] or ""):
+            kind = next((kind for kind, words in _KINDS.items() if words in line), None)
+            if kind is not None:
+                found[f"{kind} {len(found)}"] = process.pid
+    return found
+
+
+def _received() -> dict[str, int]:
+    """The large bytes that the nodes have, by file."""
+    found = {}
+    for pid in (pid for name, pid in _processes().items() if name.startswith("agent")):
+        line = psutil.Process(pid).cmdline()
+        folder = os.path.join(line[line.index("--home") + 1], "blobs")
+        for entry in os.scandir(folder):
+            found[entry.path] = entry.stat().st_size
+    return found
+
+
+def _cpu(pid: int) -> float:
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _say_cpu(path: str, size: int, spent: dict[str, float]) -> None:
+    """Where the time goes: seconds of CPU for each GB, by process."""
+    words = ", ".join(f"{name} {seconds / (size / 1e9):.2f}" for name, seconds in spent.items())
+    print(f"         {path}: CPU s/GB: {words}", file=sys.stderr, flush=True)
+
+
+def ssh_rate(what: str, size: int) -> float:
+    """MB/s of one channel to an SSH server in another process: `take` or `give`."""
+    return asyncio.run(_ssh_rate(what, size))
 
 
 async def _ssh_rate(what: str, size: int) -> float:
@@ -212,41 +251,19 @@ async def _ssh_rate(what: str, size: int) -> float:
     try:
         port = int(await server.stdout.readline())
         async with (
-            asyncssh.connect("127.0.0.1", port, known_hosts=None, encryption_algs=[CIPHER]) as connection,
+            asyncssh.connect("127.0.0.1", port, known_hosts=None, encryption_algs=[_CIPHER]) as connection,
             connection.create_process(f"{what} {size}", encoding=None) as channel,
         ):
-            begin, piece = time.perf_counter(), bytes(32 * 1024)
+            begin, piece, left = time.perf_counter(), bytes(32 * 1024), size
+            while what == "take" and left > 0:
+                channel.stdin.write(piece)
+                await channel.stdin.drain()
+                left -= len(piece)
             if what == "take":
-                for _ in range(size // len(piece) + 1):
-                    channel.stdin.write(piece)
-                    await channel.stdin.drain()
                 await channel.stdout.readexactly(1)
-            else:
-                left = size
-                while left > 0:
-                    left -= len(await channel.stdout.read(1 << 18))
+            while what == "give" and left > 0:
+                left -= len(await channel.stdout.read(1 << 18))
             return size / 1e6 / (time.perf_counter() - begin)
     finally:
         server.terminate()
         await server.wait()
-
-
-def main() -> None:
-    """Print the rows; `--json FILE` writes them as well."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--large", action="store_true", help="2 GB as well")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    os.environ["SKYWARD_CONTROL_PLANE"] = "local"
-    figures = measure([SMALL, LARGE] if given.large else [SMALL])
-    for row in figures:
-        rates = f"{row.rate:,.0f} MB/s, SSH {row.ssh:,.0f} ({row.ratio:.2f}), disk {row.disk:,.0f}"
-        calls = f"no-op p99 {row.idle_p99:.0f}, {row.moving_p99:.0f} ms of {row.moving_calls} meanwhile"
-        print(f"{row.size / 1e6:,.0f} MB {row.what}: {rates}; {calls}", flush=True)
-        print(f"    MB grown {row.grown}\n    CPU s/GB {row.cpu}", flush=True)
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(row) | {"ratio": row.ratio} for row in figures], indent=2))
-
-
-if __name__ == "__main__":
-    main()
