@@ -12,6 +12,9 @@ from tests.fake.kube_server import eventually
 from tests.fake.nodes_plane import NODES, PYTHON, plane
 
 from skyward.contract.names import FINALIZER, ssh_secret_name
+from skyward.contract.reasons import next_step
+from skyward.wire.envelopes import PROTOCOL
+from skyward_operator.nodes.link import AgentLink
 from skyward_operator.providers.errors import OutOfCapacity, UnknownOutcome
 from skyward_operator.providers.local.folder import Folder
 
@@ -172,6 +175,48 @@ async def test_a_package_that_does_not_exist_fails_the_node_and_releases_its_mac
             world.delete(operator)
             await world.gone()
             assert operator.listener.ready == []
+
+
+async def test_an_agent_of_another_version_that_cannot_be_replaced_is_refused_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("skyward_operator.nodes.link.PROTOCOL", PROTOCOL + 1)
+    async with plane() as world:
+        world.node()
+        async with world.operator() as operator:
+            status = await world.phase("Failed")
+            assert status["reason"] == "AgentMismatch"
+            refusal = f"this agent speaks protocol {PROTOCOL}, not {PROTOCOL + 1}"
+            assert status["message"].startswith("the agent on the machine is of another version")
+            assert refusal in status["message"]
+            assert "delete the node" in next_step(status["reason"])
+            assert operator.listener.ready == []
+            await eventually(lambda: "endTime" in world.status()["billing"], 20)
+        log = world.place.root / "logs" / "default" / "nodes" / "p-0-a.log"
+        assert "the agent is of another version; replacing it" in log.read_text()
+
+
+async def test_an_agent_of_another_version_is_replaced_on_its_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with plane() as world:
+        world.node()
+        async with world.operator() as first:
+            await world.phase("Ready")
+            await first.listened(ready=1)
+        real, said = AgentLink.hello, iter([PROTOCOL + 1])
+
+        async def hello(link: AgentLink, *arguments: Any) -> Any:
+            """The first word of this operator is one that the agent does not understand."""
+            monkeypatch.setattr("skyward_operator.nodes.link.PROTOCOL", next(said, PROTOCOL))
+            return await real(link, *arguments)
+
+        monkeypatch.setattr(AgentLink, "hello", hello)
+        async with world.operator() as second:
+            await second.listened(ready=1)
+            await run(second, 1, "true")
+            assert second.listener.lost == []
+            assert world.status()["phase"] == "Ready"
 
 
 async def test_a_machine_that_dies_is_noticed_at_once() -> None:

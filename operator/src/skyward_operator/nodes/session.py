@@ -94,6 +94,8 @@ class Session:
         self._retiring = retiring
         """The node is on its way down already: it is met for what its agent holds."""
         self._tries = 0
+        self._refusal = ""
+        """What an agent of another version said."""
         self._link: AgentLink | None = None
         self._collector = Collector(incoming, self)
         self._early: list[Callable[[], None]] | None = []
@@ -207,13 +209,16 @@ class Session:
             link = await open_link(connection, socket, self)
         welcome = await self._greet(link)
         if welcome is None or (welcome.get("bundle") != self._plan.bundle and not welcome.get("held")):
-            # An agent of another version that runs nothing is replaced; one that runs calls finishes them.
+            # An agent of another version that runs nothing is replaced; one that runs calls finishes them,
+            # unless it cannot even be understood.
+            self._log.line("the agent is of another version; replacing it")
             link.close()
             socket = await self._bootstrap(connection)
             link = await open_link(connection, socket, self)
             welcome = await self._greet(link)
         if welcome is None:
-            raise LinkClosed("the agent speaks another protocol, even after a bootstrap")
+            text = f"the agent on the machine is of another version, also after a bootstrap: {self._refusal}"
+            raise BootstrapFailed(Failure(NodeReason.AGENT_MISMATCH, text, permanent=False))
         self._welcomed(link, welcome)
         return link
 
@@ -224,6 +229,7 @@ class Session:
             return await link.hello(subject.operator, subject.epoch, subject.worker, subject.largest_result)
         except LinkClosed as closed:
             if str(closed).startswith(RefusalReason.PROTOCOL):
+                self._refusal = str(closed).removeprefix(f"{RefusalReason.PROTOCOL}: ")
                 return None
             raise
 

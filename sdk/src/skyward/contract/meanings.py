@@ -58,6 +58,7 @@ MEANING: dict[str, str] = {
     # making a node
     "ProvisionTimeout": "the machine did not run in time",
     "ConnectTimeout": "the machine's SSH server did not answer in time",
+    "AgentMismatch": "the agent on the machine is of another version, and the operator could not replace it",
     "HostKeyMismatch": "the machine shows another host key than the pinned one",
     "BootstrapTimeout": "the installation took too long",
     "BootstrapFailed": "a step of the installation failed",

@@ -177,6 +177,7 @@ class NodeReason(StrEnum):
     PYTHON_NOT_FOUND = "PythonNotFound"
     AGENT_STARTING = "AgentStarting"
     AGENT_READY = "AgentReady"
+    AGENT_MISMATCH = "AgentMismatch"
     RECONNECTING = "Reconnecting"
     HEARTBEAT_LOST = "HeartbeatLost"
     UNHEALTHY = "Unhealthy"

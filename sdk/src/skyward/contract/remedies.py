@@ -96,6 +96,10 @@ NEXT_STEP: dict[str, str] = {
     "ConnectTimeout": (
         "Check that the operator reaches the machine on its SSH port, or raise spec.timeouts.sshSeconds."
     ),
+    "AgentMismatch": (
+        "See the node's log (skyward logs NODE) for what keeps the old agent there, and delete the node: its "
+        "replacement begins with the operator's own agent."
+    ),
     "HostKeyMismatch": (
         "The machine shows another host key than the one pinned; delete the node unless you know why."
     ),
