@@ -65,18 +65,23 @@ def test_what_the_function_of_a_map_refers_to_is_sent_once(plane: FakePlane, poo
     assert array.nbytes < len(payload(plane)) < 1.1 * array.nbytes
 
 
-def test_items_made_one_out_of_the_other_are_all_sent(pool: Pool) -> None:
-    """A generator may fill the same array again and again."""
+class Refilled:
+    """Four items, all of them the same array, filled again and again."""
 
-    def items() -> Iterator[Any]:
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[Any]:
         array = noise(200_000)
         for _ in range(4):
             yield array
             array[:] = np.random.default_rng(int(array[0])).permutation(array)[::-1]
             array[0] += 1
 
-    expected = [int(array.sum(dtype=np.int64)) for array in items()]
-    assert pool.map(total, items()) == expected
+
+def test_items_made_one_out_of_the_other_are_all_sent(pool: Pool) -> None:
+    expected = [int(array.sum(dtype=np.int64)) for array in Refilled()]
+    assert pool.map(total, Refilled()) == expected
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])

@@ -749,8 +749,8 @@ async def test_deleted_task_is_stopped_and_its_files_go(world: World) -> None:
     await until(world.blob(uid, "results").exists)
     await world.api.delete(TASK, "default", "task")
     assert set(node.cancelled) == set(node.waiting())
-    for attempt in node.waiting():
-        node.finish(attempt, error=STOPPED)
+    while node.waiting():
+        node.finish(error=STOPPED)
     await until(lambda: not world.blob(uid, "").exists())
     assert world.api.status_writes == [] or world.api.status_writes[-1][1]["phase"] == "Running"
     assert second in node.acknowledged
