@@ -745,7 +745,7 @@ async def test_deleted_task_is_stopped_and_its_files_go(world: World) -> None:
     node = world.node(slots=2)
     uid = await world.task(count=5)
     first, second = node.waiting()
-    node.finish(first)
+    node.finish(first, duration=10.0)
     await until(world.blob(uid, "results").exists)
     await world.api.delete(TASK, "default", "task")
     assert set(node.cancelled) == set(node.waiting())

@@ -10,7 +10,7 @@ the other. Whoever moves a large body need not read it again: the worker that ma
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -155,11 +155,9 @@ def iter_outcomes(source: BytesLike | BinaryIO) -> Iterator[Outcome]:
     Raises `PackageError` at a damaged or unfinished record; those before it have been yielded by then.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        view, offset = memoryview(source).cast("B"), 0
-        while offset < view.nbytes:
-            located = _read_record(lambda at, size: bytes(view[at : at + size]), offset, view.nbytes)
-            offset = located.offset + located.size
-            yield replace(located.outcome, body=view[located.offset : offset])
+        view = memoryview(source).cast("B")
+        for fields, _, body, end in cut_records(view):
+            yield Outcome.from_fields(fields, view[body:end])
         return
     for located in scan_outcomes(source):
         source.seek(located.offset)
@@ -196,50 +194,58 @@ def cut_records(records: BytesLike) -> Iterator[tuple[dict[str, Any], int, int, 
     at = 0
     while at < view.nbytes:
         if view.nbytes - at < _RECORD.size:
-            raise PackageError("the last outcome is cut off")
+            raise PackageError(f"the outcome at byte {at} is cut off")
         magic, header_size, size = _RECORD.unpack_from(view, at)
         body = at + _RECORD.size + header_size
-        if magic != _MAGIC or header_size > _MAX_HEADER or body + size > view.nbytes:
-            raise PackageError("no whole outcome where one should begin")
+        if magic != _MAGIC or header_size > _MAX_HEADER:
+            raise PackageError(f"no outcome at byte {at}")
+        if body + size > view.nbytes:
+            raise PackageError(f"the outcome at byte {at} is cut off")
         yield _fields(bytes(view[at + _RECORD.size : body])), at, body, body + size
         at = body + size
 
 
 def scan_outcomes(file: BinaryIO) -> Iterator[Located]:
     """The outcomes in a seekable file, from its current position, without reading their bodies."""
-
-    def read(at: int, size: int) -> bytes:
-        file.seek(at)
-        return file.read(size)
-
     offset = file.tell()
     end = file.seek(0, 2)
     while offset < end:
-        located = _read_record(read, offset, end)
-        yield located
-        offset = located.offset + located.size
+        file.seek(offset)
+        head, body, size = _read_head(file, offset, end)
+        yield Located(Outcome.from_fields(_fields(head[_RECORD.size :])), body, size, head)
+        offset = body + size
 
 
 def digest_outcomes(file: BinaryIO) -> str:
     """The digest of the stream in a seekable file, from every byte of it. Raises `PackageError`."""
-    stream = StreamDigest()
-    for located in scan_outcomes(file):
-        stream.add(located.head, digest_body(file, located))
+    stream, offset = hashlib.sha256(), file.tell()
+    end = file.seek(0, 2)
+    file.seek(offset)
+    while offset < end:
+        head, body, size = _read_head(file, offset, end)
+        stream.update(head)
+        stream.update(_digest_next(file, size).digest())
+        offset = body + size
     return stream.hexdigest()
 
 
 def digest_body(file: BinaryIO, located: Located) -> str:
     """The SHA-256 of one body, read in pieces."""
-    seen, left = hashlib.sha256(), located.size
     file.seek(located.offset)
-    while left and (piece := file.read(min(_PIECE, left))):
+    return _digest_next(file, located.size).hexdigest()
+
+
+def _digest_next(file: BinaryIO, size: int) -> "hashlib._Hash":
+    seen = hashlib.sha256()
+    while size and (piece := file.read(min(_PIECE, size))):
         seen.update(piece)
-        left -= len(piece)
-    return seen.hexdigest()
+        size -= len(piece)
+    return seen
 
 
-def _read_record(read: Callable[[int, int], bytes], offset: int, end: int) -> Located:
-    prefix = read(offset, _RECORD.size)
+def _read_head(file: BinaryIO, offset: int, end: int) -> tuple[bytes, int, int]:
+    """The head of the record at `offset`, where the file is, and place and size of its body."""
+    prefix = file.read(_RECORD.size)
     if len(prefix) < _RECORD.size:
         raise PackageError(f"the outcome at byte {offset} is cut off")
     magic, header_size, size = _RECORD.unpack(prefix)
@@ -248,8 +254,7 @@ def _read_record(read: Callable[[int, int], bytes], offset: int, end: int) -> Lo
     body = offset + _RECORD.size + header_size
     if body + size > end:
         raise PackageError(f"the outcome at byte {offset} is cut off")
-    header = read(offset + _RECORD.size, header_size)
-    return Located(Outcome.from_fields(_fields(header)), body, size, prefix + header)
+    return prefix + file.read(header_size), body, size
 
 
 def _fields(header: bytes | bytearray) -> dict[str, Any]:
