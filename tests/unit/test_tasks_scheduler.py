@@ -65,7 +65,7 @@ def test_single_call_never_waits_on_a_node() -> None:
     scheduler.submit(single("b"))
     assert [a.uid for a in scheduler.assign()] == ["a"]
     scheduler.release("a", 0)
-    assert [a.uid for a in scheduler.assign()] == ["b", "a", "a"]
+    assert [a.uid for a in scheduler.assign()] == ["b", "a"]
 
 
 def test_single_call_goes_before_the_rest_of_a_large_map() -> None:
@@ -320,6 +320,26 @@ def test_slice_is_not_smaller_than_is_worth_it() -> None:
         sizes.append(assignments[0].count)
         scheduler.release("a", assignments[0].index)
     assert (sum(sizes), min(sizes[:-1])) == (40, 6)
+
+
+def test_slower_node_gets_smaller_slices() -> None:
+    scheduler = pool(1, 1)
+    scheduler.submit(many("a", 1000, size=50))
+    scheduler.tune_node("a", "n1", 5)
+    scheduler.tune_node("a", "n0", 80)
+    assert {a.node: a.count for a in scheduler.assign()} == {"n0": 50, "n1": 5}
+
+
+def test_last_long_calls_wait_for_whoever_is_free_first() -> None:
+    scheduler = pool(1, 1)
+    scheduler.submit(many("a", 8, buffer=2))
+    ahead = [a.index for a in scheduler.assign() if a.node == "n0"]
+    assert len(ahead) == 3
+    for index in ahead[:2]:
+        scheduler.release("a", index)
+        assert scheduler.assign() == []
+    scheduler.release("a", ahead[2])
+    assert [(a.index, a.node) for a in scheduler.assign()] == [(6, "n0")]
 
 
 def test_slice_has_no_more_calls_than_fit() -> None:

@@ -82,8 +82,7 @@ class Endings:
         live.started = min(live.started or started, started)
         if error is None and "value" in header:
             live.values[attempt.index] = header["value"]
-        if live.spreads:
-            live.paces[attempt.node] = duration
+        self.paced(live, attempt.node, duration)
         self._settle(live, _outcome(attempt, error, started, duration), body, attempt, receipt)
 
     def unexpected(
@@ -293,6 +292,15 @@ class Endings:
                 self._floor.sender.acknowledge(live.work.namespace, receipt.node, [receipt.name])
 
         return done
+
+    def paced(self, live: LiveTask, node: str, seconds: float) -> None:
+        """A call on this node took so long: it is sent that much work at a time."""
+        if live.spreads:
+            before = live.paces.get(node, seconds)
+            live.paces[node] = pace = (before + seconds) / 2
+            if live.in_slices:
+                size = decide.slices(pace, live.largest, 0, several=True).size
+                self._floor.room_of(live).scheduler.tune_node(live.work.uid, node, size)
 
     def drain(self, live: LiveTask) -> None:
         """Have what was added to a task's outcomes written."""

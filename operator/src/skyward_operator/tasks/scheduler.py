@@ -58,7 +58,8 @@ class Job:
     """What the scheduler knows of one task. `pending` are the calls still to hand out, in order, those of one
     span with the same history; of a broadcast it is one token, for the start of all its calls. `in_flight`
     are slices on nodes already. `size` calls make a slice at most and `least` at least, where there are so
-    many; but no more than `fits` says of some calls from an index on."""
+    many; but no more than `fits` says of some calls from an index on. `sizes` are those for nodes of which it
+    is known how fast they are."""
 
     uid: str
     pending: Iterable[Span]
@@ -71,6 +72,11 @@ class Job:
     size: int = 1
     least: int = 1
     fits: Callable[[int, int], int] | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def size_on(self, node: str) -> int:
+        """How many calls make a slice at most on this node."""
+        return min(self.size, self.sizes.get(node, self.size))
 
 
 class _Lane:
@@ -95,11 +101,11 @@ class _Lane:
         self._retries.append(span)
         self.waiting += span.count
 
-    def take(self, slots: int) -> Span:
+    def take(self, slots: int, node: str) -> Span:
         """The next slice, for one of so many slots."""
         spans = self._retries or self._fresh
         span, job = spans.popleft(), self.job
-        count = min(span.count, job.size, max(job.least, self.waiting // (2 * slots)))
+        count = min(span.count, job.size_on(node), max(job.least, self.waiting // (2 * slots)))
         if count > 1 and job.fits is not None:
             count = max(1, job.fits(span.first, count))
         if count < span.count:
@@ -289,6 +295,11 @@ class Scheduler:
             job = lane.job
             job.buffer, job.size, job.least = buffer, size, least
 
+    def tune_node(self, uid: str, node: str, size: int) -> None:
+        """How many calls make a slice of this job on one node, which is slower than others."""
+        if (lane := self._jobs.get(uid)) is not None:
+            lane.job.sizes[node] = size
+
     # What to do
 
     def assign(self) -> list[Assignment]:
@@ -340,7 +351,7 @@ class Scheduler:
         lane = self._any.head()
         if lane is not None and (best is None or _turn(lane) < best[0]):
             node = self._least_loaded()
-            if node is not None and _has_room(node, lane.job):
+            if node is not None and self._has_room(node, lane):
                 best = (_turn(lane), self._any, lane, node)
         for rank in list(self._pinned):
             lane = self._pinned[rank].head()
@@ -348,7 +359,7 @@ class Scheduler:
                 del self._pinned[rank]
                 continue
             node = self._ranks.get(rank)
-            if node is None or not node.open or not _has_room(node, lane.job):
+            if node is None or not node.open or not self._has_room(node, lane):
                 continue
             if best is None or _turn(lane) < best[0]:
                 best = (_turn(lane), self._pinned[rank], lane, node)
@@ -357,9 +368,16 @@ class Scheduler:
         _, queue, lane, node = best
         return self._start_gang(lane) if node is None else [self._hand_out(queue, lane, node)]
 
+    def _has_room(self, node: _Node, lane: _Lane) -> bool:
+        """Whether a node takes another slice. The last calls of a map wait for whoever is free first, unless
+        they are so short that their way there takes longer."""
+        job = lane.job
+        is_last = lane.waiting <= self._slots and job.size_on(node.name) == 1
+        return len(node.flights) < node.slots * (1 if is_last else 1 + job.buffer)
+
     def _hand_out(self, queue: _Queue, lane: _Lane, node: _Node) -> Assignment:
         queue.pop(lane)
-        span = lane.take(self._slots)
+        span = lane.take(self._slots, node.name)
         self._fly(lane.job.uid, span.first, node)
         if lane is self._jobs.get(lane.job.uid):
             self._enqueue(lane)
@@ -371,7 +389,7 @@ class Scheduler:
         if self._full:
             return []
         self._gangs.pop(lane)
-        lane.take(self._slots)
+        lane.take(self._slots, "")
         assignments = []
         for index, name in enumerate(self.members()):
             self._fly(lane.job.uid, index, self._nodes[name])
@@ -439,7 +457,3 @@ class Scheduler:
 def _turn(lane: _Lane) -> tuple[int, int]:
     """Lower goes first."""
     return (-lane.job.priority, lane.stamp)
-
-
-def _has_room(node: _Node, job: Job) -> bool:
-    return len(node.flights) < node.slots * (1 + job.buffer)
