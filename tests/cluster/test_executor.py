@@ -64,11 +64,13 @@ with sky.Compute(provider=sky.Local(), nodes=2) as pool:
         assert future.cancel() and future.cancelled()
         until(lambda: Path(place).read_text() == "interrupted")
         found["large"] = len(executor.submit(bytes, 5_000_000).result())
+        data = os.urandom(20_000_000)
+        found["large arguments"] = executor.submit(lambda given: given == data, data).result()
         async def both():
             return await asyncio.gather(executor.submit(double, 1), executor.submit(double, 2))
         found["awaited"] = asyncio.run(both())
         try:
-            executor.submit(len, os.urandom(4_000_000))
+            executor.submit(len, os.urandom(40_000_000))
         except sky.ArgumentTooLarge as error:
             found["too large"] = str(error)
     try:
@@ -121,6 +123,7 @@ def test_executor_does_what_concurrent_futures_promises(person: Person) -> None:
     assert found["odd"] == [3, True]
     assert found["large"] == 5_000_000
     assert found["awaited"] == [2, 4]
+    assert found["large arguments"]  # and a large function, which holds the same bytes
     assert "→ send it with >>" in found["too large"]
     assert found["after"] == "cannot schedule new futures after shutdown"
     assert found["timeout"] == "RunTimeout"
@@ -128,9 +131,9 @@ def test_executor_does_what_concurrent_futures_promises(person: Person) -> None:
     task = json.loads(person.kubectl("get", "task", found["task"], "-o", "json"))
     assert task["spec"]["calls"] == {"python": task["spec"]["calls"]["python"], "open": True, "count": 1}
     counts = task["status"]["counts"]
-    # where, 300 of a map, 20, named, two that raise, one cancelled, one large, two awaited
-    assert (counts["total"], counts["failed"], counts["running"]) == (328, 3, 0)
-    assert counts["succeeded"] == 325
+    # where, 300 of a map, 20, named, two that raise, one cancelled, two large, two awaited
+    assert (counts["total"], counts["failed"], counts["running"]) == (329, 3, 0)
+    assert counts["succeeded"] == 326
     assert "call 322" in task["status"]["message"]
     assert "result" not in task["status"]
 

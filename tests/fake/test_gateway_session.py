@@ -14,8 +14,9 @@ from tests.fake.test_gateway import HASH, MINE, OTHERS, World
 from skyward.contract.names import TASK
 from skyward.wire.digest import digest
 from skyward.wire.envelopes import PROTOCOL
-from skyward.wire.frames import Decoder, Frame, FrameKind, encode
+from skyward.wire.frames import CHUNK, Decoder, Frame, FrameKind, encode
 from skyward_operator.gateway import session
+from skyward_operator.tasks import open as open_calls
 from skyward_operator.tasks import reception
 
 if TYPE_CHECKING:
@@ -219,6 +220,39 @@ async def test_large_outcome_comes_in_pieces(world: World) -> None:
         assert got == whole
 
 
+async def test_large_arguments_come_in_pieces(world: World) -> None:
+    await open_task(world)
+    node = world.node()
+    whole = bytes(range(256)) * 20_000
+    async with client(world) as one:
+        await one.hello()
+        await one.say(FrameKind.BLOB, b"begun on a connection that broke")
+    async with client(world) as two:
+        await two.hello()
+        await two.call()
+        for start in range(0, len(whole), CHUNK):
+            await two.say(FrameKind.BLOB, whole[start : start + CHUNK])
+        name = digest(whole)
+        await two.say(FrameKind.CALL, index=0, function=digest(FUNCTION), pieces=len(whole), args=name)
+        await until(lambda: node.calls)
+        assert node.blobs == {name: whole}
+        assert (node.calls[0][0]["args"], node.calls[0][1]) == (name, None)
+        node.finish()
+        await two.hears(FrameKind.RESULT)
+
+
+async def test_pieces_without_an_end_cost_the_connection_before_they_cost_the_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_calls, "MOST_BYTES", 3 * CHUNK)
+    await open_task(world)
+    async with client(world) as one:
+        await one.hello()
+        for _ in range(4):
+            await one.say(FrameKind.BLOB, bytes(CHUNK))
+        assert await one.left() == 1008
+
+
 async def test_task_of_a_client_that_stays_away_is_cancelled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,8 +290,25 @@ async def test_newer_connection_takes_the_place_of_an_older_one(world: World) ->
         [Frame(FrameKind.HELLO, {"protocol": PROTOCOL, "next": 0}), Frame(FrameKind.STOP, {})],
         [Frame(FrameKind.HELLO, {"protocol": PROTOCOL, "next": 0}), Frame(FrameKind.CALL, {"index": -1})],
         [Frame(FrameKind.HELLO, {"protocol": PROTOCOL, "next": 0}), Frame(FrameKind.ACK, {"indexes": 5})],
+        [
+            Frame(FrameKind.HELLO, {"protocol": PROTOCOL, "next": 0}),
+            Frame(FrameKind.CALL, {"index": 0, "function": "f", "pieces": 7}),
+        ],
+        [
+            Frame(FrameKind.HELLO, {"protocol": PROTOCOL, "next": 0}),
+            Frame(FrameKind.CALL, {"index": 0, "function": "f", "args": "../f"}),
+        ],
     ],
-    ids=["no hello", "other protocol", "more open than there are", "a stop", "bad index", "bad ack"],
+    ids=[
+        "no hello",
+        "other protocol",
+        "more open than there are",
+        "a stop",
+        "bad index",
+        "bad ack",
+        "no pieces",
+        "bad digest",
+    ],
 )
 async def test_nonsense_costs_the_connection_and_nothing_else(world: World, frames: list[Frame]) -> None:
     await open_task(world)

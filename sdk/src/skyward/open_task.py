@@ -21,14 +21,14 @@ from skyward.session import Session
 from skyward.tasks import TaskHandle
 from skyward.wire.digest import digest
 from skyward.wire.envelopes import PROTOCOL, ErrorInfo, RefusalReason
-from skyward.wire.frames import Frame, FrameKind
+from skyward.wire.frames import CHUNK, MAX_BODY, Frame, FrameKind
 from skyward.wire.package import Outcome
 
 MOST_SENT = 4096
 """Calls that the operator holds for one task; those after them wait here."""
 BYTES_SENT = 32 * 1024 * 1024
-CALL_LIMIT = 3 * 1024 * 1024
-"""What the pickled function of one call may take, and its arguments: each travels in one frame."""
+CALL_LIMIT = 32 * 1024 * 1024
+"""What the pickled function of one call may take, and its arguments: they lie in the operator's memory."""
 _FEW = 4
 _ACK_SECONDS = 0.05
 
@@ -40,6 +40,8 @@ class PackedCall:
     function: bytes
     arguments: bytes
     digest: str
+    arguments_digest: str | None = None
+    """Of arguments that travel in pieces: their node checks it."""
 
     @classmethod
     def of(
@@ -58,7 +60,7 @@ class PackedCall:
                 remedy="send it with >> or pool.map() and a list, which take any size, or give the data to "
                 "the function item by item: as an iterator, for a parameter that is annotated as one",
             )
-        return cls(data, arguments, digest(data))
+        return cls(data, arguments, digest(data), digest(arguments) if len(arguments) > MAX_BODY else None)
 
 
 class Flow(Protocol):
@@ -85,9 +87,7 @@ type Ended = Callable[[Outcome | SkywardError], None]
 class _Call:
     """A call without an outcome."""
 
-    digest: str
-    function: bytes
-    arguments: bytes
+    packed: PackedCall
     ended: Ended
     flow: Flow | None = None
     sent: bool = False
@@ -142,7 +142,7 @@ class OpenTask:
             index, self._next = self._next, self._next + 1
             if flow is not None:
                 flow.begin(index, lambda frame: self.channel.send([frame], at_once=True))
-            self._calls[index] = _Call(packed.digest, packed.function, packed.arguments, ended, flow)
+            self._calls[index] = _Call(packed, ended, flow)
             self.held += len(packed.arguments)
             self._unsent.append(index)
             frames = list(self._ready())
@@ -241,18 +241,21 @@ class OpenTask:
             call.sent = True
             self._sent = index + 1
             self._sent_calls += 1
-            self._sent_bytes += len(call.arguments)
+            self._sent_bytes += len(call.packed.arguments)
             yield from self._frames(index, call)
         if self._closing and not self._unsent and not self._close_sent:
             self._close_sent = True
             yield Frame(FrameKind.CLOSE, {"next": self._next})
 
     def _frames(self, index: int, call: _Call) -> Iterator[Frame]:
-        if call.digest not in self._known:
-            self._known.add(call.digest)
-            yield Frame(FrameKind.FUNCTION, {"digest": call.digest}, call.function)
+        if call.packed.digest not in self._known:
+            self._known.add(call.packed.digest)
+            yield from _in_pieces(FrameKind.FUNCTION, {"digest": call.packed.digest}, call.packed.function)
         traits = call.flow.traits() if call.flow is not None else {}
-        yield Frame(FrameKind.CALL, {"index": index, "function": call.digest, **traits}, call.arguments)
+        header = {"index": index, "function": call.packed.digest, **traits}
+        if call.packed.arguments_digest is not None:
+            header["args"] = call.packed.arguments_digest
+        yield from _in_pieces(FrameKind.CALL, header, call.packed.arguments)
         if call.cancelled:
             yield Frame(FrameKind.CANCEL, {"index": index})
 
@@ -294,8 +297,8 @@ class OpenTask:
             if call is None:
                 return
             self._sent_calls -= 1
-            self._sent_bytes -= len(call.arguments)
-            self.held -= len(call.arguments)
+            self._sent_bytes -= len(call.packed.arguments)
+            self.held -= len(call.packed.arguments)
             if not header["ok"]:
                 self._failed.append(index)
             self.changed.notify_all()
@@ -319,7 +322,7 @@ class OpenTask:
             call = self._calls.get(header["index"])
             if call is None:
                 return
-            self._known.discard(call.digest)
+            self._known.discard(call.packed.digest)
             frames = list(self._frames(header["index"], call))
         self.channel.send(frames, at_once=True)
 
@@ -344,3 +347,14 @@ class OpenTask:
         self.channel.close()
         for call in left:
             call.ended(error)
+
+
+def _in_pieces(kind: FrameKind, header: dict[str, Any], body: bytes) -> Iterator[Frame]:
+    """A frame, and before it the pieces of a body that is too large for it."""
+    if len(body) <= MAX_BODY:
+        yield Frame(kind, header, body)
+        return
+    view = memoryview(body)
+    for start in range(0, len(body), CHUNK):
+        yield Frame(FrameKind.BLOB, {}, view[start : start + CHUNK])
+    yield Frame(kind, {**header, "pieces": len(body)})

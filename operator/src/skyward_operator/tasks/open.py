@@ -52,6 +52,8 @@ class OpenCall:
 
     function: str
     arguments: bytes
+    digest: str | None = None
+    """Of arguments that go to the node as a blob, which checks it: hashing them here would hold up all."""
     cancelled: bool = False
     stream: bool = False
     """What it yields goes to its client while it runs."""
@@ -98,8 +100,31 @@ class OpenCalls:
     """A look at what should be stored is due."""
     held: int = 0
     """Bytes of functions and arguments that are here."""
+    _pieces: list[bytes] = field(default_factory=list)
+    """Of a body that is too large for the frame which follows."""
     _functions: dict[str, bytes] = field(default_factory=dict)
     _uses: Counter[str] = field(default_factory=Counter)
+
+    def begin_again(self) -> None:
+        """A client is there: nothing of what another connection brought half belongs to it."""
+        self.held -= sum(map(len, self._pieces))
+        self._pieces.clear()
+
+    def keep_piece(self, data: bytes) -> None:
+        """A piece of a large body. Raises ValueError for more than is allowed."""
+        self._make_room(len(data))
+        self._pieces.append(data)
+        self.held += len(data)
+
+    def body_of(self, frame: Frame) -> bytes:
+        """The body of a frame, or the pieces before it. Raises ValueError where they do not belong to it."""
+        size = frame.header.get("pieces")
+        whole = bytes(frame.body) if size is None else b"".join(self._pieces)
+        if size is not None:
+            self.begin_again()
+            if len(whole) != size:
+                raise ValueError(f"{len(whole)} bytes in pieces, where {size!r} were announced")
+        return whole
 
     def keep_function(self, digest: str, data: bytes) -> None:
         """A function that calls will name. Raises ValueError for more than is allowed."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract import ranges
 from skyward.contract.reasons import TaskPhase, TaskReason
+from skyward.wire.digest import is_digest
 from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason
 from skyward.wire.frames import Frame, FrameKind
 from skyward.wire.outcomes import Outcome
@@ -64,6 +65,7 @@ class Reception:
         if state.caller is not None:
             state.caller.end(REPLACED, "another connection of the same task has taken its place")
         state.caller = caller
+        state.begin_again()
         state.absences += 1
         live.total = max(live.total, count)
         begin = 0
@@ -93,9 +95,11 @@ class Reception:
         header, state = frame.header, _open(live)
         match frame.kind:
             case FrameKind.FUNCTION:
-                state.keep_function(str(header["digest"]), bytes(frame.body))
+                state.keep_function(str(header["digest"]), state.body_of(frame))
+            case FrameKind.BLOB:
+                state.keep_piece(bytes(frame.body))
             case FrameKind.CALL:
-                self._call(live, _index(header), _open_call(frame))
+                self._call(live, _index(header), _open_call(header, state.body_of(frame)))
             case FrameKind.CREDIT | FrameKind.INPUT:
                 self._stream(live, _index(header), frame)
             case FrameKind.CANCEL:
@@ -255,18 +259,25 @@ def _open(live: LiveTask) -> OpenCalls:
     return live.open
 
 
-def _open_call(frame: Frame) -> OpenCall:
-    header = frame.header
+def _open_call(header: Mapping[str, Any], arguments: bytes) -> OpenCall:
     inputs = header.get("inputs", 0)
     if not isinstance(inputs, int) or inputs < 0:
         raise ValueError(f"{inputs!r} is no number of inputs")
     return OpenCall(
         str(header["function"]),
-        bytes(frame.body),
+        arguments,
+        _digest(header),
         stream=bool(header.get("stream")),
         inputs=inputs,
         begun=bool(header.get("begun")),
     )
+
+
+def _digest(header: Mapping[str, Any]) -> str | None:
+    digest = header.get("args")
+    if digest is not None and not is_digest(digest):
+        raise ValueError(f"{digest!r} is no digest of arguments")
+    return digest
 
 
 def _index(header: Mapping[str, Any]) -> int:

@@ -39,8 +39,13 @@ class Sender:
             payload = self._payloads.slice(live.work, attempt.index, attempt.count)
         run_seconds = self._payloads.terms(live.work, attempt.index).run_seconds
         header = _header(room, live, attempt, payload, run_seconds)
+        arguments = payload.arguments
         if live.open is not None:
-            header |= live.open.calls[attempt.index].traits()
+            call = live.open.calls[attempt.index]
+            header |= call.traits()
+            if call.digest is not None:
+                link.send_blob(call.digest, [call.arguments], len(call.arguments))
+                header["args"], arguments = call.digest, None
         if (
             payload.function is not None
             and payload.digest is not None
@@ -50,7 +55,7 @@ class Sender:
             known.functions.add(payload.digest)
         for part in payload.parts:
             link.send_blob(part.digest, part.pieces(), part.size)
-        link.send_call(header, None if payload.arguments is None else bytes(payload.arguments))
+        link.send_call(header, None if arguments is None else bytes(arguments))
         return True
 
     def cancel(self, live: LiveTask, attempt: Attempt) -> None:

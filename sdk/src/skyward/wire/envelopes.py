@@ -127,7 +127,8 @@ class Call(TypedDict):
     is `Returned`. What runs says in its record that `context["id"]` is its node.
 
     `stream`: what it yields goes out in ITEM frames. `inputs`: so many of its arguments are pulled from its
-    caller. Between client and operator a call is named by `index`, an attempt by `index` and `number`.
+    caller. Between client and operator a call is named by `index`, an attempt by `index` and `number`; a body
+    too large for its frame goes ahead of it in BLOB frames, and `pieces` says how many bytes those are.
     """
 
     attempt: str
