@@ -121,6 +121,7 @@ _REQUIRED: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
     FrameKind.RESULT: {"attempt": _is_text, "ok": _is_flag},
     FrameKind.RESULT_CHUNK: {"attempt": _is_text, "offset": _is_count, "last": _is_flag},
     FrameKind.REFUSED: {"attempt": _is_text, "reason": _is_text},
+    FrameKind.TAKEN: {"digest": _is_text, "offset": _is_count},
 }
 _OPTIONAL: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
     FrameKind.WELCOME: {"held": _is_held, "functions": _is_texts, "blobs": _is_texts, "facts": _is_object},

@@ -276,6 +276,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
                     self._welcome.set_result(header)
             case FrameKind.REFUSED:
                 self._refused(header)
+            case FrameKind.TAKEN:
+                self._outbox.taken(header["digest"], header["offset"])
             case FrameKind.NOTICE:
                 if header.get("reason") == BLOB_REFUSED:
                     self._outbox.give_up(str(header.get("digest")))

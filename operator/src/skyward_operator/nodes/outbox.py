@@ -70,6 +70,10 @@ class Outbox:
         """Send large bytes as BLOB frames. They are read in a thread, when there is room for them."""
         self._transfers.begin(digest, chunks, size)
 
+    def taken(self, digest: str, offset: int) -> None:
+        """The agent has taken these bytes: more may be sent."""
+        self._transfers.taken(digest, offset)
+
     def give_up(self, digest: str) -> None:
         """The agent does not take these bytes: send nothing more of them."""
         self._transfers.give_up(digest)

@@ -1,7 +1,8 @@
 """Large bytes on their way to one agent: read ahead by a thread, a piece at a time, each transfer in turn.
 
 Of each transfer two pieces are in memory at most, one that is being sent and one that is being read, so a
-disk that is slow holds up neither the event loop nor the other transfers.
+disk that is slow holds up neither the event loop nor the other transfers. No more is sent than `BLOB_WINDOW`
+ahead of what the agent has taken, so that calls never wait behind what its disk cannot keep up with.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from skyward.wire.envelopes import BLOB_WINDOW
 from skyward.wire.frames import CHUNK, Frame, FrameKind, encode_parts
 
 if TYPE_CHECKING:
@@ -57,11 +59,17 @@ class Transfers:
         self._turn: deque[_Transfer] = deque()
         self._held: list[_Held] = []
         self._released: list[bytes] = []
+        self._under_way: dict[str, tuple[int, int]] = {}
+        """Of each blob: the end of what was sent, and of what the agent has taken."""
 
     @property
     def is_ready(self) -> bool:
         """Whether a chunk can be sent now."""
-        return any(transfer.ready for transfer in self._turn)
+        return self._has_room and any(transfer.ready for transfer in self._turn)
+
+    @property
+    def _has_room(self) -> bool:
+        return sum(sent - taken for sent, taken in self._under_way.values()) < BLOB_WINDOW
 
     def begin(self, digest: str, pieces: Iterable[bytes], size: int) -> None:
         """Send this, too."""
@@ -80,7 +88,7 @@ class Transfers:
 
     def chunk(self) -> list[BytesLike]:
         """The next chunk, as the pieces of its frame; nothing where none is ready."""
-        for _ in range(len(self._turn)):
+        for _ in range(len(self._turn) if self._has_room else 0):
             transfer = self._turn[0]
             self._turn.rotate(-1)
             if transfer.ready:
@@ -92,8 +100,21 @@ class Transfers:
         frames, self._released = self._released, []
         return frames
 
+    def taken(self, digest: str, offset: int) -> None:
+        """The agent has taken these bytes."""
+        if digest not in self._under_way:
+            return
+        had_room, (sent, _) = self._has_room, self._under_way[digest]
+        if offset < sent or digest in self._running:
+            self._under_way[digest] = (sent, min(offset, sent))
+        else:
+            del self._under_way[digest]
+        if not had_room:
+            self._wake()
+
     def give_up(self, digest: str) -> None:
         """The agent does not take it. What waited goes: the agent says why it cannot be."""
+        self._under_way.pop(digest, None)
         if (transfer := self._running.get(digest)) is not None:
             self._end(transfer)
             self._wake()
@@ -104,9 +125,12 @@ class Transfers:
             self._end(transfer)
         self._held.clear()
         self._released.clear()
+        self._under_way.clear()
 
     def _frame(self, transfer: _Transfer, chunk: memoryview) -> list[BytesLike]:
         offset, transfer.sent = transfer.sent, transfer.sent + chunk.nbytes
+        _, taken = self._under_way.get(transfer.digest, (0, 0))
+        self._under_way[transfer.digest] = (transfer.sent, taken if offset else 0)
         last = transfer.sent >= transfer.size
         header = {"digest": transfer.digest, "offset": offset, "size": transfer.size, "last": last}
         if last:

@@ -8,6 +8,7 @@ attempt needs are removed, longest unused first, once all together exceed a limi
 import contextlib
 import hashlib
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,11 +31,14 @@ class _Partial:
 
 
 class Blobs:
-    """The blobs of one node, in one folder."""
+    """The blobs of one node, in one folder. A thread may `receive` and `drop_partial`, one at a time, while
+    the event loop asks for what is complete."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
+        self._lock = threading.Lock()
+        """Around `_complete`, which both of them change."""
         self._partial: dict[str, _Partial] = {}
         self._complete: dict[str, int] = {}
         self._refused: dict[str, str] = {}
@@ -47,13 +51,15 @@ class Blobs:
 
     def held(self) -> list[str]:
         """The digests that need not be sent again."""
-        return list(self._complete)
+        with self._lock:
+            return list(self._complete)
 
     def path(self, digest: str) -> Path | None:
         """Where a complete blob lies, or None. Counts as a use of it."""
-        if digest not in self._complete:
-            return None
-        self._complete[digest] = self._complete.pop(digest)
+        with self._lock:
+            if digest not in self._complete:
+                return None
+            self._complete[digest] = self._complete.pop(digest)
         return self._folder / digest
 
     def why_missing(self, digest: str) -> str:
@@ -103,12 +109,13 @@ class Blobs:
 
     def evict(self, needed: set[str]) -> None:
         """Remove blobs that nobody needs, longest unused first, down to the limit."""
-        total = sum(self._complete.values())
-        for digest in [one for one in self._complete if one not in needed]:
-            if total <= _KEEP_BYTES:
-                return
-            total -= self._complete.pop(digest)
-            (self._folder / digest).unlink(missing_ok=True)
+        with self._lock:
+            total = sum(self._complete.values())
+            for digest in [one for one in self._complete if one not in needed]:
+                if total <= _KEEP_BYTES:
+                    return
+                total -= self._complete.pop(digest)
+                (self._folder / digest).unlink(missing_ok=True)
 
     def _begin(self, digest: str) -> None:
         self._drop(digest)
@@ -122,8 +129,9 @@ class Blobs:
             raise BlobRefused("came with other bytes than its digest says")
         del self._partial[digest]
         partial.file.close()
-        (self._folder / f"{digest}.part").rename(self._folder / digest)
-        self._complete[digest] = size
+        with self._lock:
+            (self._folder / f"{digest}.part").rename(self._folder / digest)
+            self._complete[digest] = size
 
     def _drop(self, digest: str) -> None:
         partial = self._partial.pop(digest, None)

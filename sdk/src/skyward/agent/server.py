@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from skyward.agent import sockets
+from skyward.agent.arrivals import Arrivals
 from skyward.agent.attempts import Attempt
-from skyward.agent.blobs import BlobRefused, Blobs
+from skyward.agent.blobs import Blobs
 from skyward.agent.checks import checked_call, refused, seconds
 from skyward.agent.connection import Connection
 from skyward.agent.facts import facts, visible_gpus
@@ -34,7 +35,6 @@ from skyward.agent.spool import Spool
 from skyward.wire.bundle import bundle_digest
 from skyward.wire.digest import digest, is_digest
 from skyward.wire.envelopes import (
-    BLOB_REFUSED,
     PROTOCOL,
     Executor,
     RefusalReason,
@@ -75,6 +75,7 @@ class Agent:
         self._epoch = _read_epoch(home)
         self._spool = Spool(home / "spool")
         self._blobs = Blobs(home / "blobs")
+        self._arrivals = Arrivals(self._blobs, self.outbox.send, self._act_later, self._read)
         self._functions: OrderedDict[str, bytes] = OrderedDict()
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -133,7 +134,7 @@ class Agent:
             log.info("%s is gone%s", connection.name, f": {error}" if error else "")
             self._operator = None
             self.outbox.detach()
-            self._blobs.drop_partial()
+            self._arrivals.forget()
 
     def started(self, attempt: Attempt) -> None:
         """slots.Listener"""
@@ -184,15 +185,28 @@ class Agent:
     def _hold(self, attempt: str, held: bool) -> None:
         self._slots.hold(attempt, held)
 
+    def _read(self, goes_on: bool) -> None:
+        """arrivals: the disk is behind, or has caught up."""
+        if self._operator is not None:
+            transport = self._operator.transport
+            (transport.resume_reading if goes_on else transport.pause_reading)()
+
+    def _act_later(self, frame: Frame) -> None:
+        """arrivals: what this frame waited for is there, or never comes."""
+        if self._operator is not None:
+            self.receive(self._operator, frame)
+
     def _act(self, frame: Frame) -> None:
         header = frame.header
         match frame.kind:
+            case FrameKind.CALL | FrameKind.CANCEL if self._arrivals.hold(frame):
+                pass  # for what comes before it
             case FrameKind.CALL:
                 self._call(header, bytes(frame.body))
             case FrameKind.FUNCTION:
                 self._keep_function(header["digest"], bytes(frame.body))
             case FrameKind.BLOB:
-                self._take_blob(header, frame)
+                self._arrivals.put(header, frame.body)
             case FrameKind.CANCEL:
                 attempt = self._slots.find(header["attempt"])
                 if attempt is not None and header.get("rest"):
@@ -238,7 +252,7 @@ class Agent:
         previous = self._operator
         if previous is not None and previous is not connection:
             log.warning("%s is replaced by operator %s", previous.name, operator)
-            self._blobs.drop_partial()
+            self._arrivals.forget()
             previous.transport.close()
         connection.name = f"operator {operator} (epoch {epoch})"
         log.info("%s is connected", connection.name)
@@ -331,14 +345,6 @@ class Agent:
         total = sum(map(len, self._functions.values()))
         while total > _FUNCTION_BYTES and len(self._functions) > 1:
             total -= len(self._functions.popitem(last=False)[1])
-
-    def _take_blob(self, header: dict[str, Any], frame: Frame) -> None:
-        try:
-            self._blobs.receive(header, frame.body)
-        except BlobRefused as error:
-            log.warning("blob %s: %s", header["digest"], error)
-            notice = {"reason": BLOB_REFUSED, "message": str(error), "digest": header["digest"]}
-            self.outbox.send(Frame(FrameKind.NOTICE, notice))
 
     def _stop(self, drain: bool, grace: float | None) -> None:
         log.info("stopping%s", " when the calls have ended" if drain else "")

@@ -14,6 +14,9 @@ PROTOCOL = 4
 BLOB_REFUSED = "BlobRefused"
 """The reason of a NOTICE: the agent does not take the bytes of this digest, and drops what comes of them."""
 
+BLOB_WINDOW = 8 * 1024 * 1024
+"""Bytes of blobs that may be on their way to an agent, or wait there for its disk."""
+
 VALUE_LIMIT = 16 * 1024
 """A result of a function or command in JSON is put beside the pickle up to this many bytes."""
 
@@ -154,6 +157,13 @@ class Blob(TypedDict):
     offset: int
     size: int
     last: bool
+
+
+class Taken(TypedDict):
+    """TAKEN: the bytes of this blob before `offset` are on the node's disk, or are not wanted there."""
+
+    digest: str
+    offset: int
 
 
 class Cancel(TypedDict):

@@ -62,6 +62,7 @@ class FrameKind(IntEnum):
     PONG = 69
     NOTICE = 70
     REFUSED = 71
+    TAKEN = 72
     ITEM = 80
     NEED = 81
     # client to operator, in the session of an open task, beside HELLO, FUNCTION, CALL, CANCEL, ACK, CREDIT,
