@@ -15,9 +15,10 @@ from benchmarks.figures import timed
 from skyward import local
 from skyward.local import plane
 from skyward.local.home import Home
+from skyward.local.operator import operator_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from skyward.local.endpoint import Endpoint
 
@@ -52,14 +53,16 @@ class Stage:
 
 
 @contextmanager
-def control_plane(taken: list[float] | None = None) -> Iterator[Endpoint]:
+def control_plane(
+    taken: list[float] | None = None, operator: Callable[[Home], Sequence[str]] = operator_command
+) -> Iterator[Endpoint]:
     """A control plane in a temporary folder, which is the one of this process for as long as it lasts."""
     with folder() as place:
         before = os.environ.get("SKYWARD_HOME")
         os.environ["SKYWARD_HOME"] = str(place)
         try:
             with timed(taken if taken is not None else []):
-                endpoint = local.ensure()
+                endpoint = local.ensure(operator=operator)
             yield endpoint
         finally:
             plane.stop(Home.locate())
