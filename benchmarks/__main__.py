@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ def main() -> int:
     """Measure what was asked for; 0 where everything could be measured."""
     asked = _arguments()
     os.environ["SKYWARD_CONTROL_PLANE"] = "local"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and leave nothing running
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     table = Table(quick=asked.quick, begun=begun, load=os.getloadavg()[0])
     stage = Stage(quick=asked.quick)
