@@ -1,18 +1,19 @@
 """Where the time of one call goes: `python -m benchmarks.trace`, step by step through every process.
 
-The steps of a call follow each other without a gap, so their medians add up to that of the whole, nearly.
+A call of its own first, which is a Task, then one of a standing Executor. The steps follow each other without
+a gap. The fastest tenth stands beside the median: what other work on the computer adds is least in it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import skyward as sky
+from benchmarks.figures import quantile
 from benchmarks.stage import control_plane, folder
 from benchmarks.starts import one_node
 from benchmarks.traced_operator import STAMPS_VARIABLE
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CALLS: Final = 300
 WARM: Final = 30
-STEPS: Final = (
+TASK_STEPS: Final = (
     ("posting", "client: pickle, make the Task"),
     ("heard", "API server: create, durable in etcd, and its event to the operator"),
     ("sent", "operator: admit, schedule, encode, to SSH"),
@@ -37,6 +38,11 @@ STEPS: Final = (
     ("returned", "client: wakes up, unpickles"),
 )
 """What a stamp ends, in order."""
+EXECUTOR_STEPS: Final = (
+    ("sent", "client: pickle; WebSocket; operator: schedule, encode, to SSH"),
+    *TASK_STEPS[3:6],
+    ("returned", "operator: the outcome; WebSocket; client: unpickles, wakes up"),
+)
 
 
 @sky.function
@@ -83,8 +89,13 @@ def main() -> None:
         stamps = place / "stamps"
         os.environ |= {STAMPS_VARIABLE: str(stamps), "PYTHONPATH": str(Path(__file__).parents[1])}
         with control_plane(operator=_traced):
-            calls = _calls()
-        _print(calls, _read(stamps))
+            client = Client()
+            client.listen()  # before there is a session, which hands its methods on
+            with one_node() as pool:
+                tasks, calls = _tasks(pool, client), _executor_calls(pool, client)
+        known = _read(stamps)
+    _print("One call", tasks, known, TASK_STEPS)
+    _print("One call of an Executor", calls, known, EXECUTOR_STEPS)
 
 
 def _traced(home: Home) -> list[str]:
@@ -92,49 +103,58 @@ def _traced(home: Home) -> list[str]:
     return [python, "-m", "benchmarks.traced_operator", *rest]
 
 
-def _calls() -> list[dict[str, Any]]:
-    client, calls = Client(), list[dict[str, Any]]()
-    client.listen()  # before there is a session, which hands its methods on
-    with one_node() as pool:
-        for number in range(WARM + CALLS):
+def _tasks(pool: sky.Pool, client: Client) -> list[dict[str, Any]]:
+    calls = []
+    for _ in range(WARM + CALLS):
+        begin = time.monotonic()
+        function = now() >> pool
+        marks = {"begin": begin, "function": function, "returned": time.monotonic(), **vars(client)}
+        calls.append(marks | {"call": f"{client.uid}.0"})
+    return calls[WARM:]
+
+
+def _executor_calls(pool: sky.Pool, client: Client) -> list[dict[str, Any]]:
+    calls = []
+    with sky.Executor(pool) as executor:
+        for index in range(WARM + CALLS):
             begin = time.monotonic()
-            function = now() >> pool
-            returned = time.monotonic()
-            if number >= WARM:
-                calls.append({"begin": begin, "function": function, "returned": returned, **vars(client)})
-    return calls
+            function = executor.submit(time.monotonic).result()
+            marks = {"begin": begin, "function": function, "returned": time.monotonic(), "name": client.name}
+            calls.append(marks | {"call": f"{client.uid}.{index}"})
+    return calls[WARM:]
 
 
 def _read(file: Path) -> dict[str, dict[str, float]]:
-    """The operator's stamps, by name or uid of the task."""
+    """The operator's stamps, by task and by call."""
     found: dict[str, dict[str, float]] = {}
     for line in file.read_text().splitlines():
-        step, task, when = json.loads(line)
-        found.setdefault(task, {})[step] = when
+        step, what, when = json.loads(line)
+        found.setdefault(what, {})[step] = when
     return found
 
 
-def _print(calls: list[dict[str, Any]], stamps: dict[str, dict[str, float]]) -> None:
-    taken: dict[str, list[float]] = {step: [] for step, _ in STEPS}
-    answers, writes = list[float](), list[float]()
+def _print(
+    title: str,
+    calls: list[dict[str, Any]],
+    stamps: dict[str, dict[str, float]],
+    steps: tuple[tuple[str, str], ...],
+) -> None:
+    taken: dict[str, list[float]] = {step: [] for step, _ in steps}
     for call in calls:
-        marks = call | stamps[call["name"]] | stamps[call["uid"]]
+        marks = call | stamps[call["name"]] | stamps[call["call"]]
         before = marks["begin"]
-        for step, _ in STEPS:
+        for step, _ in steps:
             taken[step].append(marks[step] - before)
             before = marks[step]
-        answers.append(marks["posted"] - marks["posting"])
-        writes.append(marks["written"] - marks["ending"])
-    whole = statistics.median(call["returned"] - call["begin"] for call in calls)
-    print(
-        f"{len(calls)} calls, medians; load {os.getloadavg()[0]:.1f}\n\n| step | ms | share |\n|---|---|---|"
-    )
-    for step, text in STEPS:
-        median = statistics.median(taken[step])
-        print(f"| {text} | {median * 1e3:.2f} | {median / whole:.0%} |")
-    print(f"| **whole** | **{whole * 1e3:.2f}** | |")
-    print(f"\ncreate until its answer {statistics.median(answers) * 1e3:.2f} ms, ", end="")
-    print(f"status write until its answer {statistics.median(writes) * 1e3:.2f} ms")
+    print(f"\n{title}: {len(calls)} of them; load {os.getloadavg()[0]:.1f}\n")
+    print("| step | median, ms | fastest tenth, ms |\n|---|---|---|")
+    for step, text in steps:
+        _row(text, taken[step])
+    _row("**whole**", [call["returned"] - call["begin"] for call in calls])
+
+
+def _row(text: str, seconds: list[float]) -> None:
+    print(f"| {text} | {quantile(seconds, 50) * 1e3:.2f} | {quantile(seconds, 10) * 1e3:.2f} |")
 
 
 if __name__ == "__main__":

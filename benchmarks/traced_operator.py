@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STAMPS_VARIABLE: Final = "SKYWARD_BENCHMARK_STAMPS"
-"""Names the file to which each stamp is added as a line of JSON: step, task (name or uid), seconds."""
+"""Names the file to which each stamp is added as a line of JSON: step, task or call, seconds. A task is said
+by its name, a call by the task's uid and its index."""
 
 
 def _trace() -> None:
     file = os.open(os.environ[STAMPS_VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def stamp(step: str, task: str, when: float | None = None) -> None:
-        line = json.dumps([step, task, time.monotonic() if when is None else when]) + "\n"
+    def stamp(step: str, what: str, when: float | None = None) -> None:
+        line = json.dumps([step, what, time.monotonic() if when is None else when]) + "\n"
         os.write(file, line.encode())
 
     def heard(_: Any, kind: Any, type_: str, raw: Any) -> None:
@@ -38,10 +39,10 @@ def _trace() -> None:
 
     def started(_: Any, header: Any) -> None:
         ago = time.time() - header["time"]  # the agent's clock is this computer's
-        stamp("agent", _uid(header), time.monotonic() - ago)
+        stamp("agent", _call(header["attempt"]), time.monotonic() - ago)
 
     def result(_: Any, header: Any, *__: Any) -> None:
-        stamp("result", _uid(header))
+        stamp("result", _call(header["attempt"]))
 
     _before(Intake, "_take", heard)
     _before(Session, "started", started)
@@ -51,7 +52,7 @@ def _trace() -> None:
     @wraps(send)
     def stamped_send(self: Any, room: Any, live: Any, attempt: Any) -> bool:
         sent = send(self, room, live, attempt)
-        stamp("sent", live.work.uid)
+        stamp("sent", _call(attempt.id))
         return sent
 
     setattr(Sender, "send", stamped_send)  # noqa: B010 - a method is replaced on purpose
@@ -81,8 +82,8 @@ def _before(owner: type, name: str, note: Callable[..., None]) -> None:
     setattr(owner, name, noted)
 
 
-def _uid(header: Any) -> str:
-    return str(header["attempt"]).rsplit(".", 2)[0]
+def _call(attempt: str) -> str:
+    return attempt.rsplit(".", 1)[0]
 
 
 if __name__ == "__main__":

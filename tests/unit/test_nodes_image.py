@@ -102,3 +102,9 @@ def test_every_file_of_the_archive_is_for_its_owner_only() -> None:
         assert slots.read() == b"3"
     assert {"bootstrap.sh", "bundle.tar.gz", "requirements.txt", "variables", "apt"} <= set(members)
     assert made.bundle == "digest"
+
+
+def test_nodes_of_one_image_share_their_archive() -> None:
+    first = plan(image(pip=["numpy"]), Worker(), ("digest", b"bundle"))
+    assert plan(image(pip=["numpy"]), Worker(), ("digest", b"bundle")) is first
+    assert plan(image(pip=["numpy", "scipy"]), Worker(), ("digest", b"bundle")) is not first
