@@ -26,6 +26,7 @@ from skyward_operator.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tests.fake.machines import Lab
 
@@ -240,35 +241,42 @@ class Plane:
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
         """A process of the nodes' part; leaving it is a crash without any goodbye to agents."""
-        store = Store()
-        async with Connection(self.kube.credentials()) as connection, Supervisor() as supervisor:
-            api = Api(connection, observe=store.put)
-            clock = SystemClock()
-            context = Context(
-                settings=Settings(data_dir=self.place.root),
-                api=api,
-                store=store,
-                events=Events(api, clock),
-                clock=clock,
-                metrics=Metrics(),
-                supervisor=supervisor,
-                leadership=cast("Leadership", Leader()),
-            )
-            registry = Registry(self.place.root, ["none"])
-            registry.add(self.provider)
-            nodes, listener = build(context, registry), Listener()
-            nodes.fleet.listen(listener)
-            for obj in self.kube.objects.get(NODES, {}).values():
-                store.put(NODE, obj)
-            store.synced.set()
-            supervisor.keep("events", context.events.run)
-            running = asyncio.create_task(nodes.run())
-            try:
-                yield Operator(context, nodes, listener)
-            finally:
-                running.cancel()
-                with suppress(asyncio.CancelledError):
-                    await running
+        registry = Registry(self.place.root, ["none"])
+        registry.add(self.provider)
+        async with nodes_part(self.kube, self.place.root, registry) as operator:
+            yield operator
+
+
+@asynccontextmanager
+async def nodes_part(kube: FakeKube, root: Path, registry: Registry) -> AsyncIterator[Operator]:
+    """The nodes' part of an operator with these providers; leaving it is a crash."""
+    store = Store()
+    async with Connection(kube.credentials()) as connection, Supervisor() as supervisor:
+        api = Api(connection, observe=store.put)
+        clock = SystemClock()
+        context = Context(
+            settings=Settings(data_dir=root),
+            api=api,
+            store=store,
+            events=Events(api, clock),
+            clock=clock,
+            metrics=Metrics(),
+            supervisor=supervisor,
+            leadership=cast("Leadership", Leader()),
+        )
+        nodes, listener = build(context, registry), Listener()
+        nodes.fleet.listen(listener)
+        for obj in kube.objects.get(NODES, {}).values():
+            store.put(NODE, obj)
+        store.synced.set()
+        supervisor.keep("events", context.events.run)
+        running = asyncio.create_task(nodes.run())
+        try:
+            yield Operator(context, nodes, listener)
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
 
 
 @dataclass

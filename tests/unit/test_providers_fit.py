@@ -106,7 +106,7 @@ def test_a_brake_keeps_an_account_quiet_for_as_long_as_was_asked() -> None:
     brake.check()
     assert brake.pull(30).retry_after == 30
     now = 29
-    with pytest.raises(RateLimited, match="1 s of it are left") as caught:
+    with pytest.raises(RateLimited, match="acme asked for a pause") as caught:
         brake.check()
     assert caught.value.retry_after == 1
     now = 30

@@ -221,6 +221,8 @@ async def document(request: web.Request) -> dict[str, Any]:
     """The JSON object in a request's body."""
     try:
         read = json.loads(await request.read())
+    except ConnectionResetError:
+        raise errors.Dropped from None
     except ValueError:
         raise errors.invalid("the body is not JSON") from None
     if not isinstance(read, dict):

@@ -29,6 +29,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
+        self.written = 0
+        """Events since this process keeps it."""
         self._file = path.open("ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,6 +52,7 @@ class Ledger:
         event: Event = {"kind": kind, "time": round(time, 3), **fields}
         self._file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
+        self.written += 1
         return event
 
     def read(self) -> Iterator[Event]:

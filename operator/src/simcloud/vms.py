@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simcloud.state import Instance
 
 SSH_PORT = 2222
+DISCARD_PORT = 9
 
 
 class Vms(Protocol):
@@ -84,8 +85,7 @@ class SshVms:
 
     def host_key(self) -> tuple[bytes, str]:
         """A new key."""
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        return key.export_private_key("openssh"), key.export_public_key("openssh").decode().strip()
+        return new_host_key()
 
     def prepare(
         self, instance: Instance, private_host_key: bytes, ssh_public_key: str, metadata: str
@@ -148,12 +148,12 @@ class NoVms:
     user = "nobody"
 
     def address(self) -> tuple[str, int]:
-        """An address at which nobody is."""
-        return "192.0.2.1", SSH_PORT
+        """An address that refuses at once."""
+        return "127.0.0.1", DISCARD_PORT
 
     def host_key(self) -> tuple[bytes, str]:
-        """Some key."""
-        return b"", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA"
+        """A new key, which nobody uses."""
+        return new_host_key()
 
     def prepare(
         self, instance: Instance, private_host_key: bytes, ssh_public_key: str, metadata: str
@@ -178,6 +178,12 @@ class NoVms:
     def console(self, instance_id: str) -> str:
         """Silence."""
         return ""
+
+
+def new_host_key() -> tuple[bytes, str]:
+    """A private key and its public line."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    return key.export_private_key("openssh"), key.export_public_key("openssh").decode().strip()
 
 
 def is_free(host: str, port: int) -> bool:

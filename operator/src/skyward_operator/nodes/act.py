@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.fleet import Fleet, Key
     from skyward_operator.nodes.identity import Identities
     from skyward_operator.nodes.machines import Machines
+    from skyward_operator.nodes.side import SideResources
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Actor:
     context: Context
     fleet: Fleet
     machines: Machines
+    side: SideResources
     identities: Identities
     changed: Callable[[Key], None]
     epoch: int = 0
@@ -104,7 +106,7 @@ class Actor:
             case Terminate():
                 await self.machines.terminate(node)
             case CleanUp():
-                for left in await self.machines.clean_up(node):
+                for left in await self.side.clean_up(node):
                     self.context.events.emit(obj, "Warning", str(left.reason), left.message)
             case RemoveFinalizer():
                 await self._finalizers(node, others(node.metadata.finalizers, FINALIZER))

@@ -1,17 +1,19 @@
-"""Which offer is bought, and under which token. Pure."""
+"""Which offer is bought, under which token, and how a node records it. Pure."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from skyward_operator.providers.contract import Offer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from skyward.contract.hardware import Candidate
-    from skyward_operator.providers.contract import Offer
+    from skyward.contract.node import ComputeNode
 
 MARKETS = {
     "on-demand": ("on-demand",),
@@ -67,3 +69,32 @@ def in_order(offers: Iterable[Offer], candidates: Sequence[Candidate], selection
         )
 
     return sorted(offers, key=order)
+
+
+def offer_document(offer: Offer) -> dict[str, Any]:
+    """An offer as the status keeps it."""
+    return {
+        "provider": offer.provider,
+        "region": offer.region,
+        "instanceType": offer.instance_type,
+        "market": offer.market,
+        "hourlyPrice": f"{offer.hourly_price:f}" if offer.hourly_price is not None else None,
+        "onDemandPrice": f"{offer.on_demand_price:f}" if offer.on_demand_price is not None else None,
+    }
+
+
+def recorded_offer(node: ComputeNode) -> Offer:
+    """The offer of the recorded intent."""
+    launch = node.status.launch
+    kept = launch.offer if launch else None
+    if launch is None or kept is None:
+        raise RuntimeError(f"node {node.metadata.name} has no recorded offer")
+    return Offer(
+        provider=kept.provider or "",
+        region=kept.region or "",
+        instance_type=kept.instance_type or "",
+        market=kept.market or "",
+        hourly_price=kept.hourly_price,
+        on_demand_price=kept.on_demand_price,
+        candidate=launch.candidate or "",
+    )

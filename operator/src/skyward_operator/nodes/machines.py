@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.names import NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
-from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, chosen, refusal
-from skyward_operator.nodes.launch import key, token
+from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
+from skyward_operator.nodes.launch import key, offer_document, recorded_offer, token
 from skyward_operator.nodes.status import status_patch
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.providers.contract import (
@@ -25,14 +25,11 @@ from skyward_operator.providers.contract import (
     TAG_POOL,
     TAG_TOKEN,
     CreateRequest,
-    Offer,
 )
 from skyward_operator.providers.errors import (
     ProviderError,
     RateLimited,
-    Rejected,
     Transient,
-    Unauthorized,
     UnknownOutcome,
 )
 
@@ -41,11 +38,14 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.identity import Identities
-    from skyward_operator.nodes.observation import Refusal
     from skyward_operator.nodes.observe import Observer
-    from skyward_operator.providers.contract import Machine, Provider
+    from skyward_operator.providers.contract import Listing, Machine, Offer, Provider
 
 logger = logging.getLogger(__name__)
+
+ASKED_SLACK = 2.0
+"""Seconds by which a recorded time may be earlier than the order: times are written in whole seconds, and not
+anew for an order that is sent at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,88 +75,105 @@ class Machines:
         self.observer.remember(node).unasked = launch["token"]
 
     async def create(self, node: ComputeNode) -> None:
-        """Ask for the machine whose intent is recorded, and write down the answer."""
+        """Ask for the machine whose intent is recorded, and write down the answer.
+
+        An answer is trusted if it is the first for this token. After an earlier one that was lost, a refusal
+        says nothing about what the lost order did: that is looked up. Raises what may pass by itself.
+        """
         request = await self._request(node)
         provider = await self.accounts.of_node(node)
+        memory = self.observer.remember(node)
+        first = memory.unasked == request.token
+        await self._record_asking(node)
         self.context.leadership.check()
-        self.observer.remember(node).unasked = None
+        memory.unasked = None
         try:
             async with asyncio.timeout(PROVIDER_SECONDS):
                 machine = await provider.create(request)
         except (UnknownOutcome, TimeoutError) as error:
             text = f"the answer of {request.offer.provider} was lost: {error or 'time-out'}"
             await self._outcome(node, UNKNOWN, NodeReason.UNKNOWN_OUTCOME, text)
+            if not first:
+                await self.look_up(node)
         except (Transient, RateLimited) as error:
-            await self._outcome(node, PENDING, refusal(error).reason, str(error))
+            if first:
+                memory.unasked = request.token
+            await self._outcome(node, PENDING if first else UNKNOWN, refusal(error).reason, str(error))
+            raise
         except ProviderError as error:
-            refused = refusal(error)
-            self.observer.remember(node).refused[key(request.offer)] = refused
-            await self._outcome(node, refused.reason, refused.reason, refused.message)
+            if first or await self._proves_absence(node, provider):
+                await self._refused(node, request.offer, error)
+            else:
+                memory.doubtful = request.token
+                text = f"refused ({error}), but an earlier order may still be on its way"
+                await self._outcome(node, UNKNOWN, NodeReason.UNKNOWN_OUTCOME, text)
         else:
             await self._launched(node, machine)
 
     async def look_up(self, node: ComputeNode) -> None:
         """Find out whether the recorded intent became a machine."""
         provider = await self.accounts.of_node(node)
-        found, certain = await self._find(node, provider)
-        if found:
-            await self._launched(node, found[0])
-        elif certain:
-            self.observer.remember(node).unasked = node.status.launch.token if node.status.launch else None
+        if await self._proves_absence(node, provider):
+            memory = self.observer.remember(node)
+            memory.unasked, memory.doubtful = node.status.launch.token if node.status.launch else None, None
 
     async def terminate(self, node: ComputeNode) -> bool:
-        """Have whatever was bought for this node end. True, and written down, once it is proven gone."""
+        """Have whatever was bought for this node end. True, and written down, once it is proven gone.
+
+        Also when the machine is known: a cloud may have made two of one order.
+        """
         provider = await self.accounts.of_node(node)
         launch_token = (node.status.launch.token if node.status.launch else None) or ""
+        known = node.status.provider_id
         self.context.leadership.check()
         async with asyncio.timeout(PROVIDER_SECONDS):
-            if node.status.provider_id is not None:
-                gone = await provider.terminate(node.status.provider_id, launch_token)
-            else:
-                found, certain = await self._find(node, provider)
-                ended = [await provider.terminate(machine.id, launch_token) for machine in found]
-                gone = all(ended) and (certain or bool(found))
+            gone = known is None or await provider.terminate(known, launch_token)
+            if gone and launch_token:
+                listing = await provider.list({TAG_TOKEN: launch_token})
+                ended = [await provider.terminate(each.id, launch_token) for each in listing.machines]
+                proven = listing.complete if known or ended else self._is_certain(node, provider, listing)
+                gone = all(ended) and proven
         if gone:
             await self._gone(node)
         return gone
 
-    async def clean_up(self, node: ComputeNode) -> list[Refusal]:
-        """Remove what was made beside the machines of this node's pool and no machine uses any more.
-
-        A provider that is unwell is asked again (the error is raised). What it refuses for good is left
-        behind and returned: keys and groups cost nothing, and an object that can never go does.
-        """
-        tags = {TAG_INSTALLATION: self.context.settings.lease_namespace, TAG_POOL: node.spec.pool_ref.uid}
-        providers: dict[int, Provider] = {}
-        left: list[Refusal] = []
-        for candidate in node.spec.candidates:
-            try:
-                provider = await self.accounts.provider(node.metadata.namespace or "", candidate)
-            except (NoAccount, Rejected, Unauthorized):
-                continue  # nothing was ever made there, or nobody can get at it any more
-            providers[id(provider)] = provider
-        for provider in providers.values():
-            if not provider.capabilities.side_resources:
-                continue
-            try:
-                async with asyncio.timeout(PROVIDER_SECONDS):
-                    await provider.clean_up(tags)
-            except (Rejected, Unauthorized) as error:
-                text = (
-                    f"keys and groups of pool {node.spec.pool_ref.name} are left at {provider.name}: {error}"
-                )
-                left.append(replace(refusal(error), message=text))
-        return left
-
-    async def _find(self, node: ComputeNode, provider: Provider) -> tuple[list[Machine], bool]:
-        """Machines of the recorded token, and whether finding none proves that there is none."""
+    async def _proves_absence(self, node: ComputeNode, provider: Provider) -> bool:
+        """Whether no machine of the recorded token exists. One that does is taken, and a second one ended."""
         launch = node.status.launch
-        if launch is None or launch.token is None or launch.request_time is None:
-            return [], True
+        if launch is None or launch.token is None:
+            return True
         async with asyncio.timeout(PROVIDER_SECONDS):
             listing = await provider.list({TAG_TOKEN: launch.token})
-        age = (self.context.clock.now() - launch.request_time).total_seconds()
-        return list(listing.machines), listing.complete and age > provider.capabilities.visibility_seconds
+            for extra in listing.machines[1:]:
+                logger.warning("machine %s is a second one of one order; it is ended", extra.id)
+                await provider.terminate(extra.id, launch.token)
+        if listing.machines:
+            await self._launched(node, listing.machines[0])
+            return False
+        return self._is_certain(node, provider, listing)
+
+    def _is_certain(self, node: ComputeNode, provider: Provider, listing: Listing) -> bool:
+        """Whether a machine that is not in this listing does not exist, however late it was asked for."""
+        window = provider.capabilities.visibility_seconds
+        launch, asked = node.status.launch, self.observer.remember(node).asked
+        times = [launch.request_time, launch.asked_time, asked] if launch else []
+        age = min(((self.context.clock.now() - time).total_seconds() for time in times if time), default=0.0)
+        return listing.complete and (window == 0 or age > window + ASKED_SLACK)
+
+    async def _record_asking(self, node: ComputeNode) -> None:
+        """Make durable that an order is sent now, unless what stands there is as good."""
+        launch, now = node.status.launch, self.context.clock.now()
+        self.observer.remember(node).asked = now
+        times = [time for time in (launch.request_time, launch.asked_time) if time] if launch else []
+        if times and (now - max(times)).total_seconds() <= ASKED_SLACK / 2:
+            return
+        meta, patch = node.metadata, {"launch": {"askedTime": timestamp(now)}}
+        await self.context.api.patch_status(NODE, meta.namespace or "", meta.name, patch)
+
+    async def _refused(self, node: ComputeNode, offer: Offer, error: ProviderError) -> None:
+        refused = refusal(error)
+        self.observer.remember(node).refused[key(offer)] = refused
+        await self._outcome(node, refused.reason, refused.reason, refused.message)
 
     async def _request(self, node: ComputeNode) -> CreateRequest:
         launch, meta, pool = node.status.launch, node.metadata, node.spec.pool_ref
@@ -182,7 +199,10 @@ class Machines:
     async def _launched(self, node: ComputeNode, machine: Machine) -> None:
         offer = recorded_offer(node)
         price = f"{offer.hourly_price:f}" if offer.hourly_price is not None else None
-        began = machine.created or self.context.clock.now()
+        now = self.context.clock.now()
+        # A provider's clock may be wrong by hours, and money must not depend on it.
+        earliest = (node.status.launch.request_time if node.status.launch else None) or now
+        began = min(now, max(earliest, machine.created or now))
         fields = {
             "providerId": machine.id,
             "launch": {"outcome": LAUNCHED},
@@ -191,7 +211,11 @@ class Machines:
         await self._write(node, NodePhase.CONNECTING, NodeReason.LAUNCHED, "", fields)
 
     async def _outcome(self, node: ComputeNode, outcome: str, reason: NodeReason, message: str) -> None:
-        await self._write(node, NodePhase.LAUNCHING, reason, message, {"launch": {"outcome": str(outcome)}})
+        status = node.status
+        said = (status.launch.outcome if status.launch else None, status.reason, status.message or "")
+        if said != (str(outcome), str(reason), message):
+            fields = {"launch": {"outcome": str(outcome)}}
+            await self._write(node, NodePhase.LAUNCHING, reason, message, fields)
 
     async def _gone(self, node: ComputeNode) -> None:
         """Write that the machine is gone; a failed node that nobody deleted stays failed, with its reason."""
@@ -217,32 +241,3 @@ class Machines:
         await self.context.api.patch_status(
             NODE, meta.namespace or "", meta.name, patch, resource_version=resource_version
         )
-
-
-def offer_document(offer: Offer) -> dict[str, Any]:
-    """An offer as the status keeps it."""
-    return {
-        "provider": offer.provider,
-        "region": offer.region,
-        "instanceType": offer.instance_type,
-        "market": offer.market,
-        "hourlyPrice": f"{offer.hourly_price:f}" if offer.hourly_price is not None else None,
-        "onDemandPrice": f"{offer.on_demand_price:f}" if offer.on_demand_price is not None else None,
-    }
-
-
-def recorded_offer(node: ComputeNode) -> Offer:
-    """The offer of the recorded intent."""
-    launch = node.status.launch
-    kept = launch.offer if launch else None
-    if launch is None or kept is None:
-        raise RuntimeError(f"node {node.metadata.name} has no recorded offer")
-    return Offer(
-        provider=kept.provider or "",
-        region=kept.region or "",
-        instance_type=kept.instance_type or "",
-        market=kept.market or "",
-        hourly_price=kept.hourly_price,
-        on_demand_price=kept.on_demand_price,
-        candidate=launch.candidate or "",
-    )

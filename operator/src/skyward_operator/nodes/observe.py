@@ -17,6 +17,7 @@ from skyward_operator.providers.errors import ProviderError, Transient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
@@ -35,7 +36,11 @@ class Memory:
     """What this process did for a node and need not survive it."""
 
     unasked: str | None = None
-    """The token of an intent that was recorded and not acted on yet."""
+    """The token of an intent that no order was sent for, or none that did anything."""
+    asked: datetime | None = None
+    """When this process last sent an order."""
+    doubtful: str | None = None
+    """The token of an order that was refused after one whose answer was lost: only looking helps."""
     refused: dict[OfferKey, Refusal] = field(default_factory=dict)
 
 
@@ -66,7 +71,7 @@ class Observer:
             idempotent = await self._idempotent(node)
             return replace(
                 seen,
-                idempotent=idempotent,
+                idempotent=idempotent and (token is None or token != self.remember(node).doubtful),
                 unasked=token is not None and token == self.remember(node).unasked,
             )
         return seen

@@ -21,7 +21,8 @@ from skyward_operator.nodes.identity import Identities
 from skyward_operator.nodes.machines import Machines
 from skyward_operator.nodes.observe import Observer
 from skyward_operator.nodes.received import INCOMING
-from skyward_operator.providers.errors import ProviderError
+from skyward_operator.nodes.side import SideResources
+from skyward_operator.providers.errors import ProviderError, RateLimited
 from skyward_operator.providers.registry import Registry
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROVIDER_AGAIN = 5.0
+PAUSE_SLACK = 0.1
 WORKERS = 16
 
 
@@ -84,7 +86,8 @@ class Reconciler:
         except (ProviderError, NoAccount, TimeoutError) as error:
             label = "/".join(key)
             logger.warning("node %s: %s: %s", label, type(error).__name__, error, extra={"object": label})
-            return PROVIDER_AGAIN
+            pause = error.retry_after if isinstance(error, RateLimited) else None
+            return PROVIDER_AGAIN if pause is None else pause + PAUSE_SLACK
 
     async def _vanished(self, key: Key) -> None:
         """The object is gone; its finalizer saw to it that the machine is, too."""
@@ -102,7 +105,8 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     accounts, identities = Accounts(context.api, registry), Identities(context.api)
     observer = Observer(accounts, fleet, context.store)
     machines = Machines(context, accounts, identities, observer)
-    actor = Actor(context, fleet, machines, identities, queue.add)
+    side = SideResources(accounts, context.settings.lease_namespace)
+    actor = Actor(context, fleet, machines, side, identities, queue.add)
     reconciler = Reconciler(context, fleet, actor, observer)
     controller = Controller("nodes", queue, reconciler, workers=WORKERS, metrics=context.metrics)
 

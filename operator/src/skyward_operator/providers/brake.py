@@ -1,5 +1,7 @@
 """Keeps an account quiet for as long as its provider asked.
 
+The message does not count down: it goes into a status, which would be written again for each second.
+
 Many nodes share one account: when one of their requests is told to slow down, the others must not find out
 one by one, because each further request makes it worse.
 """
@@ -31,10 +33,10 @@ class Brake:
         """Raise RateLimited while the silence lasts; nothing was sent then."""
         left = self._until - self._clock()
         if left > 0:
-            raise RateLimited(f"{self._provider} asked for a pause; {left:.0f} s of it are left", left)
+            raise RateLimited(f"{self._provider} asked for a pause", left)
 
     def pull(self, retry_after: float | None) -> RateLimited:
         """The provider asked for a pause. Returns the error to raise."""
         seconds = min(LONGEST_SECONDS, DEFAULT_SECONDS if retry_after is None else retry_after)
         self._until = max(self._until, self._clock() + seconds)
-        return RateLimited(f"{self._provider} asked for a pause of {seconds:.0f} s", seconds)
+        return RateLimited(f"{self._provider} asked for a pause", seconds)

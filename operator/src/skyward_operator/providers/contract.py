@@ -48,7 +48,8 @@ class Capabilities:
     idempotency_token: bool
     """The provider itself refuses to buy twice for one token."""
     visibility_seconds: float
-    """How long a new machine may be missing from a listing, and one that is gone still be in it."""
+    """How long a machine may be missing from a listing, counted from when its order was sent, and one that
+    is gone still be in it. 0: an order that is not in a listing was never taken."""
     host_key: bool
     """`Machine.host_key` is known before the first connection; else it is pinned on first use."""
     stop_ends_billing: bool

@@ -44,7 +44,14 @@ class Launch(Observed):
         None,
         description="Idempotency token: the machine carries it, and asking twice with it makes one machine.",
     )
-    request_time: datetime | None = Field(None, description="When the provider was asked, in RFC 3339.")
+    request_time: datetime | None = Field(None, description="When the intent was written, in RFC 3339.")
+    asked_time: datetime | None = Field(
+        None,
+        description=(
+            "When the provider was asked again, in RFC 3339: a machine may be missing from listings for a "
+            "while after it was ordered."
+        ),
+    )
     outcome: Word | None = Field(
         None, description="Pending, Launched, Unknown, or the reason of the refusal."
     )

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from skyward_operator.providers.http import Answer
 
 NAME = "sim"
-BARE_VISIBILITY_SECONDS = 2.0
+VISIBILITY_SECONDS = 2.0
 MOST_PAGES = 1000
 
 
@@ -64,7 +64,7 @@ class SimProvider:
         full = self._account.profile == "full"
         return Capabilities(
             idempotency_token=full,
-            visibility_seconds=0.0 if full else BARE_VISIBILITY_SECONDS,
+            visibility_seconds=VISIBILITY_SECONDS,
             host_key=full,
             stop_ends_billing=True,
             side_resources=True,
@@ -207,7 +207,9 @@ def meaning(answer: Answer) -> ProviderError | None:
             return NotThere(text)
         case "InUse":
             return StillUsed(text)
-        case "InvalidParameter" | "IdempotencyMismatch" | "NameTaken":
+        case "IdempotencyMismatch":
+            return UnknownOutcome(f"{text}: look for its machine")
+        case "InvalidParameter" | "NameTaken":
             return Rejected(text)
         case _:
             return None

@@ -1,0 +1,139 @@
+"""The nodes' part of an operator against the simulated cloud, whose machines exist on paper only.
+
+For what is bought, when, and whether it is given back; nobody answers at the machines' addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.fake.kube_server import FakeKube
+from tests.fake.nodes_plane import NODES, PYTHON, nodes_part
+from tests.fake.sim_cloud import sim_cloud
+
+from skyward.contract.names import FINALIZER, NODE
+from skyward_operator.engine.clock import timestamp
+from skyward_operator.providers.contract import Setup
+from skyward_operator.providers.registry import Registry
+from skyward_operator.providers.sim.provider import SimProvider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.fake.nodes_plane import Operator
+    from tests.fake.sim_cloud import Sim
+
+KEYS: Final = {"full": "default-key", "bare": "bare-account-key"}
+
+
+@dataclass(slots=True)
+class SimNodes:
+    """A cloud, an API server, and operators that come and go."""
+
+    sim: Sim
+    kube: FakeKube
+    profile: str = "full"
+
+    def add(self, number: int = 0, **timeouts: int) -> None:
+        """A new node object, as a pool makes it."""
+        spec = {
+            "poolRef": {"name": "p", "uid": "pool-uid"},
+            "rank": number,
+            "incarnation": 0,
+            "candidates": [
+                {"name": "main", "provider": "sim", "instanceTypes": ["c.small", "c.large"]},
+            ],
+            "image": {"python": PYTHON},
+            "worker": {"concurrency": 1},
+            "timeouts": timeouts,
+            "templateHash": "ab",
+        }
+        metadata = {
+            "name": f"p-{number}",
+            "namespace": "default",
+            "finalizers": [FINALIZER],
+            "generation": 1,
+        }
+        self.kube.put(NODES, {"metadata": metadata, "spec": spec})
+
+    def alive(self) -> list[str]:
+        """Nodes that nobody deleted."""
+        return [
+            name
+            for name, obj in self.kube.objects.get(NODES, {}).items()
+            if "deletionTimestamp" not in obj["metadata"]
+        ]
+
+    def status(self, number: int = 0) -> dict[str, Any]:
+        """A node's status now."""
+        return dict(self.kube.objects[NODES][f"p-{number}"].get("status", {}))
+
+    async def reaches(self, number: int = 0, seconds: float = 40.0, **fields: str) -> dict[str, Any]:
+        """A node's status once these fields are so."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not fields.items() <= self.status(number).items():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"not {fields}: {self.status(number)}") from None
+        return self.status(number)
+
+    def delete(self, operator: Operator, name: str) -> None:
+        """Ask for a node's deletion."""
+        obj = self.kube.objects[NODES][name]
+        stamp = {"deletionTimestamp": timestamp(datetime.now(UTC))}
+        fresh = self.kube.put(NODES, obj | {"metadata": obj["metadata"] | stamp})
+        operator.context.store.put(NODE, fresh)
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Operator]:
+        """A process of the operator; leaving it kills it."""
+        credentials = {
+            "endpoint": self.sim.service.endpoint,
+            "key": KEYS[self.profile],
+            "profile": self.profile,
+        }
+        registry = Registry(self.sim.folder, ["none"])
+        registry.add(SimProvider(Setup(self.sim.folder, credentials)))
+        async with nodes_part(self.kube, self.sim.folder, registry) as operator:
+            yield operator
+
+    async def passes(self, steps: int, seconds: float) -> None:
+        """Wait for so many steps of cloud and API server, or until nothing moves for so long."""
+        until = self.steps() + steps
+        while (before := self.steps()) < until:
+            deadline = time.monotonic() + seconds
+            while self.steps() == before:
+                if time.monotonic() > deadline:
+                    return
+                await asyncio.sleep(0)
+
+    def steps(self) -> int:
+        """What has happened so far."""
+        return self.sim.service.cloud.ledger.written + len(self.kube.requests)
+
+    async def settle(self, seconds: float = 60.0) -> list[str]:
+        """Delete all that is left and wait until it is gone. Returns what does not go."""
+        async with self.operator() as operator:
+            for name in self.alive():
+                self.delete(operator, name)
+            try:
+                async with asyncio.timeout(seconds):
+                    while self.kube.objects.get(NODES):  # noqa: ASYNC110 - the fake has no events
+                        await asyncio.sleep(0.05)
+            except TimeoutError:
+                left = self.kube.objects[NODES]
+                return [f"stuck: {name} {obj.get('status', {}).get('phase')}" for name, obj in left.items()]
+        return []
+
+
+@asynccontextmanager
+async def sim_nodes(profile: str = "full", **scenario: Any) -> AsyncIterator[SimNodes]:
+    """A cloud with a script, an API server, and no operator yet."""
+    async with sim_cloud(scenario=scenario) as sim, FakeKube() as kube:
+        yield SimNodes(sim, kube, profile)
