@@ -381,6 +381,11 @@ def test_slice_that_makes_no_sense_is_refused(operator: Operator, wrong: dict[st
     assert operator.expect(FrameKind.REFUSED).header["reason"] == "Malformed"
 
 
+def test_slice_with_too_many_bytes_is_refused(operator: Operator) -> None:
+    operator.slice("heavy.0.1", len, [os.urandom(100_000)] * 3)
+    assert operator.expect(FrameKind.REFUSED).header["reason"] == "Malformed"
+
+
 def test_batches_survive_the_agent_and_the_rest_of_the_slice_does_not(tmp_path: Path) -> None:
     held = Held(tmp_path, 3)
     with running_agent(tmp_path / "agent") as agent:

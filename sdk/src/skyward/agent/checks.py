@@ -3,7 +3,7 @@
 from typing import Any
 
 from skyward.wire.digest import is_digest
-from skyward.wire.envelopes import SLICE_ITEMS, RefusalReason, parse_attempt
+from skyward.wire.envelopes import SLICE_BYTES, SLICE_ITEMS, RefusalReason, parse_attempt
 from skyward.wire.frames import MAX_BODY, MAX_FRAME
 
 _MAX_ARGUMENTS = MAX_FRAME - 256 * 1024
@@ -44,6 +44,8 @@ def _check_slice(name: str, header: dict[str, Any], size: int) -> None:
         raise ValueError(f"a slice has between 1 and {SLICE_ITEMS} items")
     if not all(type(each) is int and each >= 0 for each in sizes) or sum(sizes) != size:
         raise ValueError("the sizes of a slice are not those of its arguments")
+    if size > SLICE_BYTES:
+        raise ValueError(f"a slice has at most {SLICE_BYTES} bytes of arguments")
 
 
 def refused(attempt: str, reason: RefusalReason, message: str) -> dict[str, Any]:
