@@ -235,8 +235,9 @@ class Ends:
             self._once(index)
             body = operator.large(frame) if header["chunked"] else frame.body
             error = ErrorInfo.from_json(header["error"]) if "error" in header else None
+            times = {"started": header["started"], "duration": header["duration"]}
             self.outcomes[index] = WireOutcome(
-                index, header["ok"], body, error, attempt=header["attempt"], started=header["started"]
+                index, header["ok"], body, error, attempt=header["attempt"], **times
             )
 
     def values(self) -> dict[int, Any]:

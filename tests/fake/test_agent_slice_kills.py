@@ -138,6 +138,35 @@ def test_worker_is_killed_from_outside_at_any_moment(agent: AgentProcess, tmp_pa
     operator.close()
 
 
+def test_only_an_item_whose_time_is_up_is_interrupted(agent: AgentProcess) -> None:
+    """Items that take just as long as they may, between others that take no time."""
+    limit = 0.1
+
+    def about_as_long(n: int) -> int:
+        end = time.monotonic() + limit * (n % 2)
+        while time.monotonic() < end:
+            time.sleep(0.002)
+        return n
+
+    operator = agent.connect()
+    waiting, number, timeouts = list(range(40)), 0, 0
+    while waiting:
+        number += 1
+        first, items = waiting[0], len(waiting)
+        name = f"edge-{next(names)}.{first}.{number}"
+        operator.slice(name, about_as_long, waiting, timeout=limit, grace=20)
+        ends = operator.ends(name, items)
+        for index, outcome in ends.outcomes.items():
+            if outcome.error is not None:
+                assert outcome.error.reason == "RunTimeout", outcome.error
+                assert outcome.duration >= limit, index
+                timeouts += 1
+        waiting = ends.returned
+        acknowledge(operator, ends)
+    assert timeouts > 0
+    operator.close()
+
+
 def test_agent_is_killed_at_any_moment(tmp_path: Path) -> None:
     chance = random.Random(11)
     agent = AgentProcess(tmp_path / "agent", slots=2).start()

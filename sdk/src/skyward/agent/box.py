@@ -66,10 +66,6 @@ class Box:
         """The item at this place shall be interrupted (None: whichever runs, and none begins after it)."""
         self._words[_CONDEMNED] = EVERYTHING if place is None else place + 1
 
-    def spare(self) -> None:
-        """Nothing shall be interrupted after all."""
-        self._words[_CONDEMNED] = 0
-
     @property
     def begun(self) -> int:
         """How many items have begun, counted from the start of the slice."""
@@ -114,7 +110,7 @@ class Box:
         return True
 
     def rest(self) -> None:
-        """No item runs at the moment."""
+        """No item runs at the moment: the last one ended without being interrupted."""
         self._since[0] = _NEVER
 
     def contents(self) -> bytes:

@@ -112,8 +112,9 @@ class Items:
             return True
         returned = execution.returned(host.spool)
         flush()
-        self._box.rest()
         is_last = host.was_interrupted(name) and self._box.is_condemned(place)
+        if not is_last:
+            self._box.rest()
         if is_last or not self._keep(self._head(name, started, execution, returned.size), returned):
             self._send_batch()
             self._send_alone(name, started, execution, returned, interrupted=is_last)

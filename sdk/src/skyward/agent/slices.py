@@ -103,10 +103,12 @@ class Slices:
         self.watch(running)
 
     def spare(self, running: Slice) -> None:
-        """The item whose time was up ended by itself; the slice goes on."""
+        """The item whose time was up ended by itself; the slice goes on.
+
+        It stays condemned in the box, so that a signal that is still on its way hits no other.
+        """
         running.stop_timers()
         running.ending = running.condemned = None
-        running.box.spare()
 
     def watch(self, running: Slice) -> None:
         """Look after a slice when its outcomes wait for an item that takes long, and when its time is up."""
