@@ -300,6 +300,29 @@ async def test_waiting_task_is_not_written_again_without_a_change(world: World) 
     assert [name for name, _ in world.api.status_writes[before:]] == ["other"]
 
 
+async def test_end_of_a_task_is_written_while_words_on_many_others_are_stuck(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.pool()
+    node = world.node()
+    for number in range(60):  # more than may be written at a time
+        await world.task(f"task-{number}")
+    patch, stuck = world.api.patch_status, set[str]()
+
+    async def slow_for_words(kind: Any, namespace: str, name: str, status: Any, **more: Any) -> Any:
+        if status.get("phase") != "Succeeded":
+            stuck.add(name)
+            await asyncio.Event().wait()
+        return await patch(kind, namespace, name, status, **more)
+
+    monkeypatch.setattr(world.api, "patch_status", slow_for_words)
+    await until(lambda: stuck)
+    for _ in range(50):  # turns of the loop, in which all the others would get stuck as well
+        await asyncio.sleep(0.001)
+    node.finish(body=b"value")
+    assert (await world.ends("task-0"))["phase"] == "Succeeded"
+
+
 async def test_task_of_a_missing_pool_runs_when_the_pool_appears(world: World) -> None:
     await world.task()
     status = await world.says("PoolNotFound")

@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 INLINE_RESULT: Final = 64 * 1024
 """Packed outcomes up to this many bytes stand in the status itself."""
 
+_SHARE_OF_WORDS: Final = 6
+"""One in so many writes at a time may be a word on a task that goes on. Those have places of their own: with
+thousands of waiting tasks, the ends of others must not queue behind them."""
+
 _CONFLICTS: Final = 5
 _LONGEST_RETRY_SECONDS: Final = 10.0
 
@@ -53,6 +57,7 @@ class Recorder:
         self._refresh = refresh
         self._pace = pace
         self._writes = asyncio.Semaphore(concurrency)
+        self._words = asyncio.Semaphore(max(1, concurrency // _SHARE_OF_WORDS))
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._said: dict[str, tuple[Any, ...]] = {}
         self._writing: set[str] = set()
@@ -151,7 +156,7 @@ class Recorder:
     async def _write_live(self, live: LiveTask, state: tuple[Any, ...]) -> None:
         work = live.work
         try:
-            async with self._writes:
+            async with self._words:
                 known = self._context.store.get(TASK, *work.key)
                 if live.completing or known is None or known["metadata"]["uid"] != work.uid:
                     return
