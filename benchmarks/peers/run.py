@@ -32,7 +32,13 @@ TITLES: Final = {
     "processes": "ProcessPoolExecutor",
     "ray": "Ray",
     "dask": "Dask",
+    "upstream": "Skyward 0.12.1",
 }
+LEFT_OUT: Final = {
+    "upstream": "on one computer it has its Container provider only, which needs a container runtime; "
+    "its nodes turn off the machine that they are on, so that it is not run without one",
+}
+"""Peers that are compared with where somebody measured them elsewhere, and why they are not run here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Unavailable(Exception):
 
 def measure(name: str, *, quick: bool = False) -> Peer:
     """A peer's figures; never raises for what is the peer's own matter."""
+    if name in LEFT_OUT:
+        return Peer(name, skipped=LEFT_OUT[name])
     folder = Path(__file__).with_name(name)
     try:
         return Peer(name, _figures(_python(folder), folder / "measure.py", quick))
