@@ -65,7 +65,7 @@ class Faulty:
     before: Callable[[CreateRequest], None] = lambda _: None
     after: Callable[[CreateRequest], None] = lambda _: None
     extra_offers: Sequence[str] = ()
-    hide_host_key: bool = False
+    shown_host_key: Callable[[str | None], str | None] = lambda key: key
     creates: int = 0
     cleaning: Callable[[Mapping[str, str]], bool] | None = None
     """Asked to clean up; None: there is nothing beside the machines."""
@@ -123,7 +123,7 @@ class Faulty:
         """Nothing."""
 
     def _seen(self, machine: Machine) -> Machine:
-        return replace(machine, host_key=None) if self.hide_host_key else machine
+        return replace(machine, host_key=self.shown_host_key(machine.host_key))
 
 
 @dataclass

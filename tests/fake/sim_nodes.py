@@ -1,6 +1,7 @@
-"""The nodes' part of an operator against the simulated cloud, whose machines exist on paper only.
+"""The nodes' part of an operator against the simulated cloud.
 
-For what is bought, when, and whether it is given back; nobody answers at the machines' addresses.
+Its machines exist on paper only, for what is bought, when, and whether it is given back; with `ssh` they are
+real.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class SimNodes:
 
 
 @asynccontextmanager
-async def sim_nodes(profile: str = "full", **scenario: Any) -> AsyncIterator[SimNodes]:
+async def sim_nodes(profile: str = "full", *, ssh: bool = False, **scenario: Any) -> AsyncIterator[SimNodes]:
     """A cloud with a script, an API server, and no operator yet."""
-    async with sim_cloud(scenario=scenario) as sim, FakeKube() as kube:
+    async with sim_cloud(ssh=ssh, scenario=scenario) as sim, FakeKube() as kube:
         yield SimNodes(sim, kube, profile)

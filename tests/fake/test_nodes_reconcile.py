@@ -285,13 +285,27 @@ async def test_a_node_without_any_capacity_fails_with_the_reason() -> None:
 
 async def test_a_host_key_that_the_provider_does_not_know_is_pinned_on_first_use() -> None:
     async with plane() as world:
-        world.provider.hide_host_key = True
+        world.provider.shown_host_key = lambda _: None
         world.node()
         async with world.operator():
             status = await world.phase("Ready")
         (machine,) = await world.machines()
         assert status["hostKey"] == machine.host_key
         assert status["hostKeyFingerprint"].startswith("SHA256:")
+
+
+async def test_a_host_key_that_is_none_is_not_taken_for_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    async with plane() as world:
+        shown: list[str | None] = ["ssh-ed25519 garbage"]
+        world.provider.shown_host_key = lambda key: shown[0] if shown else key
+        world.node()
+        async with world.operator():
+            await eventually(lambda: "is no SSH key" in caplog.text)
+            assert "hostKey" not in world.status()
+            shown.clear()
+            status = await world.phase("Ready")
+            (machine,) = await world.machines()
+            assert status["hostKey"] == machine.host_key
 
 
 async def test_a_machine_with_another_host_key_than_the_pinned_one_is_refused() -> None:

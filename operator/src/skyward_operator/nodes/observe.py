@@ -7,11 +7,14 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import asyncssh
+
 from skyward.contract.names import POOL
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
 from skyward_operator.nodes.launch import allowed, in_order, key
 from skyward_operator.nodes.observation import ABSENT, Observation, Offers, Refusal, Stage
+from skyward_operator.nodes.ssh import fingerprint
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.providers.errors import ProviderError, Transient
 
@@ -89,7 +92,7 @@ class Observer:
         try:
             provider = await self._accounts.of_node(node)
             async with asyncio.timeout(PROVIDER_SECONDS):
-                return await provider.describe(node.status.provider_id) or ABSENT
+                return checked(await provider.describe(node.status.provider_id)) or ABSENT
         except (NoAccount, ProviderError, TimeoutError) as error:
             label = f"{node.metadata.namespace}/{node.metadata.name}"
             text = "node %s: its provider cannot say how it is: %s"
@@ -129,6 +132,17 @@ class Observer:
     def _selection(self, node: ComputeNode) -> str:
         pool = self._store.get(POOL, node.metadata.namespace or "", node.spec.pool_ref.name)
         return str(pool["spec"].get("selection", "cheapest")) if pool else "cheapest"
+
+
+def checked(machine: Machine | None) -> Machine | None:
+    """The machine, if its host key is one. Another text must not become "none known": that would trust the
+    first key that is shown. Raises Transient."""
+    if machine is not None and machine.host_key is not None:
+        try:
+            fingerprint(machine.host_key)
+        except asyncssh.KeyImportError:
+            raise Transient(f"the host key that its provider shows for {machine.id} is no SSH key") from None
+    return machine
 
 
 def wants_offers(node: ComputeNode) -> bool:
