@@ -40,14 +40,19 @@ class SimNodes:
     kube: FakeKube
     profile: str = "full"
 
-    def add(self, number: int = 0, **timeouts: int) -> None:
+    def add(self, number: int = 0, price: str | None = None, **timeouts: int) -> None:
         """A new node object, as a pool makes it."""
         spec = {
             "poolRef": {"name": "p", "uid": "pool-uid"},
             "rank": number,
             "incarnation": 0,
             "candidates": [
-                {"name": "main", "provider": "sim", "instanceTypes": ["c.small", "c.large"]},
+                {
+                    "name": "main",
+                    "provider": "sim",
+                    "instanceTypes": ["c.small", "c.large"],
+                    "maxHourlyPrice": price,
+                },
             ],
             "image": {"python": PYTHON},
             "worker": {"concurrency": 1},

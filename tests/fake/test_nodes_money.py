@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -118,6 +119,25 @@ async def test_a_cloud_whose_clock_is_wrong_does_not_move_the_bill(skew: int) ->
         began = datetime.fromisoformat(status["billing"]["startTime"])
         asked = datetime.fromisoformat(status["launch"]["requestTime"])
         assert 0 <= (began - asked).total_seconds() < 30
+
+
+async def test_a_market_that_rose_above_the_cap_is_told_as_that() -> None:
+    """The offer was below it, the order is not: nothing is bought."""
+    async with sim_nodes() as nodes:
+        nodes.add(price="0.05")
+        asked = nodes.sim.service.cloud.market.admit
+
+        def rise(account: Any, order: Any, kinds: Any) -> Any:
+            for kind in ("c.small", "c.large"):
+                for market in ("spot", "on-demand"):
+                    nodes.sim.service.cloud.state.prices[kind, market] = Decimal(9)
+            return asked(account, order, kinds)
+
+        nodes.sim.service.cloud.market.admit = rise  # type: ignore[method-assign]
+        async with nodes.operator():
+            status = await nodes.reaches(phase="Failed")
+        assert status["reason"] == "PriceCapExceeded"
+        assert nodes.sim.audit().bought == 0
 
 
 @pytest.mark.parametrize("effect", ["vanish", "preempt"])

@@ -28,6 +28,7 @@ from skyward_operator.providers.contract import (
 )
 from skyward_operator.providers.errors import (
     OutOfCapacity,
+    PriceTooHigh,
     ProviderError,
     Rejected,
     Transient,
@@ -251,7 +252,7 @@ async def test_nothing_is_bought_above_the_highest_price_even_if_the_market_has_
             return (await provider.quote(offer)).hourly_price == 9
 
         await until(moved)
-        with pytest.raises(OutOfCapacity, match=r"9/h, more than the 0\.0120/h"):
+        with pytest.raises(PriceTooHigh, match=r"9/h, more than the 0\.0120/h"):
             await provider.create(request(offer, "t", max_hourly_price=offer.hourly_price))
         assert sim.audit().bought == 0
 

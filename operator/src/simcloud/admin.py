@@ -100,7 +100,8 @@ class Admin:
         """Inside a machine: whether it will be interrupted. 404 while nothing is announced."""
         key = request.match_info["key"]
         for instance in self._cloud.state.live():
-            if hmac.compare_digest(instance.metadata_key, key) and instance.noticed is not None:
+            mine = hmac.compare_digest(instance.metadata_key.encode(), key.encode())
+            if mine and instance.noticed is not None:
                 return web.json_response(present.notice(instance))
         return web.Response(status=404)
 

@@ -11,6 +11,7 @@ from skyward_operator.kube.kinds import SECRET
 from skyward_operator.nodes.observation import Refusal
 from skyward_operator.providers.errors import (
     OutOfCapacity,
+    PriceTooHigh,
     ProviderError,
     QuotaExceeded,
     RateLimited,
@@ -79,6 +80,8 @@ def chosen(node: ComputeNode) -> Candidate:
 def refusal(error: ProviderError) -> Refusal:
     """What a provider's error means for a node."""
     match error:
+        case PriceTooHigh():
+            return Refusal(NodeReason.PRICE_CAP_EXCEEDED, str(error), permanent=False)
         case OutOfCapacity():
             return Refusal(NodeReason.INSUFFICIENT_CAPACITY, str(error), permanent=False)
         case QuotaExceeded():

@@ -2,6 +2,7 @@
 
     ProviderError
     ├── OutOfCapacity    try the next offer; this one may be back in some minutes
+    │   └── PriceTooHigh the same; the market has moved above the highest price allowed
     ├── QuotaExceeded    try another provider or account; tell the person which quota
     ├── Rejected         never retry this request: it is wrong, and stays wrong
     ├── Unauthorized     stop using these credentials until they change
@@ -22,6 +23,10 @@ class ProviderError(Exception):
 
 class OutOfCapacity(ProviderError):
     """The provider has no such machine now."""
+
+
+class PriceTooHigh(OutOfCapacity):
+    """The market asks for more than the highest price that the order allows."""
 
 
 class QuotaExceeded(ProviderError):

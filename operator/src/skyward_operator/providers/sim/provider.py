@@ -24,6 +24,7 @@ from skyward_operator.providers.contract import (
 )
 from skyward_operator.providers.errors import (
     OutOfCapacity,
+    PriceTooHigh,
     ProviderError,
     QuotaExceeded,
     Rejected,
@@ -200,7 +201,7 @@ def meaning(answer: Answer) -> ProviderError | None:
         case "QuotaExceeded":
             return QuotaExceeded(text)
         case "PriceTooHigh":
-            return OutOfCapacity(text)
+            return PriceTooHigh(text)
         case "NotFound" if answer.message.startswith(("ssh-key", "security-group")):
             return Transient(f"{text}; it is made again")
         case "NotFound":
