@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from decimal import Decimal
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from tests.fake.sim_cloud import KEY, Sim, serving, sim_cloud
 
+from simcloud.__main__ import main
 from simcloud.ledger import LedgerInUse
 from simcloud.vms import NoVms
 from skyward_operator.nodes.ssh import Target, connect, first_contact
@@ -74,6 +76,26 @@ async def test_machines_and_books_are_there_after_a_restart() -> None:
             assert again.service.cloud.scenario.remember_seconds == 5
             await again.ask("DELETE", f"/v1/instances/{machine['id']}")
             await again.reaches(machine["id"], "gone")
+
+
+async def test_what_is_left_of_a_stopped_cloud_can_be_cleared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with sim_cloud(ssh=True) as sim:
+        machine = await sim.running(name="forgotten")
+        words = ["clear", "--data", str(sim.folder)]
+        with pytest.raises(SystemExit) as refused:
+            await asyncio.to_thread(main, words)
+        assert refused.value.code == 2
+        await sim.service.stop()
+        with pytest.raises(SystemExit) as done:
+            await asyncio.to_thread(main, words)
+        assert done.value.code == 0
+        assert "forgotten ended" in capsys.readouterr().out
+        with pytest.raises(ConnectionRefusedError):
+            await first_contact(address(machine))
+        async with serving(sim.folder, sim.service.cloud.vms, None) as again:
+            assert (await again.instance(machine["id"]))["state"] == "gone"
 
 
 async def test_two_clouds_do_not_keep_one_ledger() -> None:

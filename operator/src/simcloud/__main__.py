@@ -1,8 +1,4 @@
-"""The command line: `python -m simcloud up` and `python -m simcloud audit`.
-
-python -m simcloud up --data ~/simcloud --scenario rough.json
-python -m simcloud audit --data ~/simcloud
-"""
+"""The command line: `simcloud up`, `simcloud audit`, `simcloud clear`."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from pydantic import ValidationError
 from simcloud.accounts import load_or_make
 from simcloud.bill import audit
 from simcloud.clock import Clock
-from simcloud.ledger import LedgerInUse, read
+from simcloud.ledger import Ledger, LedgerInUse, read
 from simcloud.scenario import Scenario
 from simcloud.state import State
 
@@ -38,7 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command; 0 when all is well, 1 when something is left (audit), 2 for wrong values."""
     given = parser().parse_args(arguments)
     given.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sys.exit(show_audit(given.data) if given.command == "audit" else start(given))
+    try:
+        match given.command:
+            case "audit":
+                sys.exit(show_audit(given.data))
+            case "clear":
+                sys.exit(clear(given.data))
+            case _:
+                sys.exit(start(given))
+    except (LedgerInUse, OSError, ValueError) as error:
+        print(f"simcloud: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--scenario", type=Path, help="JSON file that says what goes wrong (default: nothing)")
     up.add_argument("--on-paper", action="store_true", help="sell machines without an SSH server")
     check = commands.add_parser("audit", help="say what was bought, what is left and what it costs")
-    for command in (up, check):
+    away = commands.add_parser("clear", help="end every machine that is left; the cloud must not run")
+    for command in (up, check, away):
         command.add_argument(
             "--data", type=Path, required=True, help="folder for the ledger and the machines"
         )
@@ -60,12 +67,8 @@ def parser() -> argparse.ArgumentParser:
 def start(given: argparse.Namespace) -> int:
     """Run the cloud in the foreground."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        scenario = read_scenario(given.scenario)
-        asyncio.run(serve(given.data, scenario, given.port, on_paper=given.on_paper))
-    except (LedgerInUse, OSError, ValueError) as error:
-        print(f"simcloud: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    scenario = read_scenario(given.scenario)
+    asyncio.run(serve(given.data, scenario, given.port, on_paper=given.on_paper))
     return 0
 
 
@@ -114,6 +117,21 @@ def show_audit(folder: Path) -> int:
     found = audit(state, Clock(state.shift).now(), OWNER_TAG)
     print(json.dumps(asdict(found) | {"amount": f"{found.amount:f}"}, indent=2))  # noqa: T201
     return int(bool(found.alive or found.bought_twice or found.at_once or found.side))
+
+
+def clear(folder: Path) -> int:
+    """End what is left, and write it down; 1 if something does not end."""
+    from simcloud.cloud import Cloud
+    from simcloud.conductor import record_gone
+    from simcloud.vms import SshVms
+
+    cloud = Cloud(Ledger(folder / "ledger.jsonl"), SshVms(folder))
+    for instance in cloud.state.live():
+        if cloud.vms.power_off(instance.id):
+            record_gone(cloud, instance, "cleared away")
+            print(f"{instance.id} {instance.name} ended")  # noqa: T201
+    cloud.ledger.close()
+    return int(bool(cloud.state.live()))
 
 
 if __name__ == "__main__":
