@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skyward.agent import sockets
+from skyward.wire import printed
 from skyward.wire.codec import dumps, dumps_function, loads
 from skyward.wire.digest import digest
 from skyward.wire.envelopes import PROTOCOL, ErrorInfo, parse_attempt
@@ -196,10 +197,11 @@ class Operator:
         for frame in self._decoder.feed(data):
             if frame.kind is FrameKind.LOG:
                 name = frame.header["attempt"]
-                self.logs.setdefault(name, bytearray()).extend(frame.body)
+                body = printed.unpack(frame.header, bytes(frame.body))
+                self.logs.setdefault(name, bytearray()).extend(body)
                 self.lost[name] = self.lost.get(name, 0) + frame.header.get("lost", 0)
                 if self.writes_down:
-                    end = frame.header["at"] + len(frame.body)
+                    end = frame.header["at"] + len(body)
                     self.send(FrameKind.LOGGED, {"attempts": {name: end}})
             else:
                 self.frames.append(frame)

@@ -1,6 +1,7 @@
 """How much of the link a node's output may take."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -41,8 +42,9 @@ class Scene:
         self.output = Output()
         self.outbox = Outbox(self.output, lambda: self.now)
         self.outbox.attach(self.wire)
+        noise = random.Random(1)
         for _ in range(HOLD_BYTES // PIECE - 1):
-            self.outbox.log("chatty", "stdout", b"x" * PIECE)
+            self.outbox.log("chatty", "stdout", noise.randbytes(PIECE))
 
     async def sent_in(self, seconds: float) -> int:
         """How much is sent once so much time has passed."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncssh
 
+from skyward.wire import printed
 from skyward.wire.envelopes import BLOB_REFUSED, PROTOCOL, RefusalReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
@@ -263,7 +264,7 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
             case FrameKind.RESULT_CHUNK:
                 self._inbox.piece(header, body)
             case FrameKind.LOG:
-                self._inbox.log(header, body)
+                self._inbox.log(header, printed.unpack(header, body))
             case FrameKind.ITEM | FrameKind.NEED:
                 self._inbox.streamed(frame)
             case FrameKind.STARTED:

@@ -169,8 +169,8 @@ class Outbox:
             return
         self._earn()
         if self._budget > 0:
-            for frame in self._output.take(int(self._budget) + 1):
-                self._budget -= len(frame)
+            for size, frame in self._output.take(int(self._budget) + 1):
+                self._budget -= size
                 self._control.append(frame)
         if self._output.waiting:
             self._wait_for_budget()

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from skyward.wire import printed
 from skyward.wire.frames import Frame, FrameKind, encode
 
 HOLD_BYTES = 1024 * 1024
@@ -123,14 +124,16 @@ class Output:
         if not log.sent and not log.waiting:
             self._forget(attempt)
 
-    def take(self, budget: int) -> Iterator[bytes]:
-        """Frames to be sent, about as many bytes as `budget`: a piece of each attempt in turn."""
+    def take(self, budget: int) -> Iterator[tuple[int, bytes]]:
+        """Frames to be sent, about as many bytes of output as `budget`, and how many are in each: a piece of
+        each attempt in turn."""
         while budget > 0 and self._waiting:
             attempt = next(iter(self._waiting))
             del self._waiting[attempt]
             log = self._logs[attempt]
-            budget -= len(log.waiting[0].data)
-            yield self._frame(attempt, log)
+            size = len(log.waiting[0].data)
+            budget -= size
+            yield size, self._frame(attempt, log)
             if log.waiting:
                 self._waiting[attempt] = None
 
@@ -221,7 +224,8 @@ class Output:
         header = {"attempt": attempt, "stream": piece.stream, "time": round(piece.when, 6), "at": piece.at}
         if piece.lost:
             header.update(lost=piece.lost, lost_lines=piece.lost_lines)
-        return encode(Frame(FrameKind.LOG, header, bytes(piece.data)))
+        said, body = printed.pack(bytes(piece.data))
+        return encode(Frame(FrameKind.LOG, header | said, body))
 
     def _shrink(self, log: _Log, size: int) -> None:
         log.size -= size

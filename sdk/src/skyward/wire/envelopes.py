@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal, NotRequired, Self, TypedDict
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Version of the frames. The agent refuses a HELLO of another one."""
 
 BLOB_REFUSED = "BlobRefused"
