@@ -64,13 +64,13 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def test_output_of_a_node_alone_takes_much_of_the_link(scene: Scene) -> None:
     assert scene.wire.taken < BURST + 2 * PIECE
-    assert await scene.sent_in(0.016) >= 3 * PIECE
+    assert await scene.sent_in(0.1) >= 4 * PIECE
 
 
 async def test_output_takes_less_while_other_calls_end_and_much_again_afterwards(scene: Scene) -> None:
     scene.outbox.finish_logs(["another call"])
-    assert await scene.sent_in(0.016) < 2 * PIECE
+    assert await scene.sent_in(0.1) < 3 * PIECE
     scene.now += 1.0
     scene.outbox.finish_logs(["one more"])
     await scene.sent_in(0.0)
-    assert await scene.sent_in(0.016) < 2 * PIECE
+    assert await scene.sent_in(0.1) < 3 * PIECE
