@@ -14,7 +14,7 @@ PROTOCOL = 5
 BLOB_REFUSED = "BlobRefused"
 """The reason of a NOTICE: the agent does not take the bytes of this digest, and drops what comes of them."""
 
-BLOB_WINDOW = 8 * 1024 * 1024
+BLOB_WINDOW = 24 * 1024 * 1024
 """Bytes of blobs that may be on their way to an agent, or wait there for its disk."""
 
 VALUE_LIMIT = 16 * 1024
