@@ -299,6 +299,8 @@ class FakePlane(FakeKube):
         size: int,
     ) -> Outcome:
         name = task["metadata"]["name"]
+        if (failed := package.failed(number)) is not None:
+            return failed
         function, payload = package.call(number)
         place = {"node": rank, "total_nodes": size, "rank": rank, "task": name, "index": index, "number": 1}
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ SILENT = sky.Options(console="silent")
 def pool(plane: FakePlane) -> Iterator[Pool]:
     with sky.Compute(provider=sky.Local(), nodes=2, options=SILENT) as pool:
         yield pool
+
+
+@sky.function
+def as_text(value: Any) -> str:
+    """The argument in words."""
+    return str(value)
 
 
 @sky.function
@@ -240,9 +247,24 @@ def test_what_cannot_be_pickled_is_named_and_nothing_is_created(plane: FakePlane
         use_the_lock() >> pool
     with pytest.raises(sky.NotPicklable, match=r"an argument of add\(\) .*argument 'b'.*lock"):
         add(1, b={"key": lock}) >> pool
-    with pytest.raises(sky.NotPicklable, match=r"call 1 of add\(\)"):
-        pool.map(add, [1, lock])
     assert _creates(plane) == 0
+
+
+def test_call_that_cannot_be_pickled_fails_alone(plane: FakePlane, pool: Pool) -> None:
+    items = [1, threading.Lock(), 3, {"key": [threading.Lock()]}]
+    values = pool.map(as_text, items, on_error="return")
+    assert (values[0], values[2]) == ("1", "3")
+    assert [type(values[index]) for index in (1, 3)] == [sky.NotPicklable] * 2
+    assert re.search(r"call 3 of as_text\(\) .*argument 1: \['key'\]\[0\] \(a _thread.lock\)", str(values[3]))
+    with pytest.raises(sky.NotPicklable, match=r"call 1 of as_text\(\)") as caught:
+        pool.map(as_text, items)
+    assert caught.value.__notes__ == ["2 of 4 calls failed (1,3); this is call 1"]
+    assert "on node" not in str(caught.value)
+    assert "pass plain data" in str(caught.value.remedy).lower()
+    one, two = sky.gather(as_text(threading.Lock()), as_text(2), on_error="return") >> pool
+    assert (type(one), two) == (sky.NotPicklable, "2")
+    streamed = list(sky.gather(*map(as_text, items), stream=True, on_error="return") >> pool)
+    assert [type(each) for each in streamed] == [str, sky.NotPicklable] * 2
 
 
 def test_arguments_over_the_limit_are_refused_with_a_remedy(

@@ -11,8 +11,8 @@ from tests.fake.cluster_fakes import FakeNode, node_object, until
 from tests.fake.test_tasks_dispatch import DIED, STOPPED, USER_ERROR, World, drive
 
 from skyward.contract.names import NODE
-from skyward.wire.envelopes import SLICE_BYTES, attempt_id, parse_attempt
-from skyward.wire.package import CallOptions, pack_calls
+from skyward.wire.envelopes import SLICE_BYTES, ErrorInfo, attempt_id, parse_attempt
+from skyward.wire.package import NOT_SENT, CallOptions, Outcome, pack_calls, pack_outcomes
 from skyward_operator.tasks import stealing
 
 if TYPE_CHECKING:
@@ -175,6 +175,32 @@ async def test_calls_with_options_of_their_own_are_sent_one_by_one(world: World)
     await drive(node)
     await world.ends()
     assert [header["timeout"] for header, _ in node.calls] == [1.0 + index for index in range(20)]
+
+
+async def test_calls_that_were_not_pickled_end_without_a_node_and_among_the_others(world: World) -> None:
+    node = world.node()
+    error = ErrorInfo("NotPicklable", "a lock", kind="System", reason="NotPicklable")
+    not_sent = {5, 6, 40}
+    calls = [
+        (NOT_SENT, pack_outcomes([Outcome(index, False, b"", error)])) if index in not_sent else (0, b"x")
+        for index in range(50)
+    ]
+    uid = await world.task(count=50, package=pack_calls([b"f"], calls), retry={"onException": 5})
+    await drive(node)
+    status = await world.ends()
+    assert (status["failedIndexes"], status["reason"]) == ("5-6,40", "NotPicklable")
+    assert status["attempts"]["total"] == 47
+    assert sorted(index for index, _ in node.items()) == [i for i in range(50) if i not in not_sent]
+    assert len(world.outcomes(status, uid)) == 50
+
+
+async def test_map_of_which_nothing_could_be_pickled_ends(world: World) -> None:
+    node = world.node()
+    error = ErrorInfo("NotPicklable", "a lock", kind="System", reason="NotPicklable")
+    calls = [(NOT_SENT, pack_outcomes([Outcome(index, False, b"", error)])) for index in range(3)]
+    await world.task(count=3, package=pack_calls([b"f"], calls))
+    assert (await world.ends())["failedIndexes"] == "0-2"
+    assert not node.calls
 
 
 async def test_large_outcome_in_a_slice_holds_up_none_behind_it(world: World) -> None:

@@ -15,9 +15,10 @@ from skyward.functions import Function, PendingFunction
 from skyward.wire import codec
 from skyward.wire.apart import Apart
 from skyward.wire.digest import BytesLike
+from skyward.wire.envelopes import ErrorInfo, FailureReason
 from skyward.wire.errors import NotPicklable as WireNotPicklable
 from skyward.wire.options import CallOptions
-from skyward.wire.package import PartsIndex, pack_calls
+from skyward.wire.package import NOT_SENT, Outcome, PartsIndex, pack_calls, pack_outcomes
 from skyward.wire.parts import Part
 
 PACKAGE_LIMIT = 16 * 2**30
@@ -56,7 +57,10 @@ def pack(
     limit: int | None = None,
     options: Sequence[CallOptions] = (),
 ) -> Packed:
-    """The package of `members`. Raises NotPicklable (naming the part) or ArgumentTooLarge."""
+    """The package of `members`. Raises NotPicklable (naming the part) or ArgumentTooLarge.
+
+    Of several calls, one whose arguments cannot be pickled fails alone, when its turn comes.
+    """
     limit = package_limit() if limit is None else limit
     apart, index = Apart(), PartsIndex()
     functions: list[bytes] = []
@@ -72,11 +76,17 @@ def pack(
     def calls() -> Iterator[tuple[int, bytes]]:
         nonlocal taken
         for position, member in enumerate(members):
-            arguments, parts = _arguments(member, position if len(members) > 1 else None, apart)
+            which = index_of[id(member.function)]
+            try:
+                arguments, parts = _arguments(member, position if len(members) > 1 else None, apart)
+            except NotPicklable as error:
+                if len(members) == 1:
+                    raise
+                which, arguments, parts = NOT_SENT, _failed(position, error), []
             taken += len(arguments) + index.need(len(functions) + position, parts)
             if taken > limit:
                 raise too_large(member.name, taken, limit)
-            yield index_of[id(member.function)], arguments
+            yield which, arguments
 
     package = pack_calls(functions, calls(), options, index)
     return Packed(package, tuple(index.parts.values()))
@@ -88,7 +98,8 @@ def pack_each(
     """The package of one call of `described` per item, and how many those are; takes the items one by one.
 
     Large items of a list or tuple are sent from where they lie; others may make each item out of the one
-    before. Raises TypeError if the function cannot be called with one item, else as `pack`.
+    before. Raises TypeError if the function cannot be called with one item, else as `pack`; but an item that
+    cannot be pickled always fails alone.
     """
     limit = package_limit() if limit is None else limit
     apart, index = Apart(steady=isinstance(items, list | tuple)), PartsIndex()
@@ -101,19 +112,29 @@ def pack_each(
         for item in items:
             if not count:
                 described(item)  # one item fits the signature as well as any other
+            which = 0
             try:
                 arguments, needed = codec.dumps_apart(((item,), _NO_KEYWORDS), apart)
             except (WireNotPicklable, MemoryError):
-                _arguments(described(item), count, apart)  # it says what is wrong
-                raise
+                try:
+                    arguments, needed = _arguments(described(item), count, apart)  # it says what is wrong
+                except NotPicklable as error:
+                    which, arguments, needed = NOT_SENT, _failed(count, error), []
             taken += len(arguments) + index.need(1 + count, needed)
             if taken > limit:
                 raise too_large(described.__name__, taken, limit)
             count += 1
-            yield 0, arguments
+            yield which, arguments
 
     package = pack_calls([function], calls(), parts=index)
     return Packed(package, tuple(index.parts.values())), count
+
+
+def _failed(position: int, error: NotPicklable) -> bytes:
+    """What stands in a package for the arguments of a call that cannot be sent: its outcome."""
+    reason = FailureReason.NOT_PICKLABLE
+    info = ErrorInfo("NotPicklable", error.message, "skyward.errors", kind="System", reason=reason)
+    return pack_outcomes([Outcome(position, False, b"", info)])
 
 
 def pack_function(member: PendingFunction[Any]) -> bytes:

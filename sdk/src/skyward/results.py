@@ -29,6 +29,7 @@ ERROR_OF_REASON: dict[str, type[SkywardError]] = {
     TaskReason.WORKER_DIED: errors.WorkerDied,
     TaskReason.NODE_LOST: errors.NodeLost,
     TaskReason.INDETERMINATE: errors.Indeterminate,
+    TaskReason.NOT_PICKLABLE: errors.NotPicklable,
     TaskReason.RESULT_NOT_PICKLABLE: errors.ResultNotPicklable,
     TaskReason.RESULT_TOO_LARGE: errors.ResultTooLarge,
     TaskReason.NOT_DESERIALIZABLE: errors.EnvironmentMismatch,
@@ -134,7 +135,8 @@ def exception_of(name: str, outcome: Outcome) -> Exception:
     info = outcome.error or ErrorInfo("Exception", "the call failed without a reason", kind="System")
     where = f"node {outcome.rank}"
     if info.kind == "System" or info.reason in ERROR_OF_REASON:
-        failure = _system_error(info.reason, f"{info.message} (on {where})", name, outcome.node)
+        message = f"{info.message} (on {where})" if outcome.node else info.message
+        failure = _system_error(info.reason, message, name, outcome.node)
         if "Traceback" in info.traceback:  # without a frame it only says the message again
             failure.__cause__ = RemoteTraceback(_with_source(info.traceback))
         return failure

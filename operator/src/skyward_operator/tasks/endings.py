@@ -43,6 +43,7 @@ class Endings:
         self._completion = completion
         self._handout = handout
         handout.not_again = self.not_again
+        handout.settle = self.settle
         self.keep_open: Callable[[LiveTask, Outcome, bytes | Received, tuple[str, str] | None], None]
         """What to do with an outcome of an open task."""
 

@@ -19,6 +19,7 @@ from skyward_operator.tasks.stealing import Stealing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from skyward.wire.outcomes import Outcome
     from skyward_operator.tasks.completion import Completion
     from skyward_operator.tasks.floor import Floor
     from skyward_operator.tasks.room import Room
@@ -34,6 +35,8 @@ class Handout:
         self._stealing = Stealing(floor)
         self.not_again: Callable[[LiveTask, int], None]
         """What to do with a call that must not have another attempt."""
+        self.settle: Callable[[LiveTask, Outcome], None]
+        """What to do with the outcome of a call that does not run."""
         floor.on_change = self.hand_out
 
     def hand_out(self, room: Room) -> None:
@@ -92,6 +95,10 @@ class Handout:
     def _send(self, room: Room, live: LiveTask, attempt: Attempt) -> bool:
         """Send an attempt that is on board; False when it got off again and others may have its slot."""
         end: End | None = None
+        if (failed := self._floor.payloads.failed(live.work, attempt.index)) is not None:
+            self._floor.disembark(room, live, attempt)
+            self.settle(live, failed)
+            return False
         python, node = live.work.python, room.nodes[attempt.node].node
         if python and node.python and not decide.same_python(python, node.python):
             end = decide.node_mismatch(

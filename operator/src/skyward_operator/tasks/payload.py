@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from skyward.wire.outcomes import Outcome
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.tasks.work import Work
 
@@ -108,6 +109,15 @@ class Payloads:
         if parts and not parts[0].path.exists():
             raise PayloadInvalid("the payload is not on the operator's disk any more")
         return CallPayload(digest, function, arguments, sizes=sizes, parts=parts)
+
+    def failed(self, work: Work, index: int) -> Outcome | None:
+        """The outcome of a call that its client could not pickle; None for one that runs."""
+        if work.package is None and work.blob is None:
+            return None
+        try:
+            return self._open(work).package.failed(0 if work.broadcast else index)
+        except (PackageError, IndexError, OSError, ValueError):
+            return None  # sending the call says what is wrong
 
     def fits(self, work: Work, index: int, count: int) -> int:
         """How many of so many calls from `index` on, at least one, may travel in one slice: of the same

@@ -90,6 +90,7 @@ MEANING: dict[str, str] = {
     "CommandFailed": "the command ended with another status than 0",
     "CommandNotFound": "the program of the command, or its folder, does not exist on the node",
     "NotDeserializable": "the node could not load the function or its arguments",
+    "NotPicklable": "an argument of one of several calls cannot be sent; the others run",
     "ResultNotPicklable": "the function returned what cannot be sent back",
     "ResultTooLarge": "a call returned more bytes than the operator takes",
     "ResultNotStored": "the call ended, and the disk of its node did not take what it returned",

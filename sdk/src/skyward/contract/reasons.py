@@ -215,6 +215,7 @@ class TaskReason(StrEnum):
     COMMAND_FAILED = "CommandFailed"
     COMMAND_NOT_FOUND = "CommandNotFound"
     NOT_DESERIALIZABLE = "NotDeserializable"
+    NOT_PICKLABLE = "NotPicklable"
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     RESULT_TOO_LARGE = "ResultTooLarge"
     RESULT_NOT_STORED = "ResultNotStored"

@@ -160,6 +160,10 @@ NEXT_STEP: dict[str, str] = {
         "The node could not load the function or its arguments: install the missing package with "
         "spec.image.pip."
     ),
+    "NotPicklable": (
+        "Pass plain data (arrays, numbers, text, paths) and open files, locks and connections inside the "
+        "function."
+    ),
     "ResultNotPicklable": (
         "Return something that pickle can carry, such as arrays, numbers or text, instead of open resources."
     ),

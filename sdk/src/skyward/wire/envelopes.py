@@ -41,6 +41,7 @@ class FailureReason(StrEnum):
     COMMAND_FAILED = "CommandFailed"
     COMMAND_NOT_FOUND = "CommandNotFound"
     NOT_DESERIALIZABLE = "NotDeserializable"
+    NOT_PICKLABLE = "NotPicklable"
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     WORKER_DIED = "WorkerDied"
     RUN_TIMEOUT = "RunTimeout"

@@ -11,12 +11,16 @@ A package of calls:
                | table of parts (skyward.wire.parts), if any | footer
 
 The index stands at the end, so a package can be written while its calls are still being produced.
+
+A call that could not be pickled has the function index 2^32-1 and, in place of arguments, the record of its
+outcome: it has failed, and does not run.
 """
 
 import mmap
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from io import BytesIO
 from operator import sub
@@ -32,6 +36,7 @@ from skyward.wire.parts import PartsIndex, PartsTable
 
 __all__ = [
     "CallOptions",
+    "NOT_SENT",
     "CallPackage",
     "ErrorInfo",
     "Located",
@@ -47,6 +52,9 @@ __all__ = [
 ]
 
 _MAGIC = b"SKYCALL2"
+NOT_SENT = 2**32 - 1
+"""The function of a call that could not be pickled."""
+
 _FUNCTION_ENTRY = struct.Struct("!Q")
 _CALL_ENTRY = struct.Struct("!IQ")
 _FOOTER = struct.Struct("!QIIQQ8s")
@@ -84,7 +92,7 @@ def write_calls(
         index += _FUNCTION_ENTRY.pack(offset)
     count = 0
     for which, payload in calls:
-        if not 0 <= which < len(functions):
+        if not 0 <= which < len(functions) and which != NOT_SENT:
             raise PackageError(f"call {count} names function {which}; the package has {len(functions)}")
         offset += out.write(payload)
         index += _CALL_ENTRY.pack(which, offset)
@@ -162,6 +170,8 @@ class CallPackage:
         """Calls `i … i+count-1`, which have the same function: its index, their arguments one behind the
         other, and the size of each. Raises `IndexError` outside `range(count)`."""
         functions, ends = self._entries(i, count)
+        if functions[0] == NOT_SENT:
+            raise PackageError(f"call {i} could not be pickled, and does not run")
         begin = self._call_end(i - 1)
         sizes = tuple(map(sub, ends, (begin, *ends)))
         if functions[0] >= self._function_count or min(sizes) < 0 or len(set(functions)) > 1:
@@ -178,8 +188,18 @@ class CallPackage:
                 1, min(count, self._parts.next_owner(self._function_count + i) - self._function_count - i)
             )
         functions, ends = self._entries(i, count)
+        if functions[0] == NOT_SENT:
+            return 1
         same = next((n for n, function in enumerate(functions) if function != functions[0]), count)
         return max(1, min(same, bisect_right(ends, self._call_end(i - 1) + size)))
+
+    def failed(self, i: int) -> Outcome | None:
+        """The outcome of a call that could not be pickled; None for one that runs."""
+        (function,), (end,) = self._entries(i, 1)
+        if function != NOT_SENT:
+            return None
+        (outcome,) = iter_outcomes(self._span(self._call_end(i - 1), end))
+        return replace(outcome, index=i, body=bytes(outcome.body))
 
     def options(self, i: int) -> CallOptions | None:
         """How call `i` runs; None where all calls of the package run as their Task says."""
@@ -196,7 +216,7 @@ class CallPackage:
 
     def parts_of(self, i: int) -> list[str]:
         """The digests of the parts that call `i` needs, those of its function included."""
-        if self._parts is None:
+        if self._parts is None or self.failed(i) is not None:
             return []
         which, _ = self.call(i)
         needed = self._parts.of(which) + self._parts.of(self._function_count + i)
