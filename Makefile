@@ -10,7 +10,7 @@ PYTEST := $(RUN) python -m pytest
 # Real processes on a busy machine meet real time-outs: a failure is run once more, and shown as RERUN.
 AGAIN := --reruns 1
 
-.PHONY: help install hello test lint $(LAYERS) crds build bench system-packages clean
+.PHONY: help install hello test lint $(LAYERS) crds build bench system-packages s3-server clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,10 +42,10 @@ lint: install ## format check, lint, strict types, import contracts
 unit: install ## pure code: no processes, no network
 	$(PYTEST) tests/unit --junitxml=reports/unit.xml
 
-fake: install system-packages ## one real part at a time, against a fake of what is around it
+fake: install system-packages s3-server ## one real part at a time, against a fake of what is around it
 	$(PYTEST) tests/fake $(AGAIN) --junitxml=reports/fake.xml
 
-cluster: install system-packages ## a real API server, the real operator, real SSH, the front door
+cluster: install system-packages s3-server ## a real API server, the real operator, real SSH, the front door
 	$(PYTEST) tests/cluster $(AGAIN) --junitxml=reports/cluster.xml
 
 chaos: install system-packages ## kill each part while work is under way; SEEDS=300 adds as many random rounds
@@ -68,6 +68,9 @@ system-packages: # OpenSSH's server, which some tests run beside the built-in on
 	  echo "install: openssh-server (needed by the tests)"; \
 	  as_root=""; [ "$$(id -u)" = 0 ] || as_root="sudo"; \
 	  $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq openssh-server >/dev/null; }
+
+s3-server: install # a real S3 server, for the tests of the blob store; built with Go, once per machine
+	@$(RUN) python -m tests.fake.s3_server
 
 clean: ## remove what was built here (never the state of a running control plane)
 	rm -rf .venv .tools dist build reports .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -64,11 +64,13 @@ class Installation:
     folder: Path
     flags: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
+    holders: list[str] = field(default_factory=list)
 
     def start(self) -> None:
         """Start an operator and wait until it is ready."""
         endpoints = self.folder / "operator" / "endpoints.json"
         endpoints.unlink(missing_ok=True)
+        holder = f"test-{secrets.token_hex(4)}"
         with (self.folder / "operator.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -76,12 +78,14 @@ class Installation:
                     *("--kubeconfig", str(self.plane.operator_kubeconfig)),
                     *("--data-dir", str(self.folder / "operator")),
                     *("--namespace", self.namespace),
-                    *("--lease-duration", "3", "--lease-deadline", "2", "--lease-retry", "0.3"),
+                    # whoever sees an operator end may say so, and the next one need not wait
+                    *("--holder", holder, "--predecessors", ",".join(self.holders)),
                     *self.flags,
                 ],
                 stdout=log,
                 stderr=log,
             )
+        self.holders.append(holder)
         eventually(endpoints.exists, f"the operator is ready; see {log.name}")
 
     def stop(self) -> None:

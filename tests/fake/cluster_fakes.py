@@ -353,7 +353,9 @@ class FakeNode:
 
 
 @asynccontextmanager
-async def fake_context(folder: Path, api: FakeApi | None = None) -> AsyncIterator[tuple[Context, FakeApi]]:
+async def fake_context(
+    folder: Path, api: FakeApi | None = None, **settings: Any
+) -> AsyncIterator[tuple[Context, FakeApi]]:
     """A context over a fake API server. With `api`: another operator on the same objects."""
     store = Store()
     if api is None:
@@ -362,11 +364,12 @@ async def fake_context(folder: Path, api: FakeApi | None = None) -> AsyncIterato
         api.store = store
         kinds = {kind.plural: kind for kind in (POOL, NODE, TASK)}
         for (plural, _, _), obj in list(api.objects.items()):
-            store.put(kinds[plural], copy.deepcopy(obj))
+            if plural in kinds:
+                store.put(kinds[plural], copy.deepcopy(obj))
     store.synced.set()
     async with Supervisor() as supervisor:
         context = Context(
-            settings=Settings(data_dir=folder),
+            settings=Settings(data_dir=folder, **settings),
             api=cast("Any", api),
             store=store,
             events=cast("Any", SimpleNamespace(emit=lambda *_: None)),

@@ -46,8 +46,13 @@ OTHERS = {"Skyward-Ticket": "11" * 32}
 class World:
     """One operator's tasks and gateway."""
 
-    def __init__(self, folder: Path, largest: int = 1 << 30) -> None:
+    def __init__(
+        self, folder: Path, largest: int = 1 << 30, *, before: World | None = None, **settings: Any
+    ) -> None:
+        """With `before`: an operator that comes after that one, on the same objects."""
         self.folder = folder
+        self.before = before
+        self.settings = settings
         self.largest = largest
         self.fleet = Fleet()
         self.api: FakeApi
@@ -58,7 +63,10 @@ class World:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self.context, self.api = await self._stack.enter_async_context(fake_context(self.folder))
+        earlier = self.before.api if self.before is not None else None
+        self.context, self.api = await self._stack.enter_async_context(
+            fake_context(self.folder, earlier, **self.settings)
+        )
         self.tasks = build(self.context, self.fleet)
         self.fleet.listen(self.tasks.listener)
         server = Server(self.context, self.tasks.gateway_backend, largest_payload=self.largest)
@@ -68,7 +76,8 @@ class World:
         self.url = await gateway.url()
         await self.tasks.caught_up.wait()
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
-        await self.api.create(POOL, pool_object(ticketHash=HASH))
+        if earlier is None:
+            await self.api.create(POOL, pool_object(ticketHash=HASH))
         return self
 
     async def __aexit__(self, *_: object) -> None:

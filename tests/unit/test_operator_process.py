@@ -17,7 +17,7 @@ from skyward_operator.engine.clock import SystemClock
 from skyward_operator.health import Health, PortTaken, Stage
 from skyward_operator.logging import JsonFormatter, PlainFormatter, set_up
 from skyward_operator.metrics import Metrics
-from skyward_operator.settings import Address, ServicePort, Settings
+from skyward_operator.settings import Address, Bucket, ServicePort, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,23 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "bucket"),
+    [
+        (["disk"], None),
+        (["s3://blobs"], Bucket("blobs")),
+        (["s3://blobs/"], Bucket("blobs")),
+        (["s3://blobs/a/b/"], Bucket("blobs", "a/b/")),
+        (
+            ["s3://blobs/a", "--s3-endpoint", "http://store:9000/", "--s3-region", "x"],
+            Bucket("blobs", "a/", "http://store:9000", "x"),
+        ),
+    ],
+)
+def test_a_bucket_is_named_by_its_url(tmp_path: Path, given: list[str], bucket: Bucket | None) -> None:
+    assert parse(["run", "--data-dir", str(tmp_path), "--blob-store", *given], {}).blob_store == bucket
+
+
+@pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ([], "--data-dir"),
@@ -66,6 +83,10 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
         (["--data-dir", "/tmp", "--lease-deadline", "20"], "must grow in this order"),
         (["--data-dir", "/tmp", "--advertise-gateway-url", "gateway"], "must begin with http"),
         (["--data-dir", "/tmp", "--gateway-service", "skyward-gateway:http"], "NAMESPACE/NAME:PORT"),
+        (["--data-dir", "/tmp", "--blob-store", "s3:bucket"], "must be disk, or s3://BUCKET"),
+        (["--data-dir", "/tmp", "--blob-store", "s3://Bucket/x"], "must be disk, or s3://BUCKET"),
+        (["--data-dir", "/tmp", "--blob-store", "s3://key:secret@bucket"], "must be disk, or s3://BUCKET"),
+        (["--data-dir", "/tmp", "--s3-endpoint", "http://store"], "which is not given"),
         (["--data-dir", "/tmp", "--gateway-service", "system/gateway:99999"], "NAMESPACE/NAME:PORT"),
         (
             ["--data-dir", "/tmp", "--gateway-service", "a/b:1", "--advertise-gateway-url", "http://c"],

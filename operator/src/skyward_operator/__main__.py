@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -15,6 +16,7 @@ from skyward_operator.settings import (
     LOG_FORMATS,
     LOG_LEVELS,
     Address,
+    Bucket,
     LeaseTimes,
     ServicePort,
     Settings,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_BUCKET: Final = re.compile(r"s3://([a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?:/([-\w.!/]*))?")
 _SERVICE: Final = re.compile(f"({_LABEL})/({_LABEL}):([0-9]{{1,5}})")
 
 
@@ -70,6 +73,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         output_days=given.output_days,
         advertise_gateway_url=given.advertise_gateway_url,
         gateway_service=given.gateway_service,
+        blob_store=_bucket(parser, given),
         log_format=given.log_format,
         log_level=given.log_level,
         providers=given.providers,
@@ -117,6 +121,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.add(
         "output-days", _days, f"{defaults.output_days:g}", "how long output is kept after the end", "DAYS"
     )
+    flags.add("blob-store", _store, "disk", "where complete payloads and results are kept: disk, or\n"
+              "s3://BUCKET/PREFIX (credentials: the usual chain of AWS)", "STORE")  # fmt: skip
+    flags.add("s3-endpoint", _url, "", "the S3 API of --blob-store (default: AWS)", "URL")
+    flags.add("s3-region", _text, "", "its region (default: as AWS_REGION and ~/.aws say)", "NAME")
     flags.add("log-format", _one_of(LOG_FORMATS), "plain", "plain or json", "FORMAT")
     flags.add("log-level", _one_of(LOG_LEVELS), "info", "debug, info, warning or error", "LEVEL")
     flags.add("providers", _names, "", "providers to enable, by comma (default: all installed)", "NAMES")
@@ -225,6 +233,25 @@ def _service(value: str) -> ServicePort | None:
     if match is None or not 0 < int(match[3]) < 65536:
         raise ValueError("must be NAMESPACE/NAME:PORT with the number of a port")
     return ServicePort(match[1], match[2], int(match[3]))
+
+
+def _store(value: str) -> Bucket | None:
+    if value == "disk":
+        return None
+    match = _BUCKET.fullmatch(value)
+    if match is None:
+        raise ValueError("must be disk, or s3://BUCKET or s3://BUCKET/PREFIX")
+    prefix = (match[2] or "").strip("/")
+    return Bucket(match[1], f"{prefix}/" if prefix else "")
+
+
+def _bucket(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Bucket | None:
+    bucket: Bucket | None = given.blob_store
+    if bucket is not None:
+        return replace(bucket, endpoint=given.s3_endpoint, region=given.s3_region)
+    if given.s3_endpoint or given.s3_region:
+        parser.error("--s3-endpoint and --s3-region are for --blob-store s3://…, which is not given")
+    return None
 
 
 def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:

@@ -57,11 +57,27 @@ class ServicePort:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """A part of a bucket of an S3 API. Credentials come by the usual chain of AWS, never from here."""
+
+    name: str
+    prefix: str = ""
+    """Empty, or ending in a slash."""
+    endpoint: str | None = None
+    """None: AWS."""
+    region: str | None = None
+    """None: as the environment says."""
+
+    def __str__(self) -> str:
+        return f"s3://{self.name}/{self.prefix}" + (f" at {self.endpoint}" if self.endpoint else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The operator's settings."""
 
     data_dir: Path
-    """Blobs, logs and the local provider's machines; kept between starts, private to one operator."""
+    """Files of tasks, logs, the local provider's machines; kept between starts, private to one operator."""
     kubeconfig: Path | None = None
     """None: the service account when inside a cluster, else the default kubeconfig."""
     context: str | None = None
@@ -84,6 +100,8 @@ class Settings:
     """What all clients reach the gateway by; None: its Service, else what it listens on."""
     gateway_service: ServicePort | None = None
     """The Service before the gateway: pods go to it, other clients through the API server's proxy."""
+    blob_store: Bucket | None = None
+    """Where complete payloads and results are kept; None: in the data folder alone."""
     log_format: str = "plain"
     log_level: str = "info"
     providers: tuple[str, ...] = ()

@@ -50,7 +50,8 @@ class Incoming:
         self.total: int | None = None
         """Bytes of the whole payload; known once the package is there."""
         self._final = final
-        self._path = part_of(final)
+        self.path = part_of(final)
+        """Where it is until it is whole."""
         self._package = package
         self._largest = largest
         self._file: int | None = None
@@ -64,8 +65,8 @@ class Incoming:
 
     def begin(self, offset: int) -> None:
         """Go on behind the first `offset` bytes, which are checked again: the machine may have lost some."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, offset)
         for piece in _pieces(self._file, offset):
             self._check(piece)
@@ -87,7 +88,7 @@ class Incoming:
             total = self._package if self.total is None else self.total
             raise WrongLength(f"the body ended after {self.received} of {total} bytes")
         self.close()
-        self._path.replace(self._final)
+        self.path.replace(self._final)
 
     def close(self) -> None:
         """Let go of the file; what has come stays."""
@@ -98,7 +99,7 @@ class Incoming:
     def drop(self) -> None:
         """What has come is of no use."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _check(self, piece: BytesLike) -> None:
         view = memoryview(piece)
@@ -126,7 +127,7 @@ class Incoming:
     def _read_package(self) -> None:
         """The package is whole: now it is known what comes behind it."""
         try:
-            with CallPackage(self._path, self._package) as package:
+            with CallPackage(self.path, self._package) as package:
                 parts = dict(package.parts)
         except PackageError:
             parts = {}  # who reads the calls says what is wrong with it
@@ -135,7 +136,7 @@ class Incoming:
             raise TooMuch(self.total)
         for number, (digest, size) in enumerate(parts.items()):
             self._sections.append((f"part {number} of {len(parts)}", size, digest))
-        disk = os.statvfs(self._path)
+        disk = os.statvfs(self.path)
         if disk.f_bavail * disk.f_frsize < self.total - self.received:
             raise OSError(errno.ENOSPC, f"its {self.total} bytes do not fit on the operator's disk")
 

@@ -21,6 +21,7 @@ from skyward_operator.gateway.streams import KEEPALIVE_SECONDS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from skyward_operator.gateway.stores import Blob, Store
     from skyward_operator.tasks.ledger import LiveTask
 
 _PIECE: Final = 1 << 18
@@ -29,9 +30,12 @@ _PIECE: Final = 1 << 18
 class Delivery:
     """A response that brings a task's records from the byte `offset` on."""
 
-    def __init__(self, request: web.Request, path: Path, offset: int) -> None:
+    def __init__(self, request: web.Request, path: Path, offset: int, store: Store, blob: Blob) -> None:
+        """`path` is where the records are; where that is gone they come from `store`."""
         self._request = request
         self._path = path
+        self._store = store
+        self._blob = blob
         self._offset = offset
         self._file: int | None = None
         self._response = web.StreamResponse(
@@ -66,9 +70,14 @@ class Delivery:
             file.detach(growth)
 
     async def send_file(self, size: int) -> None:
-        """Send the file up to `size`. Raises ConnectionError where it is shorter than that by now."""
+        """Send the file up to `size`. Raises ConnectionError where it is shorter than that by now, and
+        StoreError where it cannot be read."""
         while self._offset < size:
-            piece = await asyncio.to_thread(self._read, min(_PIECE, size - self._offset))
+            try:
+                piece = await asyncio.to_thread(self._read, min(_PIECE, size - self._offset))
+            except FileNotFoundError:
+                await self._send_kept()
+                return
             if not piece:
                 raise ConnectionResetError(f"{self._path} ends before byte {size}")
             await self._response.write(data_part(piece))
@@ -94,6 +103,11 @@ class Delivery:
         with contextlib.suppress(ConnectionError):  # the reader has left
             await self._response.write_eof()
         return self._response
+
+    async def _send_kept(self) -> None:
+        async for piece in self._store.read(self._blob, self._offset):
+            await self._response.write(data_part(piece))
+            self._offset += len(piece)
 
     def _read(self, size: int) -> bytes:
         if self._file is None:

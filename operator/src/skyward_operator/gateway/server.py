@@ -36,6 +36,8 @@ from skyward_operator.gateway.access import Access
 from skyward_operator.gateway.output_routes import OutputRoutes, follows
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
+from skyward_operator.gateway.stores import Blob, StoreError
+from skyward_operator.gateway.stores.sending import send_kept
 from skyward_operator.gateway.uploads import COMPLETE, OFFSET, Uploads
 from skyward_operator.tasks.work import is_final
 
@@ -61,7 +63,7 @@ class Server:
         self._access = Access(context)
         largest = largest_payload or context.settings.largest_payload
         self._output = OutputRoutes(context, backend, self._access)
-        self._uploads = Uploads(backend.blobs, largest, backend.payload_progressed)
+        self._uploads = Uploads(backend.blobs, backend.store, largest, backend.payload_progressed)
 
     def app(self) -> web.Application:
         """The application, ready to be served."""
@@ -89,7 +91,7 @@ class Server:
         metadata = task["metadata"]
         known = self._context.store.get(TASK, metadata["namespace"], metadata["name"])
         if known is None or known["metadata"]["uid"] != metadata["uid"]:
-            await asyncio.to_thread(self._uploads.drop, task)
+            await self._uploads.drop(task)
             raise web.HTTPGone(text=f"Task {metadata['name']} was deleted meanwhile")
         self._backend.payload_arrived(metadata["uid"])
         return web.Response(status=204)
@@ -114,9 +116,11 @@ class Server:
             except binascii.Error as error:
                 raise web.HTTPInternalServerError(text=f"the result of {name} is damaged: {error}") from error
         path = self._backend.blobs.results(task["metadata"]["namespace"], task["metadata"]["uid"])
-        if "blob" not in result or not await asyncio.to_thread(path.exists):
-            raise web.HTTPNotFound(text=f"Task {name} ended as {status.get('reason')}, without a result")
-        return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+        if "blob" in result and await asyncio.to_thread(path.exists):
+            return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+        if "blob" in result and (kept := await send_kept(request, self._backend.store, task)) is not None:
+            return kept
+        raise web.HTTPNotFound(text=f"Task {name} ended as {status.get('reason')}, without a result")
 
     async def get_results(self, request: web.Request) -> web.StreamResponse:
         """Outcomes as they come. The END is sent only when the Task itself says how it ended."""
@@ -133,7 +137,9 @@ class Server:
             )
         result = (task.get("status") or {}).get("result") or {}
         check_start(name, start, live.results.size if live is not None else size_of(result))
-        delivery = Delivery(request, self._backend.blobs.results(task["metadata"]["namespace"], uid), start)
+        namespace = task["metadata"]["namespace"]
+        path = self._backend.blobs.results(namespace, uid)
+        delivery = Delivery(request, path, start, self._backend.store, Blob(namespace, uid, path.name))
         await delivery.begin()
         try:
             if live is not None and follows(request):
@@ -146,6 +152,8 @@ class Server:
                 await delivery.send_end((task.get("status") or {}).get("result") or {})
         except (web.HTTPForbidden, ConnectionError, FileNotFoundError):
             pass  # the Task went while its results were read, or the reader did
+        except StoreError as error:
+            logger.warning("the results of Task %s break off: %s", name, error)
         return await delivery.close()
 
     async def get_session(self, request: web.Request) -> web.StreamResponse:

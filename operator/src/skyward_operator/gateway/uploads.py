@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from skyward_operator.gateway.incoming import Incoming, Mismatch, TooMuch, WrongLength, make_durable, stored
+from skyward_operator.gateway.stores import Blob, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
 
     from skyward_operator.gateway.blobs import BlobStore
+    from skyward_operator.gateway.stores import Store
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +42,12 @@ SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 class Uploads:
     """Takes payloads in."""
 
-    def __init__(self, blobs: BlobStore, largest: int, progressed: Callable[[str], None]) -> None:
+    def __init__(
+        self, blobs: BlobStore, store: Store, largest: int, progressed: Callable[[str], None]
+    ) -> None:
         """`progressed` is told the uid of a task for each piece of its payload that is kept."""
         self._blobs = blobs
+        self._store = store
         self._largest = largest
         self._progressed = progressed
         self._taking: dict[Path, asyncio.Task[Any]] = {}
@@ -79,12 +84,16 @@ class Uploads:
                     text=f"the body has {length} bytes and spec.calls.blob.sizeBytes says {size}"
                 )
             incoming = Incoming(final, size, blob["digest"], self._largest)
-            await self._receive(incoming, offset, request.content, lambda: self._progressed(metadata["uid"]))
+            kept = Blob(metadata["namespace"], metadata["uid"], final.name)
+            await self._receive(incoming, offset, request.content, kept)
         self._sync_soon(final)
 
-    def drop(self, task: dict[str, Any]) -> None:
+    async def drop(self, task: dict[str, Any]) -> None:
         """The object went while its payload came."""
-        self._blobs.remove(task["metadata"]["namespace"], task["metadata"]["uid"])
+        namespace, uid = task["metadata"]["namespace"], task["metadata"]["uid"]
+        await asyncio.to_thread(self._blobs.remove, namespace, uid)
+        with contextlib.suppress(StoreError):  # it is swept
+            await self._store.remove(namespace, uid)
 
     @contextlib.asynccontextmanager
     async def _alone(self, final: Path) -> AsyncIterator[None]:
@@ -101,16 +110,24 @@ class Uploads:
             if self._taking.get(final) is mine:
                 del self._taking[final]
 
-    async def _receive(
-        self, incoming: Incoming, offset: int, content: StreamReader, progressed: Callable[[], None]
-    ) -> None:
+    async def _receive(self, incoming: Incoming, offset: int, content: StreamReader, kept: Blob) -> None:
+        def progressed() -> None:
+            self._progressed(kept.uid)
+
         try:
             async with _Writer(incoming, offset, progressed) as writer:
                 async for piece in _in_time(content):
                     await writer.put(piece)
+            if not incoming.is_short:
+                # Where the store does not take it the payload stays unfinished: the client asks again.
+                await self._store.keep(kept, incoming.path, progressed)
             await asyncio.to_thread(incoming.finish)
         except ConnectionError:
             raise
+        except StoreError as error:
+            raise web.HTTPServiceUnavailable(
+                text=f"the payload cannot be stored: {error}", headers={"Retry-After": "1"}
+            ) from error
         except WrongLength as error:
             if not incoming.is_short:
                 await asyncio.to_thread(incoming.drop)

@@ -38,6 +38,9 @@ class Admission:
             # from now, not from the creation: whoever uploads could not while no operator was there
             self.payload_progressed(live)
             self._await_payload(live)
+            if not self._floor.started:
+                job = self._floor.custody.recall_payload(live, self.payload_progressed, self._recalled)
+                self._floor.context.supervisor.spawn(f"payload of {work.name}", job)
 
     def payload_progressed(self, live: LiveTask) -> None:
         """Bytes of a task's payload arrive."""
@@ -58,6 +61,13 @@ class Admission:
                 self._submit(room, live)
             case _:
                 self.explain(room, live)
+
+    def _recalled(self, live: LiveTask) -> None:
+        """The payload came back from the store."""
+        if self._floor.started:
+            room = self._floor.room_of(live)
+            self.admit(room, live)
+            self._handout.hand_out(room)
 
     def explain(self, room: Room, live: LiveTask) -> None:
         """Find out again what an admitted task waits for."""

@@ -67,6 +67,7 @@ class Completion:
 
     async def _complete(self, room: Room, live: LiveTask) -> None:
         await self._floor.logs.written(live.work.uid)
+        await self._floor.custody.keep_results(live)
         await self._recorder.finish(live)
         for node, attempt in live.unacknowledged:
             self._floor.sender.acknowledge(live.work.namespace, node, [attempt])

@@ -25,7 +25,7 @@ from skyward_operator.tasks.record import Pace, Recorder
 from skyward_operator.tasks.reunion import Reunion
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from skyward.wire.frames import Frame
     from skyward_operator.nodes.fleet import ReadyNode
@@ -57,9 +57,13 @@ class Dispatcher:
         room.awaited.add(node[1])
         self._floor.room_of_node[node] = room
 
-    def start(self) -> None:
-        """Everything that the API server and the disk know is in: go to work."""
+    def start(self, forgotten: Iterable[tuple[LiveTask, Sequence[range]]] = ()) -> None:
+        """Everything that the API server and the disk know is in: go to work. `forgotten` are calls that had
+        ended, and whose outcomes are lost."""
         self._floor.started = True
+        for live, spans in forgotten:
+            for calls in spans:
+                self._endings.forgotten(live, calls)
         for room in list(self._floor.rooms.values()):
             room.closed = False
             self._reunion.give_up(room)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
-from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason, parse_attempt
+from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason, attempt_id, parse_attempt
 from skyward.wire.outcomes import Outcome, pack_outcomes
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import End, Retried
@@ -159,6 +159,19 @@ class Endings:
         """A call whose items have gone lost its attempt while nobody looked."""
         error = decide.broken("its node or its agent", "NodeLost")
         self._settle(live, Outcome(index, False, b"", error), b"", None)
+
+    def forgotten(self, live: LiveTask, calls: range) -> None:
+        """Calls had ended, and their outcomes are lost with the disk of an operator on another machine: as if
+        their node had been lost, so that they run again only where that is allowed, and not in silence."""
+        sent = live.started or self._floor.now()
+        for span in live.without_end(calls[0], calls[-1]):
+            for alike, past in list(live.alike(span)):
+                first, number = alike.first, max(1, past.number)
+                name = attempt_id(live.work.uid, first, number)
+                count = alike.count
+                attempt = Attempt(name, first, number, "", 0, sent, count=count, size=count)
+                live.flights.add(attempt)
+                self.lost(live, attempt, "the disk with its result", "ResultLost")
 
     def refused(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any]) -> None:
         """The agent did not take the call: nothing ran, or it is running already."""

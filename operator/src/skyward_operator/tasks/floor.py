@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.gateway.logs import LogBook
+    from skyward_operator.tasks.custody import Custody
     from skyward_operator.tasks.flights import Attempt
     from skyward_operator.tasks.journal import Journal
     from skyward_operator.tasks.payload import Payloads
@@ -42,6 +43,7 @@ class Floor:
         blobs: BlobStore,
         logs: LogBook,
         journal: Journal,
+        custody: Custody,
     ) -> None:
         self.context = context
         self.ledger = ledger
@@ -50,6 +52,7 @@ class Floor:
         self.blobs = blobs
         self.logs = logs
         self.journal = journal
+        self.custody = custody
         self.rooms: dict[Key, Room] = {}
         self.room_of_node: dict[Key, Room] = {}
         self.started = False

@@ -143,6 +143,9 @@ class Handout:
         except OSError as error:
             text = f"the members of the broadcast cannot be stored: {error.strerror or error}"
             self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.INTERNAL_ERROR, text))
+        else:
+            keeping = self._floor.custody.keep_members(live)
+            self._floor.context.supervisor.spawn(f"members of {live.work.name}", keeping)
         for attempt in attempts:
             if not live.flights.holds(attempt):
                 continue  # its node was lost meanwhile

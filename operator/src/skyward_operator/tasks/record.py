@@ -142,7 +142,7 @@ class Recorder:
         self._timers[live.work.uid] = loop.call_later(delay, self._due, live)
 
     def _due(self, live: LiveTask) -> None:
-        if live.completing or live.gone:
+        if live.gone or (live.completing and not live.results.trouble):
             self._timers.pop(live.work.uid, None)
             return
         self._refresh(live)
@@ -158,7 +158,11 @@ class Recorder:
         try:
             async with self._words:
                 known = self._context.store.get(TASK, *work.key)
-                if live.completing or known is None or known["metadata"]["uid"] != work.uid:
+                if (
+                    (live.completing and not live.results.trouble)
+                    or known is None
+                    or known["metadata"]["uid"] != work.uid
+                ):
                     return
                 before = known.get("status") or {}
                 status = live_status(live, before.get("conditions") or (), self._context.clock.now())

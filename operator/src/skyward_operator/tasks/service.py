@@ -11,7 +11,9 @@ from skyward_operator.gateway.blobs import BlobStore
 from skyward_operator.gateway.keeper import Keeper
 from skyward_operator.gateway.logs import LogBook
 from skyward_operator.gateway.retention import Limits
+from skyward_operator.gateway.stores import Store, open_store
 from skyward_operator.tasks.backlog import Backlog
+from skyward_operator.tasks.custody import Custody
 from skyward_operator.tasks.dispatch import Dispatcher
 from skyward_operator.tasks.expiry import Expiry
 from skyward_operator.tasks.files import Files
@@ -44,6 +46,7 @@ class GatewayBackend:
     """What the gateway needs of the tasks."""
 
     blobs: BlobStore
+    store: Store
     logs: LogBook
     ledger: Ledger
     dispatcher: Dispatcher
@@ -84,21 +87,25 @@ class Tasks:
         logs.on_disk = partial(_tell_agent, fleet)
         payloads = Payloads(blobs)
         ledger = Ledger()
-        files = Files(context, blobs, logs)
+        store = open_store(context, blobs)
+        custody = Custody(store, blobs, context.clock)
+        files = Files(context, blobs, logs, store)
         self._logs = logs
+        self._store = store
         self._journal = journal = Journal(root / "attempts", ledger)
-        self._floor = Floor(context, ledger, Sender(fleet, payloads), payloads, blobs, logs, journal)
+        sender = Sender(fleet, payloads)
+        self._floor = Floor(context, ledger, sender, payloads, blobs, logs, journal, custody)
         self._dispatcher = Dispatcher(self._floor, pace, files.drop)
         self._expiry = Expiry(context)
         self._keeper = Keeper(context, logs, limits)
         backlog = Backlog(self._dispatcher)
         self._files = files
-        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files, backlog, journal)
+        self._watch = Watch(context, ledger, self._dispatcher, self._expiry, files, custody, backlog, journal)
         self.listener: NodeListener = backlog
         """Who wants to hear of nodes, from the beginning."""
         self.caught_up = asyncio.Event()
         """Set once calls may be handed out."""
-        self.gateway_backend = GatewayBackend(blobs, logs, ledger, self._dispatcher)
+        self.gateway_backend = GatewayBackend(blobs, store, logs, ledger, self._dispatcher)
 
     def demand(self, namespace: str, pool: str) -> Workload:
         """The calls that a pool has before it: for scaling."""
@@ -114,12 +121,14 @@ class Tasks:
         if not self.caught_up.is_set():
             await self._watch.catch_up()
             self.caught_up.set()
-            await self._files.sweep()
         keeping = self._floor.context.supervisor.keep("retention of output", self._keeper.run)
         try:
-            await self._expiry.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._files.run())
+                group.create_task(self._expiry.run())
         finally:
             keeping.cancel()
+            self._store.close()
             self._journal.close()
             await asyncio.shield(self._logs.flush())
 

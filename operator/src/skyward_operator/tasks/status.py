@@ -35,7 +35,8 @@ def live_state(live: LiveTask) -> tuple[TaskPhase, TaskReason, str]:
             f"{live.ending.message}; running calls are being stopped",
         )
     if live.results.trouble:
-        phase, reason = (TaskPhase.RUNNING, TaskReason.RUNNING) if live.flights else live.waiting[:2]
+        is_under_way = live.flights or live.completing
+        phase, reason = (TaskPhase.RUNNING, TaskReason.RUNNING) if is_under_way else live.waiting[:2]
         return phase, reason, live.results.trouble
     if not live.flights:
         phase, reason, message = live.waiting

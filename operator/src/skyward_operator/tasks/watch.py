@@ -15,16 +15,18 @@ from skyward.contract.reasons import NodePhase, TaskReason
 from skyward.wire.envelopes import ErrorInfo
 from skyward_operator.kube.cascade import let_go
 from skyward_operator.kube.store import key_of, uid_of
+from skyward_operator.tasks.custody import forgotten
 from skyward_operator.tasks.ledger import Failure, Ledger, LiveTask, Past, read_members
 from skyward_operator.tasks.results import Recovered, ResultFile
 from skyward_operator.tasks.room import read_pool
 from skyward_operator.tasks.work import Work, epoch, is_final, read_work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from skyward_operator.context import Context
     from skyward_operator.tasks.backlog import Backlog
+    from skyward_operator.tasks.custody import Custody
     from skyward_operator.tasks.dispatch import Dispatcher
     from skyward_operator.tasks.expiry import Expiry
     from skyward_operator.tasks.files import Files
@@ -45,6 +47,7 @@ class Watch:
         dispatcher: Dispatcher,
         expiry: Expiry,
         files: Files,
+        custody: Custody,
         backlog: Backlog,
         journal: Journal,
     ) -> None:
@@ -53,9 +56,12 @@ class Watch:
         self._dispatcher = dispatcher
         self._expiry = expiry
         self._files = files
+        self._custody = custody
         self._backlog = backlog
         self._journal = journal
         self._caught_up = False
+        self._forgotten: list[tuple[LiveTask, Sequence[range]]] = []
+        """Calls whose outcomes are lost with the disk of an earlier operator."""
 
     async def catch_up(self) -> None:
         """Build the ledger from what the API server and the disk have, then listen to nodes and start."""
@@ -75,7 +81,8 @@ class Watch:
         self._journal.begin()
         self._caught_up = True
         self._backlog.release()
-        self._dispatcher.start()
+        self._dispatcher.start(self._forgotten)
+        self._forgotten = []
 
     async def _recover(self) -> None:
         store = self._context.store
@@ -107,6 +114,8 @@ class Watch:
             live.started = epoch(status["startTime"])
         attempts = status.get("attempts") or {}
         live.attempts, live.interrupted = attempts.get("total", 0), attempts.get("interrupted", 0)
+        if live.started is not None:
+            await self._custody.recall_started(work)
         if work.broadcast:
             members = self._files.blobs.members(work.namespace, work.uid)
             if await asyncio.to_thread(members.exists):
@@ -117,6 +126,8 @@ class Watch:
         for each in attempts.get("recent") or ():
             _remember(live, each)
         self._journal.restore(live)
+        if lost := forgotten(status, live):
+            self._forgotten.append((live, lost))
         return live
 
     def _pool_changed(self, old: Object | None, new: Object | None) -> None:
