@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from skyward_operator.context import Context
+    from skyward_operator.gateway.connections import Bounds
 
 TICKET = "00ff" * 16
 PAYLOAD = "/v1/namespaces/default/tasks/task/payload"
@@ -47,11 +48,18 @@ class World:
     """One operator's tasks and gateway."""
 
     def __init__(
-        self, folder: Path, largest: int = 1 << 30, *, before: World | None = None, **settings: Any
+        self,
+        folder: Path,
+        largest: int = 1 << 30,
+        *,
+        before: World | None = None,
+        bounds: Bounds | None = None,
+        **settings: Any,
     ) -> None:
         """With `before`: an operator that comes after that one, on the same objects."""
         self.folder = folder
         self.before = before
+        self.bounds = bounds
         self.settings = settings
         self.largest = largest
         self.fleet = Fleet()
@@ -70,7 +78,7 @@ class World:
         self.tasks = build(self.context, self.fleet)
         self.fleet.listen(self.tasks.listener)
         server = Server(self.context, self.tasks.gateway_backend, largest_payload=self.largest)
-        gateway = Gateway(self.context, server)
+        gateway = Gateway(self.context, server, self.bounds)
         for job in (self.tasks.run(), gateway.run()):
             self._stack.push_async_callback(_stop, asyncio.create_task(job))
         self.url = await gateway.url()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from tests.fake.cluster_fakes import node_object, until
 from tests.fake.test_gateway import HASH, MINE, OTHERS, World
@@ -16,6 +18,7 @@ from skyward.contract.names import NODE, TASK
 from skyward.wire.digest import digest
 from skyward.wire.package import pack_calls
 from skyward_operator.gateway import uploads
+from skyward_operator.gateway.connections import Bounds
 from skyward_operator.gateway.guesses import BURST, PER_SECOND, Guesses
 
 if TYPE_CHECKING:
@@ -214,3 +217,147 @@ async def test_garbage_ends_its_connection_and_nothing_else(world: World, garbag
 
 def test_hash_of_a_ticket_is_not_the_ticket() -> None:
     assert hashlib.sha256(MINE["Skyward-Ticket"].encode()).hexdigest() == HASH
+
+
+# Who takes a place and does not use it
+
+QUICK = Bounds(unproven=64, unproven_per_address=48, head_seconds=0.3, idle_seconds=0.3, stall_seconds=0.3)
+PATIENT = Bounds(unproven=64, unproven_per_address=48)
+
+
+@contextlib.asynccontextmanager
+async def many_connections(
+    world: World, count: int, begin: bytes
+) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So many connections, on each of which this was sent and no more follows."""
+    where = urlsplit(world.url)
+    async with contextlib.AsyncExitStack() as stack:
+        readers = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection(where.hostname, where.port)
+            stack.push_async_callback(hang_up, writer)
+            writer.write(begin)
+            readers.append(reader)
+        yield readers
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def ends(reader: asyncio.StreamReader) -> None:
+    """Wait until the other side ends the connection."""
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                pass
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"", b"GET /v1/he", b"GET /v1/logs?follow=1 HTTP/1.1\r\nHost: x\r\nSkyward-Ticket: guess\r\n\r\n"],
+    ids=["nothing", "half a header", "streams with guessed tickets"],
+)
+async def test_five_hundred_connections_that_do_nothing_stop_no_rightful_client(
+    tmp_path: Path, begin: bytes
+) -> None:
+    async with World(tmp_path, bounds=PATIENT) as world:
+        node = world.node()
+        uid = await world.task(PAYLOAD)
+        follow = f"{world.url}/v1/namespaces/default/tasks/task/logs?follow=1"
+        async with (
+            world.http.get(follow, headers=MINE) as answer,
+            many_connections(world, 500, begin) as readers,
+        ):
+            assert answer.status == 200
+            # of all these no more are left than there is room for, and the newest of them
+            for reader in readers[:-48]:
+                await ends(reader)
+            assert not readers[-1].at_eof()
+            async with aiohttp.ClientSession() as http:  # a client that has just come
+                where = f"{world.url}/v1/namespaces/default/tasks/task/payload"
+                async with http.put(where, data=PAYLOAD, headers=MINE) as sent:
+                    assert sent.status == 204
+            node.finish(body=b"done")
+            await until(lambda: world.api.status("task").get("phase") == "Succeeded")
+            assert (await world.get("/v1/namespaces/default/tasks/task/result"))[0] == 200
+            assert await answer.content.read() == b""  # the stream of before ends as it should
+        assert world.files(uid)
+
+
+async def test_a_header_that_trickles_ends_its_connection(tmp_path: Path) -> None:
+    async with World(tmp_path, bounds=QUICK) as world:
+        where = urlsplit(world.url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+
+        async def trickle() -> None:
+            writer.write(b"GET /v1/healthz HTTP/1.1\r\n")
+            while not writer.is_closing():
+                writer.write(b"X: y\r\n")
+                await asyncio.sleep(0.01)
+
+        trickling = asyncio.create_task(trickle())
+        await ends(reader)
+        writer.close()
+        trickling.cancel()
+
+
+async def test_a_connection_between_requests_is_ended_and_one_in_use_is_not(tmp_path: Path) -> None:
+    async with World(tmp_path, bounds=QUICK) as world:
+        node = world.node()
+        await world.task()
+        where = urlsplit(world.url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        writer.write(b"GET /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        follow = f"{world.url}/v1/namespaces/default/tasks/task/logs?follow=1"
+        async with world.http.get(follow, headers=MINE) as answer:
+            await ends(reader)  # after its answer, which is longer than any of the bounds
+            writer.close()
+            node.finish()
+            assert await answer.content.read() == b""
+
+
+async def test_a_client_that_takes_nothing_is_let_go_and_one_that_is_slow_is_not(tmp_path: Path) -> None:
+    async with World(tmp_path, bounds=QUICK) as world:
+        node = world.node()
+        await world.task()
+        node.finish(body=bytes(40_000_000))
+        await until(lambda: world.api.status("task").get("phase") == "Succeeded")
+        where = "/v1/namespaces/default/tasks/task/results"
+        head = f"GET {where} HTTP/1.1\r\nHost: x\r\nSkyward-Ticket: {MINE['Skyward-Ticket']}\r\n\r\n"
+        place = urlsplit(world.url)
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write(head.encode())
+        await reader.readline()
+        refused = world.context.metrics.gateway_refused.labels("slow-reader")
+        await until(lambda: refused._value.get() == 1, 20)  # it reads no more
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(50_000_000)
+        writer.close()
+        async with world.http.get(world.url + where, headers=MINE) as answer:
+            taken = 0
+            while piece := await answer.content.read(4_000_000):
+                taken += len(piece)
+                await asyncio.sleep(0.05)
+        assert taken > 40_000_000
+        assert refused._value.get() == 1
+
+
+async def test_a_ticket_has_so_many_requests_under_way_and_no_more(tmp_path: Path) -> None:
+    async with World(tmp_path, bounds=Bounds(requests_per_ticket=3)) as world:
+        await world.task()
+        follow = "/v1/namespaces/default/tasks/task/logs?follow=1"
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(3):
+                answer = await stack.enter_async_context(world.http.get(world.url + follow, headers=MINE))
+                assert answer.status == 200
+            status, text = await asked(world, follow, MINE)
+            assert status == 429
+            assert "3 requests under way" in text
+            assert (await asked(world, "/v1/logs", OTHERS))[0] == 200
+        async with asyncio.timeout(10):
+            while (await asked(world, "/v1/namespaces/default/tasks/task/logs", MINE))[0] != 200:
+                pass

@@ -65,6 +65,15 @@ class Metrics:
         self.events_dropped = Counter(
             "skyward_events_dropped", "Kubernetes events that were not written.", registry=self.registry
         )
+        self.gateway_connections = Gauge(
+            "skyward_gateway_connections", "Connections of clients to the gateway.", registry=self.registry
+        )
+        self.gateway_refused = Counter(
+            "skyward_gateway_refused",
+            "Connections and requests that the gateway broke off or refused, by cause.",
+            ["cause"],
+            registry=self.registry,
+        )
         self.registry.register(_Depths(self._depths))
 
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
 
 TICKET_HEADER: Final = "Skyward-Ticket"
+PROVED: Final[web.RequestKey[Callable[[], None]]] = web.RequestKey("proved")
+"""In a request: what to call once its ticket has opened something."""
 _LONGEST_TICKET: Final = 512
 _LONGEST_NAME: Final = 253
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -76,6 +78,7 @@ class Access:
         given, peer = ticket_hash(request), request.remote or ""
         obj = self._context.store.get(kind, namespace, name)
         if obj is not None and is_opened(obj, given):
+            prove(request)
             return obj
         if self._guesses.too_many(peer):
             raise web.HTTPTooManyRequests(
@@ -86,6 +89,7 @@ class Access:
         if obj is None or not is_opened(obj, given):
             self._guesses.wrong(peer)
             raise refusal(kind.kind, namespace, name)
+        prove(request)
         return obj
 
     async def newest(self, kind: Kind, obj: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +109,12 @@ class Access:
             return None
         self._context.store.put(kind, obj)
         return obj
+
+
+def prove(request: web.Request) -> None:
+    """The ticket of this request opens something: whoever watches its connection hears that."""
+    if (proved := request.get(PROVED)) is not None:
+        proved()
 
 
 def matches(obj: dict[str, Any], given: str) -> bool:

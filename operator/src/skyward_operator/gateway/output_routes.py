@@ -13,7 +13,7 @@ from aiohttp import web
 
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.reasons import NodePhase
-from skyward_operator.gateway.access import matches, opens, place, ticket_hash
+from skyward_operator.gateway.access import matches, opens, place, prove, ticket_hash
 from skyward_operator.gateway.follower import Follower
 from skyward_operator.gateway.node_output import NodeOutput, PoolNodes
 from skyward_operator.gateway.streams import END, Lines, send_node_log, send_output, send_pool_output
@@ -104,6 +104,8 @@ class OutputRoutes:
         def mine() -> list[tuple[str, str]]:
             return [(task["metadata"]["namespace"], task["metadata"]["uid"]) for task in tasks()]
 
+        if mine() or any(matches(pool, given) for pool in self._context.store.list(POOL)):
+            prove(request)
         follower = None
         if follows(request):
             follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
@@ -116,7 +118,9 @@ class OutputRoutes:
     async def get_node(self, request: web.Request) -> web.StreamResponse:
         """How a node was made; the ticket is that of its pool."""
         output = self._released(request)
-        if output is None:
+        if output is not None:
+            prove(request)
+        else:
             await self._access.readable_node(request)
             namespace, name = place(request)
             output = NodeOutput(folder_of(self._context.settings.data_dir, namespace) / f"{name}{SUFFIX}")

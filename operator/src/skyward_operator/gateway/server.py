@@ -33,6 +33,7 @@ from aiohttp import web
 
 from skyward.contract.names import TASK
 from skyward_operator.gateway.access import Access
+from skyward_operator.gateway.guard import GuardedFile
 from skyward_operator.gateway.output_routes import OutputRoutes, follows
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
@@ -117,7 +118,7 @@ class Server:
                 raise web.HTTPInternalServerError(text=f"the result of {name} is damaged: {error}") from error
         path = self._backend.blobs.results(task["metadata"]["namespace"], task["metadata"]["uid"])
         if "blob" in result and await asyncio.to_thread(path.exists):
-            return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+            return GuardedFile(path, headers={"Content-Type": "application/octet-stream"})
         if "blob" in result and (kept := await send_kept(request, self._backend.store, task)) is not None:
             return kept
         raise web.HTTPNotFound(text=f"Task {name} ended as {status.get('reason')}, without a result")

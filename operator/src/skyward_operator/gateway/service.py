@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from skyward_operator.gateway.connections import Bounds, Connections
+from skyward_operator.gateway.guard import Guards
 from skyward_operator.gateway.server import Server
 
 if TYPE_CHECKING:
@@ -22,9 +24,10 @@ _READ_BYTES: Final = 1 << 20
 class Gateway:
     """The gateway of one operator. `run` serves it; `url` says where."""
 
-    def __init__(self, context: Context, server: Server) -> None:
+    def __init__(self, context: Context, server: Server, bounds: Bounds | None = None) -> None:
         self._listen = context.settings.gateway_listen
         self._server = server
+        self._guards = Guards(Connections(bounds or Bounds(), context.metrics))
         self._url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def url(self) -> str:
@@ -33,21 +36,28 @@ class Gateway:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        app = self._server.app()
+        app.middlewares.insert(0, self._guards.middleware)
         runner = web.AppRunner(
-            self._server.app(),
+            app,
             access_log=None,
             handler_cancellation=True,
             shutdown_timeout=_END_SECONDS,
             read_bufsize=_READ_BYTES,
         )
         await runner.setup()
+        assert runner.server is not None  # noqa: S101
         try:
-            site = web.TCPSite(runner, self._listen.host, self._port())
-            await site.start()
+            listener = await asyncio.get_running_loop().create_server(
+                self._guards.before(runner.server), self._listen.host, self._port(), backlog=1024
+            )
             if not self._url.done():
-                host, port = runner.addresses[0][:2]
+                host, port = listener.sockets[0].getsockname()[:2]
                 self._url.set_result(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-            await asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                listener.close()
         finally:
             await runner.cleanup()
 
