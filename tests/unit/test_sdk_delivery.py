@@ -154,6 +154,30 @@ def test_what_the_ended_task_carries_is_taken_from_it_and_not_given_again() -> N
     assert gateway.asked == []
 
 
+def test_a_connection_that_breaks_after_hours_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is for a gateway that does not answer, and this one has."""
+    now = 0.0
+    monkeypatch.setattr("skyward.delivery.time.monotonic", lambda: now)
+    held = records(0, 1)
+    asked: list[int] = []
+
+    def follow(start: int, _: Cutter) -> Iterator[bytes]:
+        nonlocal now
+        asked.append(start)
+        if len(asked) == 1:
+            yield data_part(b"")  # a sign of life: no call has ended for hours
+            now += 10_000
+            raise GatewayError("the connection broke")
+        if len(asked) == 2:
+            now += 60
+            raise GatewayError("nobody is there for a minute")
+        yield data_part(held[start:])
+        yield end_part(End(len(held)))
+
+    assert [each.index for each in Delivery("t", follow, running)] == [0, 1]
+    assert asked == [0, 0, 0]
+
+
 def test_what_is_refused_is_not_asked_for_again() -> None:
     asked: list[int] = []
 

@@ -43,6 +43,8 @@ class Delivery:
         self._arrivals = Arrivals()
         self._cutter = Cutter()
         self._seen = bytearray()
+        self._is_answered = False
+        """The gateway has sent something over the connection that there is, or was last."""
 
     def cut(self) -> None:
         """Wake who reads, from any thread: the Task is gone."""
@@ -52,7 +54,7 @@ class Delivery:
         """The outcomes in the order in which calls ended. Raises GatewayError, and what `ended` raises."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._arrivals.is_whole:
-            offset = self._arrivals.offset
+            self._is_answered = False
             try:
                 yield from self._news()
             except PackageError as error:
@@ -63,10 +65,10 @@ class Delivery:
                 ) from error
             except GatewayError as error:
                 self._ended(_PAUSE_SECONDS)
+                if self._is_answered:  # until now, however long that was, and even if no call had ended
+                    deadline = time.monotonic() + PATIENCE_SECONDS
                 if isinstance(error, GatewayRefused) or time.monotonic() > deadline:
                     raise
-            if self._arrivals.offset > offset:
-                deadline = time.monotonic() + PATIENCE_SECONDS
 
     def _news(self) -> Iterator[Outcome]:
         task = self._ended(0.0)
@@ -79,6 +81,7 @@ class Delivery:
         self._arrivals.reconnected()
         with closing(self._follow(self._arrivals.offset, self._cutter)) as pieces:  # type: ignore[type-var]
             for piece in pieces:
+                self._is_answered = True
                 yield from self._once(self._arrivals.feed(piece))
                 if self._arrivals.is_whole:
                     return
