@@ -63,6 +63,7 @@ class Installation:
     namespace: str
     folder: Path
     flags: Sequence[str] = ()
+    program: Sequence[str] = ("-m", "skyward_operator")
     process: subprocess.Popen[bytes] | None = None
     holders: list[str] = field(default_factory=list)
 
@@ -74,7 +75,7 @@ class Installation:
         with (self.folder / "operator.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "skyward_operator", "run"),
+                    *(sys.executable, *self.program, "run"),
                     *("--kubeconfig", str(self.plane.operator_kubeconfig)),
                     *("--data-dir", str(self.folder / "operator")),
                     *("--namespace", self.namespace),
@@ -104,9 +105,10 @@ class Installation:
         """What it said."""
         return (self.folder / "operator.log").read_text()
 
-    def member(self, *roles: tuple[Role, str], name: str | None = None) -> Path:
-        """A kubeconfig of somebody new with these roles, each in a namespace."""
-        name = name or f"user-{secrets.token_hex(4)}"
+    def member(self, *roles: tuple[Role, str], server: str | None = None) -> Path:
+        """A kubeconfig of somebody new with these roles, each in a namespace. `server` is where they think
+        that the API server is."""
+        name = f"user-{secrets.token_hex(4)}"
         with self.plane.api() as api:
             accounts = f"/api/v1/namespaces/{self.namespace}/serviceaccounts"
             apply(api, f"{accounts}/{name}", "v1", "ServiceAccount")
@@ -114,7 +116,9 @@ class Installation:
                 bind(api, role, namespace, self.namespace, name)
         token = self._token(f"{accounts}/{name}/token")
         path = self.folder / f"{name}.kubeconfig"
-        write_kubeconfig(path, server=self.plane.server, authority=self.plane.ca_file, user=name, token=token)
+        write_kubeconfig(
+            path, server=server or self.plane.server, authority=self.plane.ca_file, user=name, token=token
+        )
         document = json.loads(path.read_text())
         document["contexts"][0]["context"]["namespace"] = self.namespace
         path.write_text(json.dumps(document))
@@ -131,9 +135,9 @@ class Installation:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["status"]["token"])
 
-    def user(self) -> Path:
+    def user(self, server: str | None = None) -> Path:
         """The kubeconfig of an ordinary user from outside of the cluster."""
-        return self.member((EDITOR, self.namespace), (GATEWAY, SYSTEM_NAMESPACE))
+        return self.member((EDITOR, self.namespace), (GATEWAY, SYSTEM_NAMESPACE), server=server)
 
 
 def apply(api: Api, path: str, version: str, kind: str, *, subresource: str = "", **body: Any) -> None:

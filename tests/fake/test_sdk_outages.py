@@ -189,7 +189,7 @@ def test_throttling_is_obeyed_and_not_shown_as_an_error(plane: FakePlane) -> Non
 
 
 def test_a_gateway_that_moved_is_found_again(plane: FakePlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skyward.cluster.gateway._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("skyward.cluster.upload._PAUSE_SECONDS", 0.01)
     big = list(range(100_000))
 
     @sky.function
@@ -202,8 +202,18 @@ def test_a_gateway_that_moved_is_found_again(plane: FakePlane, monkeypatch: pyte
         assert total(big) >> pool == sum(big)
 
 
+def test_a_task_that_ends_before_its_upload_is_confirmed_says_itself_how(plane: FakePlane) -> None:
+    """The answer to an upload was lost, and the task has ended with it when it is tried again."""
+    plane.refuse_payload = 410
+    with sky.Compute(provider=sky.Local(), options=SILENT) as pool:
+        future = add(list(range(100_000)), []) > pool  # type: ignore[arg-type]
+        plane.change(TASKS, plane.names(TASKS)[0], phase="Failed", reason="NodeLost", message="gone by now")
+        with pytest.raises(sky.NodeLost, match="gone by now"):
+            future.result(20)
+
+
 def test_no_gateway_at_all_says_where_to_look(plane: FakePlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skyward.cluster.gateway._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("skyward.cluster.upload._PAUSE_SECONDS", 0.01)
     plane.drop(LEASES, "skyward-operator")
     with sky.Compute(provider=sky.Local(), options=SILENT) as pool:
         monkeypatch.setattr(pool._entered()[0].gateway, "_patience", 0.1)

@@ -20,6 +20,9 @@ from skyward.cluster.connection import Connection
 from skyward.cluster.tls import TlsSocket
 from skyward.errors import GatewayError
 
+REQUEST_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
+"""Until the operator has stored a large payload."""
 _SERVICE = re.compile(r"([^/:]+)/([^/:]+):([0-9]+)")
 
 
@@ -130,7 +133,7 @@ def turned_away(response: httpx.Response) -> GatewayRefused | None:
 def _client(*, verify: ssl.SSLContext | bool, trust_env: bool) -> httpx.Client:
     return httpx.Client(
         verify=verify,
-        timeout=httpx.Timeout(30.0, read=120.0),
+        timeout=httpx.Timeout(REQUEST_SECONDS, read=ANSWER_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # a stream holds one
         trust_env=trust_env,
     )

@@ -47,7 +47,10 @@ class Upload:
         self._patience = patience
 
     def send(self) -> None:
-        """Return when the gateway has all of it. Raises ArgumentTooLarge, PayloadError or GatewayError."""
+        """Return when the gateway has all of it, or the Task has ended.
+
+        Raises ArgumentTooLarge, PayloadError or GatewayError.
+        """
         there: int | None = 0
         furthest, deadline = 0, time.monotonic() + self._patience
         while True:
@@ -58,8 +61,8 @@ class Upload:
                 if there > furthest:
                     furthest, deadline = there, time.monotonic() + self._patience
                 response = self._put(there, self._rest(there))
-                if response.is_success:
-                    return
+                if response.is_success or response.status_code == httpx.codes.GONE:
+                    return  # gone: the Task has ended, maybe with what an earlier try brought; it says how
                 problem = words(response)
                 if response.status_code not in _PASSING and not self._is_worth_another_try(response, there):
                     raise self._refused(response)
@@ -85,7 +88,7 @@ class Upload:
         if response.status_code in _PASSING:
             raise GatewayError(f"the operator does not say how much it has: {words(response)}")
         offset = int(response.headers.get(OFFSET, "0"))
-        return offset if offset < self._size else 0
+        return offset if offset <= self._size else 0
 
     def _rest(self, start: int) -> Iterator[memoryview]:
         place = 0
