@@ -41,13 +41,17 @@ class Summary:
     rounds: int = 0
     calls: int = 0
     cuts: Counter[str] = field(default_factory=Counter)
+    """At random bytes."""
+    ended: int = 0
+    """Connections that were ended at the beginning of a round, so that the next ones take its cuts."""
     seconds: float = 0.0
     slowest: float = 0.0
 
     def __str__(self) -> str:
         cuts = ", ".join(f"{count} {kind}" for kind, count in sorted(self.cuts.items()))
         return (
-            f"{self.way}: {self.cuts.total()} cuts ({cuts}) in {self.rounds} rounds and {self.seconds:.0f} s "
+            f"{self.way}: {self.cuts.total()} cuts at random bytes ({cuts}) and {self.ended} connections "
+            f"ended at once in {self.rounds} rounds and {self.seconds:.0f} s "
             f"(the slowest took {self.slowest:.1f} s); each of {self.calls} calls ran once, its value came, "
             "and what it printed was shown once"
         )
@@ -75,10 +79,10 @@ class Client:
     async def round(self, seed: int, summary: Summary) -> None:
         """One round, and its verdict. Raises AssertionError with the seed."""
         dice = random.Random(seed)
-        before = sum((proxy.made for proxy in self.proxies.values()), Counter[str]())
         for proxy in self.proxies.values():
             proxy.cuts.extend(Cut.random(dice, MOST_BYTES) for _ in range(dice.randint(1, 5)))
-            proxy.cut_now("close")  # the next connections take the cuts of the round
+            summary.ended += proxy.cut_now("close")  # the next connections take the cuts of the round
+        before = sum((proxy.made for proxy in self.proxies.values()), Counter[str]())
         assert self.process.stdin is not None
         self.process.stdin.write(f"{seed}\n".encode())
         try:

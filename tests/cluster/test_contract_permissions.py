@@ -10,8 +10,8 @@ import httpx
 import pytest
 from tests.cluster.bad_manifests import good_task, node, pool
 
-from skyward.contract.names import LEASE_NAME
-from skyward.contract.rbac import USER_ROLES, Role
+from skyward.contract.names import GATEWAY_PORT, GATEWAY_SERVICE, LEASE_NAME
+from skyward.contract.rbac import GATEWAY, USER_ROLES, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,6 +91,26 @@ def test_people_may_do_what_their_role_says(
     for (verb, resource), expected in matrix.items():
         allowed = tuple(may(admin, user, verb, resource, namespace) for user in (viewer, editor))
         assert allowed == expected, (verb, resource)
+
+
+def test_the_way_to_the_gateway_leads_nowhere_else(
+    admin: httpx.Client, namespace: str, member: Callable[[Role], str]
+) -> None:
+    user = member(GATEWAY)
+    service = f"{GATEWAY_SERVICE}:{GATEWAY_PORT}"
+    for verb, resource, name, expected in (
+        ("get", "/services/proxy", service, True),
+        ("update", "/services/proxy", service, True),
+        ("delete", "/services/proxy", service, False),
+        ("get", "/services/proxy", "database:5432", False),
+        ("get", "/services/proxy", GATEWAY_SERVICE, False),
+        ("get", "/services", GATEWAY_SERVICE, False),
+        ("get", "/pods/proxy", service, False),
+        ("get", "coordination.k8s.io/leases", LEASE_NAME, True),
+        ("update", "coordination.k8s.io/leases", LEASE_NAME, False),
+        ("get", "coordination.k8s.io/leases", "another", False),
+    ):
+        assert may(admin, user, verb, resource, namespace, name) is expected, (verb, resource, name)
 
 
 def test_the_operator_does_its_work_with_its_own_token(

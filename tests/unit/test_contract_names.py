@@ -16,7 +16,7 @@ from skyward.contract.names import (
     pool_selector,
     ssh_secret_name,
 )
-from skyward.contract.rbac import OPERATOR, OPERATOR_RULES, USER_ROLES, Rule
+from skyward.contract.rbac import GATEWAY, OPERATOR, OPERATOR_RULES, USER_ROLES, Rule
 from skyward.contract.reasons import NEXT_STEP, NodeReason, PoolReason, TaskPhase, TaskReason, next_step
 
 VOCABULARIES: tuple[type[StrEnum], ...] = (PoolReason, NodeReason, TaskReason)
@@ -98,7 +98,7 @@ def test_the_operator_creates_nodes_only() -> None:
 
 
 def test_no_role_has_wildcards() -> None:
-    for role in (*USER_ROLES, OPERATOR):
+    for role in (*USER_ROLES, GATEWAY, OPERATOR):
         for rule in role.document()["rules"]:
             assert all("*" not in values for values in rule.values()), role.name
 

@@ -37,13 +37,13 @@ def test_variables_are_defaults_of_flags(tmp_path: Path) -> None:
     }
 
     service = ["--gateway-service", "system/gateway:80"]
-    settings = parse(["run", "--log-level", "ERROR", "--gateway-listen", "[::1]:8080", *service], environment)
+    settings = parse(["run", "--log-level", "ERROR", "--gateway-listen", "[::]:8080", *service], environment)
 
     assert settings.namespaces == ("a", "b")
     assert settings.namespace is None
     assert settings.log_level == "error"
     assert settings.largest_result == 1000
-    assert settings.gateway_listen == Address("::1", 8080)
+    assert settings.gateway_listen == Address("::", 8080)
     assert settings.gateway_service == ServicePort("system", "gateway", 80)
     assert settings.gateway_service.url == "http://gateway.system.svc:80"
 
@@ -91,6 +91,11 @@ def test_a_bucket_is_named_by_its_url(tmp_path: Path, given: list[str], bucket: 
         (
             ["--data-dir", "/tmp", "--gateway-service", "a/b:1", "--advertise-gateway-url", "http://c"],
             "give one of them",
+        ),
+        (["--data-dir", "/tmp", "--gateway-service", "a/b:1"], "is 127.0.0.1:0: give it a port"),
+        (
+            ["--data-dir", "/tmp", "--gateway-service", "a/b:1", "--gateway-listen", "[::1]:80"],
+            "an address that is not loopback",
         ),
     ],
 )

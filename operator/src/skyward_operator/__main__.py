@@ -59,6 +59,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             "--advertise-gateway-url is where all clients go, --gateway-service is for an address that only "
             "pods reach: give one of them"
         )
+    if given.gateway_service and not _is_reachable(given.gateway_listen):
+        parser.error(
+            f"--gateway-service needs a gateway that pods can reach, and --gateway-listen is "
+            f"{given.gateway_listen}: give it a port, and an address that is not loopback (:8080)"
+        )
     return Settings(
         data_dir=given.data_dir,
         kubeconfig=given.kubeconfig,
@@ -233,6 +238,11 @@ def _service(value: str) -> ServicePort | None:
     if match is None or not 0 < int(match[3]) < 65536:
         raise ValueError("must be NAMESPACE/NAME:PORT with the number of a port")
     return ServicePort(match[1], match[2], int(match[3]))
+
+
+def _is_reachable(address: Address) -> bool:
+    is_loopback = address.host in ("localhost", "::1") or address.host.startswith("127.")
+    return address.port != 0 and not is_loopback
 
 
 def _store(value: str) -> Bucket | None:

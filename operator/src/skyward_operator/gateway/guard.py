@@ -82,7 +82,7 @@ class Guard(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait(None, "")
-        self.resume_timer()
+        self._takes_again()
         self._connections.left(self)
         self._guards.by_transport.pop(self._transport, None)
         self._inner.connection_lost(exc)
@@ -102,11 +102,10 @@ class Guard(asyncio.Protocol):
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self.resume_timer()
+        self._takes_again()
         self._inner.resume_writing()
 
-    def resume_timer(self) -> None:
-        """The client takes what is sent to it."""
+    def _takes_again(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None

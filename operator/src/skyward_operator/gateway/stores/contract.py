@@ -49,8 +49,5 @@ class Store(Protocol):
         """Drop what was begun by processes before this one and never finished. Returns namespace and uid of
         every task of which something is kept and that is not in the operator's own folders."""
 
-    async def check(self) -> None:
-        """Find out whether it can be used at all."""
-
     def close(self) -> None:
         """Let go of connections; what is asked for later makes new ones."""

@@ -45,9 +45,6 @@ class DiskStore:
         """Nothing is kept beside the folders, and those are swept by their owner."""
         return set()
 
-    async def check(self) -> None:
-        """A disk that cannot be used stops the operator at its start."""
-
     def close(self) -> None:
         """There is nothing to let go of."""
 

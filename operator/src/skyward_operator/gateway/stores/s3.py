@@ -160,12 +160,6 @@ class S3Store:
         self._is_listed = True
         return found
 
-    async def check(self) -> None:
-        """Whether the bucket is there and lets us in."""
-        await self._do(
-            "it cannot be used", lambda: self._client.list_objects_v2(Bucket=self._bucket.name, MaxKeys=1)
-        )
-
     def close(self) -> None:
         """Let go of connections; what is under way in a thread ends with its time-out."""
         if self._threads is not None:
