@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from tests.chaos.cut_proxy import Cut, CutProxy
 from tests.fake.s3_server import S3Server, s3_server
 
 from skyward.wire.digest import digest
@@ -20,6 +24,8 @@ from skyward_operator.tasks.work import Blob as Package
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from skyward_operator.settings import Bucket
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -41,11 +47,13 @@ def credentials(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def made(server: S3Server, installation: str = "one", **options: object) -> S3Store:
+def made(
+    server: S3Server, installation: str = "one", *, bucket: Bucket | None = None, **options: object
+) -> S3Store:
     async def name() -> str:
         return installation
 
-    return S3Store(server.bucket(), name, part=PART, **options)  # type: ignore[arg-type]
+    return S3Store(bucket or server.bucket(), name, part=PART, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -140,6 +148,38 @@ async def test_a_server_that_dies_in_an_upload_leaves_nothing_that_counts(
     assert await content(store, ONE) == path.read_bytes()
     await store.sweep()
     assert server.uploads() == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_cuts_at_random_bytes_damage_nothing(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever breaks on the way: what was kept is whole, what was not is not there, and a reader goes on."""
+    monkeypatch.setattr("skyward_operator.gateway.stores.s3._SILENCE_SECONDS", 0.5)
+    dice = random.Random(seed)
+    path = file_of(tmp_path, dice.choice((1000, PART + 1000, 3 * PART)))
+    async with CutProxy(("127.0.0.1", server.port)) as proxy:
+        through = replace(server.bucket(), endpoint=f"http://127.0.0.1:{proxy.port}")
+        store = made(server, f"cut-{seed}-{os.urandom(2).hex()}", bucket=through)
+        proxy.cuts.extend(Cut.random(dice, 2 * PART) for _ in range(dice.randint(2, 12)))
+        kept = False
+        while not kept:
+            try:
+                await store.keep(ONE, path)
+                kept = True
+            except StoreError:
+                straight = made(server, (await store._base()).partition("/")[2])
+                assert await straight.size(ONE) in (None, path.stat().st_size)
+                straight.close()
+        proxy.cuts.extend(Cut.random(dice, 2 * PART) for _ in range(dice.randint(2, 12)))
+        proxy.cut_now("close")
+        got = bytearray()
+        while len(got) < path.stat().st_size:
+            with suppress(StoreError):
+                async for piece in store.read(ONE, len(got)):
+                    got += piece
+        assert got == path.read_bytes()
+        store.close()
 
 
 async def test_removing_a_task_removes_all_of_it_and_nothing_else(

@@ -22,6 +22,9 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.handlers import add_expect_header
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from skyward_operator.gateway.stores.contract import Blob, StoreError
 
@@ -38,8 +41,11 @@ _PIECE: Final = 1 << 18
 _PART: Final = 8 * _MIB
 _MOST_PARTS: Final = 10_000
 _THREADS: Final = 8
+_CONNECT_SECONDS: Final = 5.0
+_SILENCE_SECONDS: Final = 30.0
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
-_FAILURES: Final = (BotoCoreError, Boto3Error, ClientError)
+_FAILURES: Final = (BotoCoreError, Boto3Error, ClientError, ResponseParserError, HTTPError, KeyError)
+"""KeyError: http.client takes a header that was cut off for a whole one, and boto3 misses what it needs."""
 
 
 class S3Store:
@@ -114,7 +120,9 @@ class S3Store:
         def begin() -> Any:
             try:
                 range_ = {"Range": f"bytes={start}-"} if start else {}
-                return self._client.get_object(Bucket=self._bucket.name, Key=key, **range_)["Body"]
+                answer = self._client.get_object(Bucket=self._bucket.name, Key=key, **range_)
+                answer["ContentLength"]  # which the body is compared with at its end
+                return answer["Body"]
             except ClientError as error:
                 if _code(error) in _GONE:
                     raise FileNotFoundError(str(blob)) from error
@@ -208,8 +216,8 @@ class S3Store:
 
 def _client(bucket: Bucket) -> Any:
     config = Config(
-        connect_timeout=5,
-        read_timeout=30,
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_SILENCE_SECONDS,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=2 * _THREADS,
         # What every S3 API understands: the signature covers the digest of the body.
@@ -222,7 +230,11 @@ def _client(bucket: Bucket) -> Any:
     )
     session = boto3.session.Session()
     region = bucket.region or session.region_name or "us-east-1"
-    return session.client("s3", endpoint_url=bucket.endpoint, region_name=region, config=config)
+    client = session.client("s3", endpoint_url=bucket.endpoint, region_name=region, config=config)
+    # botocore reads what follows "100 Continue" until an empty line: on a connection that ended there, for
+    # ever (AWSConnection._consume_headers). Parts are small enough to be sent without asking first.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client
 
 
 def _code(error: ClientError) -> str:
@@ -231,7 +243,7 @@ def _code(error: ClientError) -> str:
 
 def _words(error: Exception) -> str:
     """What went wrong and what to do; never with credentials, which errors of boto3 do not carry."""
-    text = str(error)
+    text = f"its answer has no {error}" if isinstance(error, KeyError) else str(error)
     for sign, remedy in _REMEDIES.items():
         if sign in text:
             return f"{text}; {remedy}"

@@ -27,6 +27,11 @@ async def send_kept(request: web.Request, store: Store, task: dict[str, Any]) ->
         ) from error
     if size is None:
         return None
+    if size != (wanted := int(task["status"]["result"]["blob"]["sizeBytes"])):
+        raise web.HTTPServiceUnavailable(
+            text=f"the store has {size} bytes of the result, and its Task says {wanted}",
+            headers={"Retry-After": "1"},
+        )
     start = _start(request, size)
     response = web.StreamResponse(status=206 if start else 200)
     response.content_type = "application/octet-stream"
