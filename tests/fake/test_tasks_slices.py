@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,7 @@ from skyward.wire.package import NOT_SENT, CallOptions, Outcome, pack_calls, pac
 from skyward_operator.tasks import stealing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from skyward_operator.tasks.ledger import LiveTask
@@ -31,6 +33,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await made.api.create(NODE, node_object("node-0", 0))
         await made.pool()
         yield made
+
+
+def record(fields: dict[str, Any]) -> bytes:
+    """The record of an outcome with these fields in its head, and a body."""
+    head = json.dumps(fields).encode()
+    return struct.pack("!4sIQ", b"SKYO", len(head), 5) + head + b"value"
 
 
 def live(world: World, uid: str) -> LiveTask:
@@ -274,15 +282,33 @@ async def test_batch_of_a_node_that_was_given_up_counts_where_nothing_else_ended
     assert set(early) <= set(range(first + 2, first + size))
 
 
-async def test_batch_that_cannot_be_read_fails_its_calls_and_no_others(world: World) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda fields: b"junk",
+        lambda fields: record(fields | {"index": fields["index"] + 1}),
+        lambda fields: record(fields | {"ok": False}),
+        lambda fields: record(fields | {"started": float("nan")}),
+        lambda fields: record(fields | {"duration": "long"}),
+        lambda fields: record({"index": fields["index"], "ok": True}),
+        lambda fields: record(fields)[:-1],
+    ],
+    ids=["no record", "another call", "failed", "no time", "no duration", "bare", "cut off"],
+)
+async def test_batch_that_cannot_be_read_fails_its_calls_and_no_others(
+    world: World, spoil: Callable[[dict[str, Any]], bytes]
+) -> None:
     node = world.node()
-    uid, slice_, _size = await in_flight(world, node)
+    uid, slice_, size = await in_flight(world, node)
+    assert size > 2
     first = parse_attempt(slice_)[1]
-    header = {"attempt": slice_, "count": 2, "failed": [], "lengths": [2, 2]}
+    times = {"started": 1.0, "duration": 0.1, "node": node.name, "rank": 0, "attempt": "a"}
+    body = record({"index": first, "ok": True} | times) + spoil({"index": first + 1, "ok": True} | times)
+    header = {"attempt": slice_, "count": 2, "failed": [], "lengths": [1, 1]}
     rest = node._rest(slice_, 2)
     assert rest is not None
     node.held[slice_], node.held[rest] = "done", "running"
-    node.fleet.listener.result("default", node.name, header, b"junk")
+    node.fleet.listener.result("default", node.name, header, body)
     await drive(node)
     status = await world.ends()
     assert status["failedIndexes"] == f"{first}-{first + 1}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskReason
 from skyward.wire.envelopes import ErrorInfo, attempt_id, parse_attempt
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.floor import Floor
 
 logger = logging.getLogger(__name__)
+
+_NUMBERS: Final = (float, int)
+_LATEST: Final = 1e11
+"""Seconds: beyond this neither a time nor a duration can be written down."""
 
 type Records = list[tuple[dict[str, Any], int, int, int]]
 """Header, and where head, body and end are, of each."""
@@ -133,6 +137,15 @@ def _check(records: Records, first: int, count: int, failed: set[int]) -> None:
     if len(records) != count:
         raise PackageError(f"{len(records)} records of {count} calls")
     for place, (fields, *_) in enumerate(records):
-        outcome = Outcome.from_fields(fields)
-        if (outcome.index, outcome.ok) != (first + place, place not in failed):
+        try:
+            said = fields["index"], fields["ok"]
+            begun, took, texts = fields["started"], fields["duration"], (fields["node"], fields["attempt"])
+        except KeyError as missing:
+            raise PackageError(f"the record of call {first + place} has no {missing}") from None
+        if said != (first + place, place not in failed):
             raise PackageError(f"the record of call {first + place} is of another one, or ended otherwise")
+        numbers = type(begun) in _NUMBERS and type(took) in _NUMBERS
+        if not numbers or not 0 <= begun < _LATEST or not 0 <= took < _LATEST or {*map(type, texts)} != {str}:
+            raise PackageError(f"the record of call {first + place} does not say when and where it ran")
+        if place in failed:
+            Outcome.from_fields(fields)

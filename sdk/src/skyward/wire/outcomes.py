@@ -91,9 +91,10 @@ class StreamDigest:
     def extend(self, records: BytesLike) -> None:
         """Whole records, one behind the other. Raises `PackageError`."""
         view = memoryview(records)
-        for fields, start, body, end in cut_records(view):
-            said = fields.get("digest")
-            self._sum.update(view[start:body])
+        for start, body, end in _places(view):
+            head = bytes(view[start:body])
+            said = _fields(head[_RECORD.size :]).get("digest") if b'"digest":' in head else None
+            self._sum.update(head)
             self._sum.update(bytes.fromhex(said) if said else hashlib.sha256(view[body:end]).digest())
 
     def hexdigest(self) -> str:
@@ -191,6 +192,12 @@ def read_head(data: bytearray, at: int) -> tuple[dict[str, Any], int, int] | Non
 def cut_records(records: BytesLike) -> Iterator[tuple[dict[str, Any], int, int, int]]:
     """Header, and where head, body and end are, of each of whole records. Raises `PackageError`."""
     view = memoryview(records)
+    for at, body, end in _places(view):
+        yield _fields(bytes(view[at + _RECORD.size : body])), at, body, end
+
+
+def _places(view: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Where head, body and end are, of each of whole records. Raises `PackageError`."""
     at = 0
     while at < view.nbytes:
         if view.nbytes - at < _RECORD.size:
@@ -201,7 +208,7 @@ def cut_records(records: BytesLike) -> Iterator[tuple[dict[str, Any], int, int, 
             raise PackageError(f"no outcome at byte {at}")
         if body + size > view.nbytes:
             raise PackageError(f"the outcome at byte {at} is cut off")
-        yield _fields(bytes(view[at + _RECORD.size : body])), at, body, body + size
+        yield at, body, body + size
         at = body + size
 
 
