@@ -50,6 +50,11 @@ class TaskFuture[T](Future[T]):
         with interruptible():
             return super().result(timeout)
 
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for what the call raised, or None. Ctrl-C ends the wait, in `asyncio.run` too."""
+        with interruptible():
+            return super().exception(timeout)
+
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
 
