@@ -1,5 +1,8 @@
 """Codec: values, functions and exceptions survive the journey to a process that has none of our modules."""
 
+import ctypes
+import mmap
+import os
 import subprocess
 import sys
 import textwrap
@@ -254,3 +257,27 @@ def test_endless_message_is_cut_in_the_middle() -> None:
     _, info = dumps_error(raised(ValueError("x" * 1_000_000)))
     assert len(info.message) < 40_000
     assert "left out" in info.message
+
+
+def test_large_bytes_in_a_mapped_file_are_in_memory_once(tmp_path: Path) -> None:
+    value = [os.urandom(1 << 20) * 24, "ä" * (8 << 20), np.arange(3_000_000), b"small"]
+    path = tmp_path / "result"
+    path.write_bytes(b"something before it" + dumps(value))
+    with path.open("rb") as file:
+        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    found = loads(whole[19:])
+    resident = _resident(whole)
+    assert resident < 3 << 20  # but for the last pages of it, and the array that nobody has looked at
+    assert found[:2] == value[:2]
+    np.testing.assert_array_equal(found[2], value[2])
+    assert found[3] == b"small"
+    found[2][:] = 7
+    assert (found[2] == 7).all()
+
+
+def _resident(whole: memoryview) -> int:
+    """Bytes of a mapping that are in this process's memory."""
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(whole))
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    next(line for line in lines if line.startswith(f"{begin:x}-"))
+    return int(next(line for line in lines if line.startswith("Rss:")).split()[1]) * 1024

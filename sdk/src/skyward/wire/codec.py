@@ -34,6 +34,7 @@ from skyward.wire.errors import NotDeserializable, NotPicklable
 from skyward.wire.modules import ModuleStates, reduce_module
 from skyward.wire.origin import by_value, stays_here
 from skyward.wire.parts import Part
+from skyward.wire.scrolled import Scrolled
 
 _MAGIC = b"\x01SKY"
 _COUNT = struct.Struct("!4sI")
@@ -42,6 +43,7 @@ _ALIGNMENT = 64
 _OUT_OF_BAND = SMALLEST
 _LZ4_RATIO = 256
 """LZ4 cannot make more than 255 bytes of one."""
+_SCROLLED_ABOVE = 16 * 1024 * 1024
 _PROTOCOL = 5
 _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
@@ -113,6 +115,8 @@ def loads(data: BytesLike, files: Mapping[str, Path] = _NO_FILES) -> Any:
         if view[:4] != _MAGIC:
             return pickle.loads(view)  # noqa: S301 - what SDK and agent exchange is code by design
         whole, *raw = _open(view)
+        if whole.nbytes > _SCROLLED_ABOVE:
+            return pickle.Unpickler(Scrolled(whole), buffers=raw).load()  # noqa: S301
         return pickle.loads(whole, buffers=raw)  # noqa: S301
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
