@@ -94,7 +94,7 @@ def test_parts_that_do_not_fit_the_disk_are_refused_once_and_all_else_goes_on(ag
     operator.blob(b"".join(parts[0].pieces))
     send(operator, "full.0.1", body, parts)
     refused = operator.expect(FrameKind.REFUSED, attempt="full.0.1").header
-    assert refused["reason"] == "BlobMissing"
+    assert refused["reason"] == "BlobNotStored"
     assert "cannot be stored on the node: File too large" in refused["message"]
     assert "bytes are free there" in refused["message"]
     assert operator.run("full.1.1", lambda: 7).value == 7

@@ -263,6 +263,26 @@ async def test_large_parts_go_ahead_of_the_calls_that_need_them(world: World) ->
     assert (await world.ends())["phase"] == "Succeeded"
 
 
+async def test_full_disk_of_a_node_ends_the_call_with_what_to_do_and_others_go_on(world: World) -> None:
+    await world.pool()
+    node = world.node()
+    node.refuse = lambda header: "BlobNotStored" if header.get("blobs") else None
+    calls, payload = _with_part(1, os.urandom(100_000))
+    uid = await world.task(calls=calls)
+    path = world.blob(uid, "payload")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(payload)
+    world.tasks.gateway_backend.payload_arrived(uid)
+    status = await world.ends()
+    assert status["reason"] == "ArgumentsNotStored"
+    assert "node-0 refused the call" in status["message"]
+    assert len(node.calls) == 1
+    await world.task("other")
+    await until(lambda: len(node.calls) == 2)
+    node.finish()
+    assert (await world.ends("other"))["phase"] == "Succeeded"
+
+
 async def test_arguments_that_should_stand_apart_are_refused(world: World) -> None:
     await world.pool()
     node = world.node()

@@ -135,6 +135,15 @@ def test_buffers_that_change_are_copied_unless_they_are_steady(tmp_path: Path) -
     np.testing.assert_array_equal(loads(more, files(tmp_path, others)), grid)
 
 
+def test_a_mapped_file_goes_as_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(NOISE)
+    data, parts = dumps_apart(np.memmap(tmp_path / "file", mode="r"), Apart())
+    assert [part.digest for part in parts] == [digest(NOISE)]
+    found = loads(data, files(tmp_path, parts))
+    assert bytes(found) == NOISE
+    found[0] ^= 1
+
+
 def test_what_a_function_refers_to_stands_apart(tmp_path: Path) -> None:
     noise = os.urandom(MANY)
     data, parts = dumps_function_apart(lambda: len(noise), Apart())

@@ -197,7 +197,9 @@ class Endings:
             self._completion.complete_if_done(live)
             return
         text = f"{attempt.node} refused the call: {header.get('message') or reason}"
-        error = decide.system_error(TaskReason.PAYLOAD_INVALID, text)
+        is_full = reason == RefusalReason.BLOB_NOT_STORED
+        why = TaskReason.ARGUMENTS_NOT_STORED if is_full else TaskReason.PAYLOAD_INVALID
+        error = decide.system_error(why, text)
         for index in range(attempt.index, attempt.last + 1):
             self._settle(live, _outcome(attempt.piece(index), error, attempt.sent, 0.0), b"", None)
 

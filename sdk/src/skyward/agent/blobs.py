@@ -43,6 +43,8 @@ class Blobs:
         self._complete: dict[str, int] = {}
         self._refused: dict[str, str] = {}
         """Why a blob is not here that was being sent."""
+        self._unstored: set[str] = set()
+        """Those of them that the disk did not take."""
         for path in folder.iterdir():
             if is_digest(path.name):
                 self._complete[path.name] = path.stat().st_size
@@ -62,6 +64,10 @@ class Blobs:
             self._complete[digest] = self._complete.pop(digest)
         return self._folder / digest
 
+    def is_stored_nowhere(self, digest: str) -> bool:
+        """Whether the disk did not take a blob when it came."""
+        return digest in self._unstored
+
     def why_missing(self, digest: str) -> str:
         """Why a blob is not here, in words."""
         return f"blob {digest} {self._refused.get(digest, 'was not sent')}"
@@ -74,6 +80,7 @@ class Blobs:
         if digest in self._complete or (digest in self._refused and offset):
             return
         self._refused.pop(digest, None)
+        self._unstored.discard(digest)
         try:
             self._take(digest, offset, body)
             if last:
@@ -83,6 +90,7 @@ class Blobs:
             words = str(error)
             if isinstance(error, OSError):
                 words = f"cannot be stored on the node: {error.strerror or error}{self._free()}"
+                self._unstored.add(digest)
             self._refused[digest] = words
             raise BlobRefused(words) from error
 

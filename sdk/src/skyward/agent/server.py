@@ -328,8 +328,9 @@ class Agent:
             }
         for blob in [*([args] if args else []), *(header.get("blobs") or ())]:
             if self._blobs.path(blob) is None:
-                words = self._blobs.why_missing(blob)
-                return {**refused(name, RefusalReason.BLOB_MISSING, words), "digest": blob}
+                unstored = self._blobs.is_stored_nowhere(blob)
+                reason = RefusalReason.BLOB_NOT_STORED if unstored else RefusalReason.BLOB_MISSING
+                return {**refused(name, reason, self._blobs.why_missing(blob)), "digest": blob}
         return None
 
     def _state(self, attempt: str, count: int) -> str | None:

@@ -93,6 +93,7 @@ MEANING: dict[str, str] = {
     "NotPicklable": "an argument of one of several calls cannot be sent; the others run",
     "ResultNotPicklable": "the function returned what cannot be sent back",
     "ResultTooLarge": "a call returned more bytes than the operator takes",
+    "ArgumentsNotStored": "the disk of the node did not take the arguments of the call, which did not run",
     "ResultNotStored": "the call ended, and the disk of its node did not take what it returned",
     "EntrypointNotFound": "the module or function of the entrypoint does not exist on the node",
     "EnvironmentMismatch": "client and node have different Python minors",

@@ -219,6 +219,7 @@ class TaskReason(StrEnum):
     RESULT_NOT_PICKLABLE = "ResultNotPicklable"
     RESULT_TOO_LARGE = "ResultTooLarge"
     RESULT_NOT_STORED = "ResultNotStored"
+    ARGUMENTS_NOT_STORED = "ArgumentsNotStored"
     ENTRYPOINT_NOT_FOUND = "EntrypointNotFound"
     ENVIRONMENT_MISMATCH = "EnvironmentMismatch"
     PAYLOAD_INVALID = "PayloadInvalid"

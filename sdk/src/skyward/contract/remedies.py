@@ -171,6 +171,10 @@ NEXT_STEP: dict[str, str] = {
         "Write the result to a volume or object store and return its place, or raise --largest-result of the "
         "operator (SKYWARD_LARGEST_RESULT)."
     ),
+    "ArgumentsNotStored": (
+        "Free space on the node's disk, or give the pool machines with a larger one, and send the call "
+        "again; or put the data on a volume or into an object store and pass its place."
+    ),
     "ResultNotStored": (
         "Free space on the node's disk, or give the pool machines with a larger one, and send the call "
         "again; or write the result to a volume or object store and return its place."

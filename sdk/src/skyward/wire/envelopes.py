@@ -62,6 +62,8 @@ class RefusalReason(StrEnum):
     """Send FUNCTION (or BLOB) with the `digest` named, then the CALL again."""
     BLOB_MISSING = "BlobMissing"
     """Send BLOB with the `digest` named, then the CALL again."""
+    BLOB_NOT_STORED = "BlobNotStored"
+    """The node's disk did not take the `digest` named; sent again, it may."""
     RETURNED = "Returned"
     """`count` items of a slice from `attempt` on come back and did not run. They may be sent again at once,
     under the same names: nothing remembers them here."""
