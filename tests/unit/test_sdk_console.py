@@ -181,6 +181,14 @@ def test_lines_that_overwrite_themselves_are_redrawn_below_the_others(
     console.close()
 
 
+def test_what_a_function_prints_keeps_its_own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    LiveConsole(stream).remote("[node 0]", "plain \x1b[31mred\x1b[0m", "stderr")
+    assert stream.getvalue() == "\x1b[36m[node 0] \x1b[0mplain \x1b[31mred\x1b[0m\n"
+
+
 @pytest.mark.parametrize(
     ("mode", "environment", "kind"),
     [

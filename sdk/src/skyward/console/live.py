@@ -58,9 +58,7 @@ class LiveConsole(Console):
         if stream == "stdout" and not sys.stdout.isatty():
             print_remote(prefix, text, stream)
             return
-        line = Text(f"{prefix} " if prefix else "", style="cyan")
-        line.append_text(Text.from_ansi(text))
-        self._print(line)
+        self._print(_prefixed(prefix, text))
 
     def draws(self, stream: Stream) -> bool:
         return stream == "stderr" or sys.stdout.isatty()
@@ -107,8 +105,17 @@ class LiveConsole(Console):
         if (more := len(rows) - MAX_ROWS) > 0:
             parts.append(Text(f"  and {more} more"))
         for prefix, text in list(self._bars.values())[:MAX_ROWS]:
-            bar = Text(f"{prefix} " if prefix else "", style="cyan", no_wrap=True, overflow="ellipsis")
-            parts.append(bar.append_text(Text.from_ansi(text.replace("\n", " "))))
+            bar = _prefixed(prefix, text)
+            bar.no_wrap, bar.overflow = True, "ellipsis"
+            parts.append(bar)
         if (more := len(self._bars) - MAX_ROWS) > 0:
             parts.append(Text(f"  and progress of {more} more"))
         return Group(*parts)
+
+
+def _prefixed(prefix: str, text: str) -> Text:
+    """What a function printed, in its own colours."""
+    line = Text()
+    if prefix:
+        line.append(f"{prefix} ", style="cyan")
+    return line.append_text(Text.from_ansi(text))
