@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.cluster.front_door import MINUTES, ROOT, Person, newcomer
+from tests.cluster.sim_process import Cloud, cloud
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,39 +30,6 @@ spec:
     - {{name: cloud, provider: sim, credentialsRef: {{name: {name}}}, regions: [sim-west], market: on-demand}}
   nodes: {{desired: 1}}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Cloud:
-    """A simulated cloud in a process of its own."""
-
-    folder: Path
-    endpoint: str
-
-    def key(self, account: str = "default") -> str:
-        """The API key of an account."""
-        accounts = json.loads((self.folder / "accounts.json").read_text())
-        return str(next(each["key"] for each in accounts if each["name"] == account))
-
-    def audit(self) -> tuple[int, dict[str, Any]]:
-        """What `simcloud audit` says: its exit status, and what was bought and is left."""
-        command = [sys.executable, "-m", "simcloud", "audit", "--data", str(self.folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.returncode, json.loads(done.stdout)
-
-
-@contextmanager
-def cloud() -> Iterator[Cloud]:
-    """A cloud that serves; the test sees to it that none of its machines is left."""
-    with TemporaryDirectory(prefix="sky-sim-") as folder:
-        command = [sys.executable, "-m", "simcloud", "up", "--data", folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                where = json.loads(process.stdout.readline())
-                yield Cloud(Path(folder), where["endpoint"])
-            finally:
-                process.terminate()
 
 
 @pytest.fixture(scope="module")
