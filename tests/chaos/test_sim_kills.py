@@ -1,4 +1,4 @@
-"""The whole operator on an unpleasant cloud: killed while it buys, it forgets nothing and buys nothing twice."""
+"""The whole operator on an unpleasant cloud: killed while it buys, it forgets nothing and buys none twice."""
 
 from __future__ import annotations
 
