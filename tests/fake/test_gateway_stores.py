@@ -207,6 +207,10 @@ async def test_a_task_waits_for_its_store_and_says_so(cluster: Cluster, server: 
             server.start()
         await ended(first)
         assert cluster.kept(uid) == {"results"}
+        # all of the payload has come: its client has only to ask again
+        there = MINE | {"Upload-Offset": str(len(package()))}
+        assert await first.put(b"", name="other", headers=there) == (204, "")
+        assert cluster.kept(first.api.task("other")["metadata"]["uid"]) == {"payload"}
 
 
 async def test_what_no_task_owns_is_swept_from_the_bucket_and_what_one_owns_is_not(
