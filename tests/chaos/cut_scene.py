@@ -79,6 +79,25 @@ def work(ledger: str, argument: bytes, result: int, seconds: float) -> tuple[int
     return len(argument), random.Random(call.index).randbytes(result)
 
 
+def stumble(ledger: str, argument: bytes, result: int, seconds: float) -> int:
+    """What calls do of which every fiftieth raises at its first attempt. It leaves a line, as `work` does."""
+    import os
+    import time
+
+    import skyward as sky
+
+    call = sky.current()
+    descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, f"begin {call.task} {call.index} {call.attempt} {os.getpid()}\n".encode())
+    finally:
+        os.close(descriptor)
+    time.sleep(seconds)
+    if call.attempt == 1 and call.index % 50 == 7:
+        raise ValueError("not at first")
+    return call.index
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """The sizes of one call, in bytes, and how long it takes."""
@@ -216,11 +235,13 @@ class Scene:
                 continue
         return False
 
-    async def submit(self, name: str, calls: Sequence[Call], **spec: Any) -> None:
+    async def submit(
+        self, name: str, calls: Sequence[Call], body_of: Callable[..., Any] = work, **spec: Any
+    ) -> None:
         """Create a task of these calls, and send its payload where it is large."""
         assert self.api is not None
         assert self.operator is not None
-        function = codec.dumps_function(work)
+        function = codec.dumps_function(body_of)
         arguments = [
             codec.dumps(((str(self.ledger.path), os.urandom(call.argument), call.result, call.seconds), {}))
             for call in calls
