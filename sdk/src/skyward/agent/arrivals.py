@@ -17,6 +17,9 @@ from skyward.wire.envelopes import BLOB_REFUSED, BLOB_WINDOW
 from skyward.wire.frames import Frame, FrameKind
 
 _ROOM = 2 * BLOB_WINDOW
+_BATCH = 1024 * 1024
+_SOON = 0.005
+"""Pieces are written so many bytes at a time, or after this many seconds: a thread's turn has its price."""
 
 log = logging.getLogger("skyward.agent")
 
@@ -45,6 +48,7 @@ class Arrivals:
         self._bytes = 0
         self._held: deque[Frame] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._forgets = False
 
     def put(self, header: dict[str, Any], body: BytesLike) -> None:
@@ -60,8 +64,7 @@ class Arrivals:
             self._read(False)
         self._queue.append((header, body))
         self._waiting[header["digest"]] += 1
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
+        self._look()
 
     def hold(self, frame: Frame) -> bool:
         """Whether this frame has to wait: for a blob, or behind the call that it is about."""
@@ -81,22 +84,37 @@ class Arrivals:
         self._held.clear()
         self._bytes, self._is_full = 0, False
         self._forgets = True
+        self._look()
+
+    def _look(self) -> None:
+        """Begin to write if there is enough to do, else soon."""
+        if self._writer is not None:
+            return  # it looks when it is through
+        if self._forgets or self._bytes >= _BATCH or (self._queue and self._queue[-1][0]["last"]):
+            self._start()
+        elif self._queue and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SOON, self._start)
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
         try:
-            while self._queue or self._forgets:
-                forgets, self._forgets = self._forgets, False
-                pieces = list(self._queue)
-                self._queue.clear()
-                if forgets:
-                    await asyncio.to_thread(self._blobs.drop_partial)
-                refused = await asyncio.to_thread(self._keep, pieces)
-                if not self._forgets:
-                    self._taken(pieces, refused)
+            forgets, self._forgets = self._forgets, False
+            pieces = list(self._queue)
+            self._queue.clear()
+            if forgets:
+                await asyncio.to_thread(self._blobs.drop_partial)
+            refused = await asyncio.to_thread(self._keep, pieces)
+            if not self._forgets:
+                self._taken(pieces, refused)
         finally:
             self._writer = None
+            self._look()
 
     def _keep(self, pieces: list[Piece]) -> list[tuple[str, str]]:
         """Write them, in the thread. Returns what was refused, and why."""
