@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fake.cluster_fakes import FakeApi, fake_context, pool_object, until
 
 from skyward.contract.names import NODE, POOL, POOL_FINALIZER, TASK, ssh_secret_name
+from skyward_operator.kube.errors import Unavailable
 from skyward_operator.kube.kinds import SECRET
 from skyward_operator.pools import build
 from skyward_operator.pools.observation import Demand
@@ -18,10 +20,47 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@dataclass
+class FakeCalls:
+    """Those who run calls, as the test says."""
+
+    has: Demand | None = field(default_factory=Demand)
+    taken: set[str] = field(default_factory=set)
+    """Nodes that were given a call in the last moment."""
+    retired: list[str] = field(default_factory=list)
+    reinstated: list[str] = field(default_factory=list)
+
+    def demand(self, namespace: str, pool: str) -> Demand | None:
+        """What the test says."""
+        return self.has
+
+    def retire(self, namespace: str, pool: str, node: str) -> bool:
+        """Unless it was given a call."""
+        if node in self.taken:
+            return False
+        self.retired.append(node)
+        return True
+
+    def reinstate(self, namespace: str, pool: str, node: str) -> None:
+        """Note it."""
+        self.reinstated.append(node)
+
+
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[FakeApi]:
+def calls() -> FakeCalls:
+    return FakeCalls()
+
+
+@pytest.fixture
+def events() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+async def api(tmp_path: Path, calls: FakeCalls, events: list[tuple[str, str]]) -> AsyncIterator[FakeApi]:
     async with fake_context(tmp_path) as (context, made):
-        pools = asyncio.create_task(build(context, lambda namespace, pool: Demand()).run())
+        context.events.emit = lambda obj, type, reason, message: events.append((reason, message))  # type: ignore[method-assign]
+        pools = asyncio.create_task(build(context, calls).run())
         yield made
         pools.cancel()
         await asyncio.gather(pools, return_exceptions=True)
@@ -138,3 +177,96 @@ async def test_pool_with_a_changed_image_names_the_nodes_that_are_older(api: Fak
     assert nodes(api)[0]["metadata"]["name"] in pool(api)["status"]["message"]
     await api.patch(POOL, "default", "pool", {"spec": {"image": {"pip": None}}})
     await until(lambda: pool(api)["status"]["reason"] == "AllNodesReady")
+
+
+def elastic(idle: int = 0, **nodes: int) -> dict[str, Any]:
+    made = pool_object(lifetime={"idleSeconds": idle})
+    made["spec"]["nodes"] = {"desired": 0, **nodes}
+    return made
+
+
+async def comes(api: FakeApi, name: str = "t") -> None:
+    """A task comes, of whose calls the test tells."""
+    body = {"poolRef": {"name": "pool"}}
+    await api.create(TASK, {"metadata": {"namespace": "default", "name": name}, "spec": body})
+
+
+async def test_elastic_pool_starts_with_the_first_call_and_ends_with_the_last(
+    api: FakeApi, calls: FakeCalls, events: list[tuple[str, str]]
+) -> None:
+    await api.create(POOL, elastic(max=3))
+    await until(lambda: says(api, "Ready"))
+    assert (nodes(api), pool(api)["status"]["usable"]) == ([], True)
+    calls.has = Demand(queued=2, tasks=1)
+    await comes(api)
+    await ready(api, 2)
+    assert pool(api)["status"]["desiredNodes"] == 2
+    calls.has = Demand()
+    await api.patch_status(TASK, "default", "t", {"phase": "Succeeded"})
+    await until(lambda: not nodes(api))
+    await until(lambda: pool(api)["status"]["reason"] == "AwaitingTasks")
+    assert pool(api)["status"]["scaling"]["message"] == (
+        "from 2 to 0 nodes: fewer were enough for 0 s; spec.nodes.desired is 0"
+    )
+    told = [event for event in events if event[0].startswith("Scaling")]
+    assert told == [
+        ("ScalingUp", "from 0 to 2 nodes: 2 calls could use 2"),
+        ("ScalingDown", "from 2 to 0 nodes: fewer were enough for 0 s; spec.nodes.desired is 0"),
+    ]
+
+
+async def test_a_node_that_got_a_call_in_the_last_moment_stays(api: FakeApi, calls: FakeCalls) -> None:
+    calls.has = Demand(queued=2, tasks=1)
+    await api.create(POOL, elastic(max=3))
+    await ready(api, 2)
+    last = nodes(api)[1]["metadata"]["name"]
+    calls.taken.add(last)
+    calls.has = Demand(tasks=1)
+    await comes(api)
+    await until(lambda: pool(api)["status"]["desiredNodes"] == 0)
+    await comes(api, "another")
+    await until(lambda: len(nodes(api)) == 2)
+    assert calls.retired == []
+    calls.taken.clear()
+    await comes(api, "a third")
+    await until(lambda: not nodes(api))
+    assert calls.retired[0] == last
+
+
+async def test_a_node_whose_deletion_fails_takes_calls_again(
+    api: FakeApi, calls: FakeCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.has = Demand(queued=1, tasks=1)
+    await api.create(POOL, elastic(max=3))
+    await ready(api, 1)
+    only = nodes(api)[0]["metadata"]["name"]
+    delete, answers = api.delete, iter([False])
+
+    async def sometimes(*args: Any, **more: Any) -> None:
+        if next(answers, True):
+            await delete(*args, **more)
+        else:
+            raise Unavailable("no answer", code=503)
+
+    monkeypatch.setattr(api, "delete", sometimes)
+    calls.has = Demand()
+    await comes(api)
+    await until(lambda: not nodes(api))
+    assert calls.reinstated == [only]
+    assert calls.retired == [only, only]
+
+
+async def test_nothing_is_released_before_the_calls_are_known(api: FakeApi, calls: FakeCalls) -> None:
+    calls.has = Demand(queued=2, tasks=1)
+    await api.create(POOL, elastic(max=3))
+    await ready(api, 2)
+    calls.has = None
+    await comes(api)
+    writes = len(api.status_writes)
+    await api.patch(POOL, "default", "pool", {"spec": {"lifetime": {"idleSeconds": 1}}})
+    await until(lambda: pool(api)["status"].get("observedGeneration") == 2)
+    assert len(api.status_writes) > writes
+    assert len(nodes(api)) == 2
+    calls.has = Demand()
+    await comes(api, "another")
+    await until(lambda: not nodes(api))

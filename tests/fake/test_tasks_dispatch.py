@@ -1050,14 +1050,6 @@ async def test_restart_drops_files_of_tasks_that_are_gone(world: World) -> None:
     await until(lambda: not stray.parent.exists())
 
 
-async def test_demand_counts_waiting_and_running_calls(world: World) -> None:
-    await world.pool()
-    world.node(slots=2)
-    await world.task(count=10)
-    demand = world.tasks.demand("default", "pool")
-    assert (demand.queued, demand.running) == (8, 2)
-
-
 async def test_ended_task_that_is_deleted_with_a_cascade_goes(world: World) -> None:
     await world.pool()
     node = world.node()

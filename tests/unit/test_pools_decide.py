@@ -19,8 +19,7 @@ from skyward_operator.pools.decide import (
     ForgetPool,
     decide,
 )
-from skyward_operator.pools.observation import Demand, Memory, NodeView, Observation
-from skyward_operator.pools.scale import wanted_nodes
+from skyward_operator.pools.observation import Memory, NodeView, Observation
 from skyward_operator.pools.status import pool_state, pool_status
 from skyward_operator.pools.unsupported import IGNORED
 
@@ -224,36 +223,6 @@ def test_deleted_pool_waits_for_nodes_and_tasks() -> None:
     assert decide(seen(gone, node(0, deleting=True)), NOW).actions == ()
     assert decide(seen(gone, live_tasks=1), NOW).actions == ()
     assert decide(seen(gone), NOW).actions == (ForgetPool(),)
-
-
-SCALE = [
-    # desired, max, queued, running, current, above for seconds, wanted
-    (2, None, 100, 0, 2, None, 2),
-    (2, 8, 0, 0, 2, None, 2),
-    (2, 8, 6, 2, 2, None, 8),
-    (2, 8, 3, 2, 2, None, 5),
-    (2, 8, 100, 2, 2, None, 8),
-    (0, 4, 1, 0, 0, None, 1),
-    (0, 4, 0, 0, 1, None, 1),
-    (0, 4, 0, 0, 1, 30, 1),
-    (0, 4, 0, 0, 1, 61, 0),
-    (1, 4, 0, 2, 4, 61, 2),
-]
-
-
-@pytest.mark.parametrize(("desired", "most", "queued", "running", "current", "above", "wanted"), SCALE)
-def test_elastic_pool_follows_its_calls(
-    desired: int, most: int | None, queued: int, running: int, current: int, above: int | None, wanted: int
-) -> None:
-    nodes: dict[str, Any] = {"desired": desired} | ({"max": most} if most else {})
-    spec = pool(nodes=nodes).spec
-    since = None if above is None else NOW - timedelta(seconds=above)
-    assert wanted_nodes(spec, Demand(queued, running), current, since, NOW)[0] == wanted
-
-
-def test_slots_of_a_node_count_in_scaling() -> None:
-    spec = pool(nodes={"desired": 1, "max": 8}, worker={"concurrency": 4}).spec
-    assert wanted_nodes(spec, Demand(9, 0), 1, None, NOW)[0] == 3
 
 
 def state(*nodes: NodeView, made: ComputePool | None = None, **more: Any) -> tuple[str, str, str]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from skyward.contract.pool import ComputePool
     from skyward_operator.kube.api import Api
     from skyward_operator.pools.decide import Action
+    from skyward_operator.pools.workload import Calls
 
 _AT_ONCE = 16
 
@@ -38,8 +39,9 @@ _AT_ONCE = 16
 class Actor:
     """The hands of the pools."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, calls: Calls) -> None:
         self._api = api
+        self._calls = calls
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def perform(self, pool: ComputePool, actions: Iterable[Action]) -> None:
@@ -73,10 +75,17 @@ class Actor:
             return  # the store has not seen it yet; it holds the rank as well
 
     async def _delete(self, pool: ComputePool, action: DeleteNode) -> None:
+        namespace, name = pool.metadata.namespace or "", pool.metadata.name
+        if action.if_idle and not self._calls.retire(namespace, name, action.name):
+            return  # it was given a call since: the next look decides anew
         try:
-            await self._api.delete(NODE, pool.metadata.namespace, action.name, uid=action.uid)
+            await self._api.delete(NODE, namespace, action.name, uid=action.uid)
         except Conflict:
             return  # another node has taken the name: this one is gone
+        except BaseException:
+            if action.if_idle:
+                self._calls.reinstate(namespace, name, action.name)
+            raise
 
     async def _forget(self, pool: ComputePool) -> None:
         name, uid = pool.metadata.name, pool.metadata.uid or ""

@@ -1,7 +1,7 @@
 """What to do about a pool next. Pure: no API server, no clock.
 
-- Missing ranks get a node, with a name that follows from pool, rank and incarnation.
-- Of too many, the highest rank goes first; rank 0, where others find each other, goes last of all.
+- Missing nodes are made, with a name that follows from pool, rank and incarnation.
+- Of too many, some are released: `places` says which, `scale` how many there should be.
 - A node that failed is released and another one takes its rank, after a pause that grows. A third failure
   in a row, or one that would be the same again (no such package), stalls the pool until its spec changes:
   nobody should pay for machines that cannot work.
@@ -15,8 +15,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from skyward.contract.reasons import NodeReason
-from skyward_operator.pools.observation import Failures, Memory, NodeView, Observation
-from skyward_operator.pools.scale import wanted_nodes
+from skyward_operator.pools.observation import Failures, Memory, Observation
+from skyward_operator.pools.places import held_ranks, missing, superfluous
+from skyward_operator.pools.scale import Wanted, ceiling_of, next_change, wanted_nodes
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,6 +44,8 @@ MOST_FAILURES: Final = 3
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
 CURE_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 1.0
+"""How often the calls of a pool that scales with them are counted, while it has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class DeleteNode:
 
     name: str
     uid: str
+    if_idle: bool = False
+    """Only if it has no calls at that moment: whoever hands them out is asked, and hands it no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,8 @@ class Decision:
     stalled: bool = False
     again: float | None = None
     """Seconds after which to look again, although nothing may have changed."""
+    why: str = ""
+    """Why so many nodes are wanted."""
 
 
 def decide(seen: Observation, now: datetime) -> Decision:
@@ -94,20 +101,22 @@ def decide(seen: Observation, now: datetime) -> Decision:
         return _release_all(seen, memory)
     failures, memory = _count_failures(seen, memory, now)
     stalled = _is_stalled(failures)
-    current = seen.pool.status.desired_nodes or 0
-    wanted, above_since = wanted_nodes(seen.pool.spec, seen.demand, current, memory.above_since, now)
-    memory = replace(memory, above_since=above_since)
+    wanted = _scale(seen, now)
+    busy_at = _remember_busy(seen, now)
+    memory = replace(memory, wanted=wanted.nodes, needs=wanted.needs, busy_at=busy_at)
     paused = memory.retry_at is not None and now < memory.retry_at
-    actions: list[Action] = [DeleteNode(node.name, node.uid) for node in _superfluous(seen, wanted)]
-    missing = [] if stalled or paused else _missing(seen, wanted)
-    if missing and not seen.guarded:
+    actions: list[Action] = [
+        DeleteNode(node.name, node.uid, if_idle)
+        for node, if_idle in superfluous(seen, wanted.nodes, memory.busy_at)
+    ]
+    ranks = [] if stalled or paused else missing(seen, wanted.nodes)
+    if ranks and not seen.guarded:
         actions.append(AddFinalizer())
-    for rank in missing:
+    for rank in ranks:
         incarnation = memory.incarnations.get(rank, -1) + 1
         actions.append(CreateNode(rank, incarnation))
-    return Decision(
-        tuple(actions), wanted, failures, memory, stalled, _again(seen, memory, stalled, failures, now)
-    )
+    again = _again(seen, memory, stalled, now)
+    return Decision(tuple(actions), wanted.nodes, failures, memory, stalled, again, wanted.why)
 
 
 def _release_all(seen: Observation, memory: Memory) -> Decision:
@@ -117,35 +126,18 @@ def _release_all(seen: Observation, memory: Memory) -> Decision:
     return Decision(tuple(actions), 0, seen.failures, memory)
 
 
-def _superfluous(seen: Observation, wanted: int) -> list[NodeView]:
-    """Nodes to release now: failed ones, those beyond what is wanted, doubles, and those that are being made
-    from a spec that has changed since."""
-    going = [node for node in seen.nodes if node.failed]
-    outdated = [node for node in seen.nodes if node.making and node.template != seen.template]
-    going += outdated
-    holders: dict[int, NodeView] = {}
-    for node in sorted(seen.nodes, key=lambda n: (not n.ready, n.incarnation)):
-        if not node.holds_rank or node in outdated:
-            continue
-        if node.rank in holders or (node.rank >= wanted and node.rank > 0):
-            going.append(node)
-        else:
-            holders[node.rank] = node
-    head = holders.get(0)
-    others = any(node.rank > 0 for node in seen.nodes)
-    if wanted == 0 and head is not None and not others:
-        going.append(head)
-    going.sort(key=lambda node: -node.rank)
-    return [node for node in going if not node.deleting]
+def _scale(seen: Observation, now: datetime) -> Wanted:
+    held = held_ranks(seen)
+    return wanted_nodes(seen.pool.spec, seen.demand, seen.current, seen.memory.needs, now, held)
 
 
-def _missing(seen: Observation, wanted: int) -> list[int]:
-    held = {node.rank for node in seen.nodes if node.holds_rank and not _outdated(seen, node)}
-    return [rank for rank in range(wanted) if rank not in held]
-
-
-def _outdated(seen: Observation, node: NodeView) -> bool:
-    return node.making and node.template != seen.template
+def _remember_busy(seen: Observation, now: datetime) -> dict[str, datetime]:
+    before = seen.memory.busy_at
+    return {
+        node.name: now if node.name in seen.busy else before[node.name]
+        for node in seen.nodes
+        if node.name in seen.busy or node.name in before
+    }
 
 
 def _remember_incarnations(seen: Observation) -> Memory:
@@ -196,13 +188,18 @@ def _is_stalled(failures: Failures) -> bool:
     return failures.count >= MOST_FAILURES or failures.reason in DETERMINISTIC
 
 
-def _again(
-    seen: Observation, memory: Memory, stalled: bool, failures: Failures, now: datetime
-) -> float | None:
+def _again(seen: Observation, memory: Memory, stalled: bool, now: datetime) -> float | None:
     waits = []
     if memory.retry_at is not None and not stalled and now < memory.retry_at:
         waits.append((memory.retry_at - now).total_seconds())
-    spec = seen.pool.spec
+    spec, demand = seen.pool.spec, seen.demand
     if spec.nodes.max is not None and not spec.suspend:
-        waits.append(1.0 if memory.above_since is None else min(5.0, max(1.0, spec.lifetime.idle_seconds)))
+        if demand is None or demand.tasks:
+            waits.append(LOOK_SECONDS)
+        if (change := next_change(spec, memory.needs, now)) is not None:
+            waits.append(change)
+    elif demand is not None and any(
+        rank < ceiling_of(spec) and rank not in held_ranks(seen) for rank in demand.bound
+    ):
+        waits.append(LOOK_SECONDS)  # until a node that is in the way of that rank is idle
     return min(waits) if waits else None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from skyward.contract.node import ComputeNode
     from skyward.contract.pool import ComputePool
+    from skyward_operator.pools.scale import Needs
 
 MAKING = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePhase.BOOTSTRAPPING)
 
@@ -59,10 +60,18 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The calls that a pool has before it."""
+    """The calls that a pool has before it, and where they are."""
 
     queued: int = 0
+    """Calls that any node may run and that would run if there were a slot."""
     running: int = 0
+    """Such calls on nodes."""
+    bound: Mapping[int, int] = field(default_factory=dict)
+    """By rank, the calls that only the node of that rank may run, waiting or there."""
+    busy: frozenset[str] = frozenset()
+    """Nodes that have calls or results, or of which that is not known yet."""
+    tasks: int = 0
+    """Tasks that have not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +95,12 @@ class Memory:
     """Nodes whose failure is in the count."""
     failed_at: datetime | None = None
     retry_at: datetime | None = None
-    above_since: datetime | None = None
-    """Since when fewer nodes than there are would do."""
+    wanted: int | None = None
+    """How many nodes were wanted at the last look; the status may not show it yet."""
+    needs: Needs = ()
+    """How many nodes were needed in the last while."""
+    busy_at: Mapping[str, datetime] = field(default_factory=dict)
+    """When a node was last seen with calls, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +109,26 @@ class Observation:
 
     pool: ComputePool
     nodes: tuple[NodeView, ...] = ()
-    demand: Demand = Demand()
+    demand: Demand | None = Demand()
+    """None: not known yet, after a start of the operator."""
     live_tasks: int = 0
     template: str = ""
     memory: Memory = Memory()
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """Nodes that run something, as far as that is known."""
+        return frozenset() if self.demand is None else self.demand.busy
+
+    @property
+    def bound(self) -> frozenset[int]:
+        """Ranks that calls are bound to."""
+        return frozenset() if self.demand is None else frozenset(self.demand.bound)
+
+    @property
+    def current(self) -> int | None:
+        """How many nodes were wanted until now; None in a new pool."""
+        return self.pool.status.desired_nodes if self.memory.wanted is None else self.memory.wanted
 
     @property
     def guarded(self) -> bool:

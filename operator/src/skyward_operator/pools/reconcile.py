@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.node import ComputeNode
@@ -15,32 +15,22 @@ from skyward_operator.kube.errors import NotFound
 from skyward_operator.kube.store import key_of, uid_of, version_of
 from skyward_operator.pools.act import Actor, template_hash
 from skyward_operator.pools.decide import Decision, decide
-from skyward_operator.pools.observation import Demand, Memory, Observation, view_of
-from skyward_operator.pools.status import pool_status
+from skyward_operator.pools.observation import Memory, Observation, view_of
+from skyward_operator.pools.status import pool_status, scaling
+from skyward_operator.pools.workload import demand_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from skyward_operator.context import Context
     from skyward_operator.kube.store import Key, Object
+    from skyward_operator.pools.workload import Calls
 
 WORKERS = 8
 TOGETHER_SECONDS = 0.1
 _FINAL = ("Succeeded", "Failed", "Cancelled")
-
-
-class Workload(Protocol):
-    """The calls of a pool, counted by those who run them."""
-
-    @property
-    def queued(self) -> int:
-        """Calls that wait."""
-        ...
-
-    @property
-    def running(self) -> int:
-        """Calls on nodes."""
-        ...
+_SAID_BY_SCALING = (PoolReason.SCALING_UP, PoolReason.SCALING_DOWN)
+"""Reasons of a phase that an event with the decision and its cause has told already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +52,10 @@ class Pools:
 class Reconciler:
     """One look at one pool."""
 
-    def __init__(self, context: Context, demand: Callable[[str, str], Workload]) -> None:
+    def __init__(self, context: Context, calls: Calls) -> None:
         self._context = context
-        self._demand = demand
-        self._actor = Actor(context.api)
+        self._calls = calls
+        self._actor = Actor(context.api, calls)
         self._memories: dict[str, Memory] = {}
         self._read: dict[str, dict[str, tuple[int, ComputeNode]]] = {}
         """By uid of a pool: its nodes as they were read last, each with its version."""
@@ -78,10 +68,10 @@ class Reconciler:
         seen = self._observe(ComputePool.read(obj))
         now = self._context.clock.now()
         decision = decide(seen, now)
-        self._memories[seen.pool.metadata.uid or ""] = decision.memory
         try:
             # What failed is written down before it is released: its object is the only other witness.
             await self._say(obj, seen, decision)
+            self._memories[seen.pool.metadata.uid or ""] = decision.memory
             await self._actor.perform(seen.pool, decision.actions)
         except NotFound:
             return None
@@ -99,7 +89,8 @@ class Reconciler:
         await self._context.api.patch_status(
             POOL, metadata.namespace or "", metadata.name, status, current=before
         )
-        if status["phase"] != before.get("phase") or status["reason"] != before.get("reason"):
+        changed = status["phase"] != before.get("phase") or status["reason"] != before.get("reason")
+        if changed and status["reason"] not in _SAID_BY_SCALING:
             bad = (
                 status["phase"] in (PoolPhase.STALLED, PoolPhase.DEGRADED)
                 or status["reason"] == PoolReason.NODES_OUTDATED
@@ -107,6 +98,8 @@ class Reconciler:
             self._context.events.emit(
                 obj, "Warning" if bad else "Normal", status["reason"], status["message"]
             )
+        if scaled := scaling(seen, decision):
+            self._context.events.emit(obj, "Normal", scaled["reason"], scaled["message"])
         ignored = _ignored(status)
         if ignored and ignored != _ignored(before):
             self._context.events.emit(obj, "Warning", PoolReason.FIELDS_IGNORED, ignored)
@@ -115,16 +108,13 @@ class Reconciler:
         metadata, store = pool.metadata, self._context.store
         namespace, name = metadata.namespace or "", metadata.name
         nodes = self._nodes(metadata.uid or "", store.by_pool(NODE, namespace, name))
-        demand, live_tasks = Demand(), 0
+        live_tasks = 0
         if metadata.is_deleted:
             live_tasks = sum(map(_is_live, store.by_pool(TASK, namespace, name)))
-        elif pool.spec.nodes.max is not None:
-            workload = self._demand(namespace, name)
-            demand = Demand(workload.queued, workload.running)
         return Observation(
             pool,
             tuple(view_of(node, pool) for node in nodes if node.spec.pool_ref.uid == metadata.uid),
-            demand,
+            demand_of(self._calls.demand(namespace, name)),
             live_tasks,
             template_hash(pool),
             self._memories.get(metadata.uid or "", Memory()),
@@ -142,10 +132,10 @@ class Reconciler:
         return [node for _, node in now.values()]
 
 
-def build(context: Context, demand: Callable[[str, str], Workload]) -> Pools:
-    """The pools of one operator. `demand` counts the calls of a pool."""
+def build(context: Context, calls: Calls) -> Pools:
+    """The pools of one operator. `calls` counts the calls of a pool."""
     queue = KeyedQueue["Key"]()
-    reconciler = Reconciler(context, demand)
+    reconciler = Reconciler(context, calls)
 
     def pool_changed(old: Object | None, new: Object | None) -> None:
         if new is not None:
@@ -158,13 +148,14 @@ def build(context: Context, demand: Callable[[str, str], Workload]) -> Pools:
             queue.add(_pool_key(obj))
 
     def task_changed(old: Object | None, new: Object | None) -> None:
-        # Tasks matter to pools that grow with them, and to those that wait for their end. Only their coming
-        # and going is looked at, and together: there may be thousands in a second.
+        # Tasks matter to pools that grow with them, that lack their rank, or that wait for their end. Only
+        # their coming and going is looked at, and together: there may be thousands in a second.
         obj = new or old
         pool = context.store.get(POOL, *_pool_key(obj)) if obj is not None else None
         if obj is None or pool is None or (old and new and _is_live(old) == _is_live(new)):
             return
-        if "deletionTimestamp" in pool["metadata"] or pool["spec"].get("nodes", {}).get("max"):
+        scales = pool["spec"].get("nodes", {}).get("max") or _is_bound(obj)
+        if "deletionTimestamp" in pool["metadata"] or scales:
             queue.add_after(_pool_key(obj), TOGETHER_SECONDS)
 
     context.store.subscribe(POOL, pool_changed)
@@ -175,6 +166,11 @@ def build(context: Context, demand: Callable[[str, str], Workload]) -> Pools:
 
 def _pool_key(member: Object) -> Key:
     return member["metadata"]["namespace"], member["spec"]["poolRef"]["name"]
+
+
+def _is_bound(task: Object) -> bool:
+    """Whether a task's calls may run on one rank only."""
+    return (task["spec"].get("target") or {}).get("mode") == "Rank"
 
 
 def _ignored(status: Mapping[str, Any]) -> str:

@@ -39,6 +39,30 @@ _STEP = {
 
 def pool_status(seen: Observation, decision: Decision, now: datetime) -> dict[str, Any]:
     """The whole status, as a merge patch."""
+    scaled = scaling(seen, decision)
+    return _state_of(seen, decision, now) | ({"scaling": scaled | {"time": timestamp(now)}} if scaled else {})
+
+
+def scaling(seen: Observation, decision: Decision) -> dict[str, Any] | None:
+    """The change of the number of nodes that are wanted, and why; None if it stays."""
+    before, wanted = seen.current, decision.wanted
+    if before is None or before == wanted or seen.pool.metadata.is_deleted:
+        return None
+    reason = PoolReason.SCALING_UP if wanted > before else PoolReason.SCALING_DOWN
+    text = f"from {before} to {wanted} node{'' if wanted == 1 else 's'}: {decision.why}"
+    return {"fromNodes": before, "toNodes": wanted, "reason": str(reason), "message": clip(text)}
+
+
+def is_usable(seen: Observation, decision: Decision) -> bool:
+    """Whether the pool takes calls. Without any node it does if they are made when there are calls."""
+    if seen.pool.metadata.is_deleted:
+        return False
+    ready = sum(node.ready for node in seen.nodes)
+    startable = not (decision.stalled or seen.pool.spec.suspend)
+    return ready >= minimum_nodes(seen.pool.spec) and (ready > 0 or startable)
+
+
+def _state_of(seen: Observation, decision: Decision, now: datetime) -> dict[str, Any]:
     pool = seen.pool
     ready = sum(node.ready for node in seen.nodes)
     phase, reason, message = pool_state(seen, decision)
@@ -56,7 +80,7 @@ def pool_status(seen: Observation, decision: Decision, now: datetime) -> dict[st
             "launching": sum(node.making for node in seen.nodes),
             "failed": sum(node.failed for node in seen.nodes),
         },
-        "usable": ready >= minimum_nodes(pool.spec) and not pool.metadata.is_deleted,
+        "usable": is_usable(seen, decision),
         "failures": {
             "count": failures.count,
             "generation": failures.generation,
@@ -86,20 +110,29 @@ def pool_state(seen: Observation, decision: Decision) -> State:
             return PoolPhase.SUSPENDED, PoolReason.DRAINING, f"releasing {left} nodes"
         return PoolPhase.SUSPENDED, PoolReason.SUSPENDED, "no nodes, no cost"
     if wanted == 0:
+        if spec.nodes.max and left:
+            return PoolPhase.READY, PoolReason.SCALING_DOWN, f"no node wanted: {_leaving(seen)}"
         if spec.nodes.max:
             return PoolPhase.READY, PoolReason.AWAITING_TASKS, "nodes are made when a task is queued"
         return PoolPhase.PENDING, PoolReason.NO_NODES_WANTED, "spec.nodes.desired is 0"
     if ready >= wanted:
-        extra = left - ready
-        text = f"{ready} of {wanted} nodes ready"
-        if extra:
-            return PoolPhase.READY, PoolReason.SCALING_DOWN, f"{text}, {extra} being released"
+        text = (
+            f"{ready} of {wanted} nodes ready" if ready == wanted else f"{ready} nodes ready, {wanted} wanted"
+        )
+        if left > wanted:
+            return PoolPhase.READY, PoolReason.SCALING_DOWN, f"{text}: {_leaving(seen)}"
         if outdated := [node.name for node in seen.nodes if node.outdated]:
             names = ", ".join(outdated[:4]) + (", …" if len(outdated) > 4 else "")
             text = f"{text}; {len(outdated)} of them with an earlier image or worker setting: {names}"
             return PoolPhase.READY, PoolReason.NODES_OUTDATED, text
         return PoolPhase.READY, PoolReason.ALL_NODES_READY, text
     return _incomplete(seen, decision, ready)
+
+
+def _leaving(seen: Observation) -> str:
+    """What becomes of nodes that are not wanted."""
+    left, released = len(seen.nodes), sum(node.deleting or node.failed for node in seen.nodes)
+    return f"{released} being released" if released else f"{left} nodes, of which those that are idle go"
 
 
 def _awaited(seen: Observation) -> str:
@@ -182,12 +215,11 @@ def _hardware(seen: Observation) -> str:
 def _conditions(seen: Observation, decision: Decision, state: State, now: datetime) -> list[dict[str, Any]]:
     phase, reason, message = state
     pool = seen.pool
-    usable = sum(node.ready for node in seen.nodes) >= minimum_nodes(pool.spec)
     reasons = [*(node.reason for node in seen.nodes if node.making), decision.failures.reason]
     bad_credentials = next((reason for reason in reasons if reason in CURABLE), None)
     ignored = ignored_fields(pool)
     holds = {
-        ConditionType.READY: usable and not pool.metadata.is_deleted,
+        ConditionType.READY: is_usable(seen, decision),
         ConditionType.PROVISIONING: any(node.making for node in seen.nodes),
         ConditionType.CREDENTIALS_VALID: not bad_credentials,
         ConditionType.SUSPENDED: phase is PoolPhase.SUSPENDED and not seen.nodes,

@@ -24,6 +24,7 @@ from skyward_operator.tasks.payload import Payloads
 from skyward_operator.tasks.record import Pace
 from skyward_operator.tasks.sender import Sender
 from skyward_operator.tasks.watch import Watch
+from skyward_operator.tasks.workload import Workload, workload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
     from skyward_operator.context import Context
     from skyward_operator.nodes.fleet import Fleet, NodeListener
     from skyward_operator.tasks.reception import Reception
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What a pool has to do, in calls."""
-
-    queued: int = 0
-    running: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +72,7 @@ class Tasks:
     """All tasks of the operator. `run` works until it is cancelled."""
 
     def __init__(self, context: Context, fleet: Fleet, pace: Pace) -> None:
+        self._fleet = fleet
         root = context.settings.data_dir
         blobs = BlobStore(root / "blobs")
         settings = context.settings
@@ -107,14 +101,30 @@ class Tasks:
         """Set once calls may be handed out."""
         self.gateway_backend = GatewayBackend(blobs, store, logs, ledger, self._dispatcher)
 
-    def demand(self, namespace: str, pool: str) -> Workload:
-        """The calls that a pool has before it: for scaling."""
+    def demand(self, namespace: str, pool: str) -> Workload | None:
+        """The calls that a pool has before it: for scaling. None before they are known."""
+        if not self.caught_up.is_set():
+            return None
         room = self._floor.rooms.get((namespace, pool))
-        tasks = list(room.tasks.values()) if room is not None else []
-        return Workload(
-            queued=sum(live.waiting_calls() for live in tasks if not live.work.suspend),
-            running=sum(live.flights.calls for live in tasks),
-        )
+        return workload(room) if room is not None else Workload()
+
+    def retire(self, namespace: str, pool: str, node: str) -> bool:
+        """Hand nothing more to a node that has nothing; False, and no change, if it has something."""
+        room = self._floor.rooms.get((namespace, pool))
+        if not self.caught_up.is_set() or (room is not None and node in workload(room).busy):
+            return False
+        if room is not None:
+            room.scheduler.pause_node(node)
+        return True
+
+    def reinstate(self, namespace: str, pool: str, node: str) -> None:
+        """A node that was to be released stays: it takes calls again."""
+        room = self._floor.rooms.get((namespace, pool))
+        ready = self._fleet.node(namespace, node)
+        if room is None or ready is None or node not in room.nodes:
+            return  # it takes part again when it answers
+        room.scheduler.add_node(ready.name, ready.rank, ready.slots)
+        self._floor.on_change(room)
 
     async def run(self) -> None:
         """Catch up with what is, then work until cancelled."""

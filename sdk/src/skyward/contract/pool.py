@@ -35,6 +35,7 @@ from skyward.contract.pool_status import (
     OfferTried,
     PoolCost,
     PoolDisplay,
+    Scaling,
 )
 from skyward.contract.rules import immutable, list_map, rule, validations
 
@@ -140,6 +141,7 @@ __all__ = [
     "Health",
     "PoolTimeouts",
     "NodeCounts",
+    "Scaling",
     "Failures",
     "OfferTried",
     "PoolCost",

@@ -52,7 +52,8 @@ class Nodes(Model):
     min: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         None,
         description=(
-            "Number of ready nodes at which the pool takes calls, at most desired. Unset: all desired nodes."
+            "Number of ready nodes at which the pool takes calls, at most desired. Unset: all desired nodes. "
+            "With desired 0 and max, nodes are made when a task is queued."
         ),
     )
     max: Annotated[int, Field(ge=1, le=1000)] | None = Field(
@@ -146,8 +147,8 @@ class Lifetime(Model):
     idle_seconds: Seconds = Field(
         60,
         description=(
-            "Seconds that a node above desired must be idle before an elastic pool releases it. "
-            "At most 30 days."
+            "Seconds for which fewer nodes must have been enough before an elastic pool releases one above "
+            "desired: the one that has been idle longest, and none that runs something. At most 30 days."
         ),
     )
     linger_seconds: Seconds = Field(

@@ -25,6 +25,16 @@ class NodeCounts(Observed):
     failed: Count = Field(0, description="Number of nodes that failed and are being released.")
 
 
+class Scaling(Observed):
+    """The latest change of the number of nodes that are wanted."""
+
+    from_nodes: Count = Field(0, description="Number of nodes that were wanted before.")
+    to_nodes: Count = Field(0, description="Number of nodes that are wanted since.")
+    reason: Word | None = Field(None, description="ScalingUp or ScalingDown.")
+    message: Message | None = Field(None, description="Why so many are wanted.")
+    time: datetime | None = Field(None, description="When that was decided, in RFC 3339.")
+
+
 class Failures(Observed):
     """Failed attempts at making a node since the last one that worked."""
 
@@ -100,9 +110,15 @@ class ComputePoolStatus(Observed):
             "Number of nodes that the operator wants now: spec.nodes.desired, or more in an elastic pool."
         ),
     )
+    scaling: Scaling | None = Field(
+        None, description="The latest change of desiredNodes, and why. Unset: it has not changed yet."
+    )
     nodes: NodeCounts | None = Field(None, description="The pool's nodes, counted.")
     usable: bool | None = Field(
-        None, description="Whether enough nodes are ready for the pool to take calls."
+        None,
+        description=(
+            "Whether the pool takes calls: enough nodes are ready, or they are made when a task is queued."
+        ),
     )
     failures: Failures | None = Field(
         None, description="Failed attempts at making a node since the last one that worked."
