@@ -33,8 +33,9 @@ class Hall:
         self.ends: list[End] = []
         clock = SimpleNamespace(monotonic=lambda: self.time)
         floor = SimpleNamespace(
-            context=SimpleNamespace(clock=clock),
+            context=SimpleNamespace(clock=clock, supervisor=SimpleNamespace(spawn=lambda *_: None)),
             started=False,
+            custody=SimpleNamespace(recall_payload=lambda *_: None),
             now=lambda: self.time,
             later=lambda _, delay, call: self.timers.append((self.time + delay, call)),
             payloads=SimpleNamespace(is_present=lambda _: self.present),
