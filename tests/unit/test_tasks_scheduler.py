@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from skyward_operator.tasks.lanes import Job
 from skyward_operator.tasks.ranges import Span
-from skyward_operator.tasks.scheduler import Assignment, Flight, Job, Scheduler
+from skyward_operator.tasks.scheduler import Assignment, Flight, Scheduler
 
 
 def pool(*slots: int, quorum: int = 1) -> Scheduler:

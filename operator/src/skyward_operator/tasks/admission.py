@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from skyward.contract.reasons import TaskPhase, TaskReason
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import End, Wait
+from skyward_operator.tasks.lanes import Job
 from skyward_operator.tasks.ranges import Span
-from skyward_operator.tasks.scheduler import Job
 
 if TYPE_CHECKING:
     from skyward_operator.tasks.completion import Completion

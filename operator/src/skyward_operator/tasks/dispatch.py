@@ -22,6 +22,7 @@ from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.handout import Handout
 from skyward_operator.tasks.reception import Reception
 from skyward_operator.tasks.record import Pace, Recorder
+from skyward_operator.tasks.refusals import Refusals
 from skyward_operator.tasks.reunion import Reunion
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Dispatcher:
         self._completion = Completion(floor, self._recorder, drop_files)
         self._handout = Handout(floor, self._completion)
         self._endings = Endings(floor, self._completion, self._handout)
+        self._refusals = Refusals(floor, self._completion, self._handout, self._endings)
         self._batches = Batches(floor, self._endings)
         self._admission = Admission(floor, self._completion, self._handout)
         self.reception = Reception(floor, self._completion, self._handout, self._endings)
@@ -239,9 +241,9 @@ class Dispatcher:
             for each in live.flights.within(first, last):
                 if (each.node, each.number) == (node, number):
                     pieces = self._floor.cut(room, live, each, first, last + 1)
-                    self._endings.returned(live, next(piece for piece in pieces if piece.index >= first))
+                    self._refusals.returned(live, next(piece for piece in pieces if piece.index >= first))
         elif (attempt := live.flights.get(first)) is not None and attempt.node == node:
-            self._endings.refused(live, attempt, header)
+            self._refusals.refused(live, attempt, header)
 
     # Between
 

@@ -6,14 +6,13 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from skyward.contract.reasons import TaskPhase, TaskReason
-from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason, attempt_id, parse_attempt
+from skyward.contract.reasons import TaskReason
+from skyward.wire.envelopes import ErrorInfo, FailureReason, attempt_id, parse_attempt
 from skyward.wire.outcomes import Outcome, pack_outcomes
 from skyward_operator.tasks import decide
-from skyward_operator.tasks.decide import End, Retried
+from skyward_operator.tasks.decide import Retried
 from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.ledger import FRESH, Failure, LiveTask, Past, Receipt
-from skyward_operator.tasks.payload import PayloadInvalid
 from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.record import INLINE_RESULT
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_REFUSALS: Final = 3
 _CANCELLED: Final = FailureReason.CANCELLED
 _OVERRUN_MARGIN_SECONDS: Final = 30.0
 _RECORD_ROOM: Final = 4096
@@ -84,7 +82,7 @@ class Endings:
         if error is None and "value" in header:
             live.values[attempt.index] = header["value"]
         self.paced(live, attempt.node, duration)
-        self._settle(live, _outcome(attempt, error, started, duration), body, attempt, receipt)
+        self._settle(live, outcome_of(attempt, error, started, duration), body, attempt, receipt)
 
     def unexpected(
         self,
@@ -136,10 +134,10 @@ class Endings:
         index = attempt.index
         if live.open is not None and live.open.is_cancelled(index):
             error = decide.system_error(TaskReason.CANCELLED, f"cancelled, and {where} was lost meanwhile")
-            self._settle(live, _outcome(attempt, error, attempt.sent, 0.0), b"", None)
+            self._settle(live, outcome_of(attempt, error, attempt.sent, 0.0), b"", None)
             return
         if live.open is not None and live.open.has_begun(index):
-            self._settle(live, _outcome(attempt, decide.broken(where, cause), attempt.sent, 0.0), b"", None)
+            self._settle(live, outcome_of(attempt, decide.broken(where, cause), attempt.sent, 0.0), b"", None)
             return
         retry = self._floor.payloads.terms(live.work, index).retry
         verdict = decide.interrupted(retry, past.interruptions, where, cause)
@@ -152,7 +150,7 @@ class Endings:
             return
         duration = self._floor.now() - attempt.sent
         for each in range(index, attempt.last + 1):
-            outcome = _outcome(attempt.piece(each), verdict.error, attempt.sent, duration)
+            outcome = outcome_of(attempt.piece(each), verdict.error, attempt.sent, duration)
             self._settle(live, outcome, b"", None)
 
     def not_again(self, live: LiveTask, index: int) -> None:
@@ -172,48 +170,6 @@ class Endings:
                 attempt = Attempt(name, first, number, "", 0, sent, count=count, size=count)
                 live.flights.add(attempt)
                 self.lost(live, attempt, "the disk with its result", "ResultLost")
-
-    def refused(self, live: LiveTask, attempt: Attempt, header: Mapping[str, Any]) -> None:
-        """The agent did not take the call: nothing ran, or it is running already."""
-        reason, room = header.get("reason"), self._floor.room_of(live)
-        if reason == RefusalReason.DUPLICATE:
-            # One that it has ends with its result; one that was acknowledged has ended, and no result comes.
-            if header.get("state") == "acknowledged":
-                self.lost(live, attempt, f"the result on {attempt.node}", "ResultLost")
-            return
-        attempt.refusals += 1
-        known = room.nodes.get(attempt.node)
-        missing = reason in (RefusalReason.FUNCTION_MISSING, RefusalReason.BLOB_MISSING)
-        if missing and known is not None and live.ending is None and attempt.refusals <= _MOST_REFUSALS:
-            known.functions.clear()
-            self._send_again(room, live, attempt)
-            return
-        if reason == RefusalReason.STOPPING:
-            room.scheduler.pause_node(attempt.node)
-            self.returned(live, attempt)
-            return
-        self._floor.disembark(room, live, attempt)
-        if live.ending is not None:
-            self._completion.complete_if_done(live)
-            return
-        text = f"{attempt.node} refused the call: {header.get('message') or reason}"
-        is_full = reason == RefusalReason.BLOB_NOT_STORED
-        why = TaskReason.ARGUMENTS_NOT_STORED if is_full else TaskReason.PAYLOAD_INVALID
-        error = decide.system_error(why, text)
-        for index in range(attempt.index, attempt.last + 1):
-            self._settle(live, _outcome(attempt.piece(index), error, attempt.sent, 0.0), b"", None)
-
-    def returned(self, live: LiveTask, attempt: Attempt) -> None:
-        """The agent gives an attempt back of which nothing ran: it is handed out again as it was."""
-        self._floor.disembark(self._floor.room_of(live), live, attempt)
-        self._floor.journal.returned(live, attempt)
-        live.attempts -= attempt.count
-        if live.ending is not None:
-            self._completion.complete_if_done(live)
-            return
-        for span in live.without_end(attempt.index, attempt.last):
-            for alike, _ in list(live.alike(span)):
-                self._handout.requeue(self._floor.room_of(live), live, alike)
 
     def is_outcome(self, room: Room, live: LiveTask, attempt: Attempt, error: ErrorInfo) -> bool:
         """Whether a failure ends its call; if not, it is tried again, or was cancelled with its task."""
@@ -382,16 +338,10 @@ class Endings:
         text = f"it ran longer than {run_seconds} s, and {attempt.node} does not say that it stopped"
         error = decide.system_error(TaskReason.RUN_TIMEOUT, text)
         begun = attempt.started or attempt.sent
-        self._settle(live, _outcome(attempt, error, begun, self._floor.now() - begun), b"", attempt)
-
-    def _send_again(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
-        try:
-            self._floor.sender.send(room, live, attempt)
-        except PayloadInvalid as error:
-            self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.PAYLOAD_INVALID, str(error)))
+        self._settle(live, outcome_of(attempt, error, begun, self._floor.now() - begun), b"", attempt)
 
 
-def _outcome(attempt: Attempt, error: ErrorInfo | None, started: float, duration: float) -> Outcome:
+def outcome_of(attempt: Attempt, error: ErrorInfo | None, started: float, duration: float) -> Outcome:
     return Outcome(
         attempt.index,
         error is None,

@@ -25,14 +25,14 @@ The rules:
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from skyward_operator.tasks.lanes import Lane, Queue
 from skyward_operator.tasks.ranges import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from skyward_operator.tasks.lanes import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,95 +51,6 @@ class Flight:
 
     uid: str
     index: int
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """What the scheduler knows of one task. `pending` are the calls still to hand out, in order, those of one
-    span with the same history; of a broadcast it is one token, for the start of all its calls. `in_flight`
-    are slices on nodes already. `size` calls make a slice at most and `least` at least, where there are so
-    many; but no more than `fits` says of some calls from an index on. `sizes` are those for nodes of which it
-    is known how fast they are."""
-
-    uid: str
-    pending: Iterable[Span]
-    priority: int = 0
-    rank: int | None = None
-    gang: bool = False
-    parallelism: int | None = None
-    buffer: int = 0
-    in_flight: int = 0
-    size: int = 1
-    least: int = 1
-    fits: Callable[[int, int], int] | None = None
-    sizes: dict[str, int] = field(default_factory=dict)
-
-    def size_on(self, node: str) -> int:
-        """How many calls make a slice at most on this node."""
-        return min(self.size, self.sizes.get(node, self.size))
-
-
-class _Lane:
-    """One job's waiting calls in one queue. It takes its turn, then goes to the end of the queue."""
-
-    __slots__ = ("_fresh", "_retries", "closed", "job", "queued", "stamp", "waiting")
-
-    def __init__(self, job: Job, pending: Iterable[Span]) -> None:
-        self.job = job
-        self.stamp = 0
-        self.queued = False
-        self.closed = False
-        self._fresh: deque[Span] = deque(pending)
-        self._retries: deque[Span] = deque()
-        self.waiting = sum(span.count for span in self._fresh)
-        """How many calls."""
-
-    def __bool__(self) -> bool:
-        return self.waiting > 0
-
-    def put_back(self, span: Span) -> None:
-        self._retries.append(span)
-        self.waiting += span.count
-
-    def take(self, slots: int, node: str) -> Span:
-        """The next slice, for one of so many slots."""
-        spans = self._retries or self._fresh
-        span, job = spans.popleft(), self.job
-        count = min(span.count, job.size_on(node), max(job.least, self.waiting // (2 * slots)))
-        if count > 1 and job.fits is not None:
-            count = max(1, job.fits(span.first, count))
-        if count < span.count:
-            spans.appendleft(Span(span.first + count, span.count - count))
-        self.waiting -= count
-        return Span(span.first, count)
-
-
-class _Queue:
-    """Lanes by priority, each priority in order of arrival."""
-
-    __slots__ = ("_levels",)
-
-    def __init__(self) -> None:
-        self._levels: dict[int, deque[_Lane]] = {}
-
-    def push(self, lane: _Lane, stamp: int, *, front: bool = False) -> None:
-        level = self._levels.setdefault(lane.job.priority, deque())
-        lane.stamp, lane.queued = stamp, True
-        (level.appendleft if front else level.append)(lane)
-
-    def head(self) -> _Lane | None:
-        for priority in sorted(self._levels, reverse=True):
-            level = self._levels[priority]
-            while level:
-                if not level[0].closed and level[0]:
-                    return level[0]
-                level.popleft().queued = False
-            del self._levels[priority]
-        return None
-
-    def pop(self, lane: _Lane) -> None:
-        """Take out a lane that is the head."""
-        self._levels[lane.job.priority].popleft().queued = False
 
 
 @dataclass(slots=True, eq=False)
@@ -182,12 +93,12 @@ class Scheduler:
         self._open = 0
         self._slots = 0
         self._busy = 0
-        self._jobs: dict[str, _Lane] = {}
-        self._side_lanes: dict[str, list[_Lane]] = {}
+        self._jobs: dict[str, Lane] = {}
+        self._side_lanes: dict[str, list[Lane]] = {}
         self._flights: dict[tuple[str, int], _Node] = {}
-        self._any = _Queue()
-        self._pinned: dict[int, _Queue] = {}
-        self._gangs = _Queue()
+        self._any = Queue()
+        self._pinned: dict[int, Queue] = {}
+        self._gangs = Queue()
         self._clock = 0
 
     # What happened
@@ -233,7 +144,7 @@ class Scheduler:
         """A job joins the queue. Raises ValueError when it is there already."""
         if job.uid in self._jobs:
             raise ValueError(f"job {job.uid} was submitted twice")
-        lane = self._jobs[job.uid] = _Lane(job, job.pending)
+        lane = self._jobs[job.uid] = Lane(job, job.pending)
         self._enqueue(lane)
 
     def forget(self, uid: str) -> None:
@@ -284,9 +195,9 @@ class Scheduler:
             lane.put_back(span)
             self._enqueue(lane)
             return
-        side = _Lane(job, (span,))
+        side = Lane(job, (span,))
         self._side_lanes.setdefault(uid, []).append(side)
-        queue = self._any if rank is None else self._pinned.setdefault(rank, _Queue())
+        queue = self._any if rank is None else self._pinned.setdefault(rank, Queue())
         queue.push(side, 0, front=True)
 
     def tune(self, uid: str, buffer: int, size: int = 1, least: int = 1) -> None:
@@ -344,7 +255,7 @@ class Scheduler:
     # How
 
     def _step(self) -> list[Assignment]:
-        best: tuple[tuple[int, int], _Queue, _Lane, _Node | None] | None = None
+        best: tuple[tuple[int, int], Queue, Lane, _Node | None] | None = None
         gang = self._gangs.head() if 0 < self.quorum <= self._open else None
         if gang is not None:
             best = (_turn(gang), self._gangs, gang, None)
@@ -368,14 +279,14 @@ class Scheduler:
         _, queue, lane, node = best
         return self._start_gang(lane) if node is None else [self._hand_out(queue, lane, node)]
 
-    def _has_room(self, node: _Node, lane: _Lane) -> bool:
+    def _has_room(self, node: _Node, lane: Lane) -> bool:
         """Whether a node takes another slice. The last calls of a map wait for whoever is free first, unless
         they are so short that their way there takes longer."""
         job = lane.job
         is_last = lane.waiting <= self._slots and job.size_on(node.name) == 1
         return len(node.flights) < node.slots * (1 if is_last else 1 + job.buffer)
 
-    def _hand_out(self, queue: _Queue, lane: _Lane, node: _Node) -> Assignment:
+    def _hand_out(self, queue: Queue, lane: Lane, node: _Node) -> Assignment:
         queue.pop(lane)
         span = lane.take(self._slots, node.name)
         self._fly(lane.job.uid, span.first, node)
@@ -385,7 +296,7 @@ class Scheduler:
             self._side_lanes[lane.job.uid].remove(lane)
         return Assignment(lane.job.uid, span.first, node.name, span.count)
 
-    def _start_gang(self, lane: _Lane) -> list[Assignment]:
+    def _start_gang(self, lane: Lane) -> list[Assignment]:
         if self._full:
             return []
         self._gangs.pop(lane)
@@ -396,7 +307,7 @@ class Scheduler:
             assignments.append(Assignment(lane.job.uid, index, name))
         return assignments
 
-    def _enqueue(self, lane: _Lane) -> None:
+    def _enqueue(self, lane: Lane) -> None:
         job = lane.job
         if lane.queued or not lane or (job.parallelism is not None and job.in_flight >= job.parallelism):
             return
@@ -404,7 +315,7 @@ class Scheduler:
         if job.gang:
             self._gangs.push(lane, self._clock)
         elif job.rank is not None:
-            self._pinned.setdefault(job.rank, _Queue()).push(lane, self._clock)
+            self._pinned.setdefault(job.rank, Queue()).push(lane, self._clock)
         else:
             self._any.push(lane, self._clock)
 
@@ -454,6 +365,6 @@ class Scheduler:
         return None
 
 
-def _turn(lane: _Lane) -> tuple[int, int]:
+def _turn(lane: Lane) -> tuple[int, int]:
     """Lower goes first."""
     return (-lane.job.priority, lane.stamp)
