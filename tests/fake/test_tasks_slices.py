@@ -51,6 +51,7 @@ async def in_flight(world: World, node: FakeNode, count: int = 100, **spec: Any)
     """A map whose first call has ended: its uid, its oldest slice and how many calls that has."""
     uid = await world.task(count=count, **spec)
     node.finish()
+    await until(lambda: node.acknowledged)  # else it would come again after a restart
     held = [attempt for attempt in node.waiting() if attempt in node.counts]
     assert held
     return uid, held[0], node.counts[held[0]]
