@@ -73,6 +73,8 @@ def wide(stage: Stage) -> Iterator[Row]:
                 rate = _map_rate(pool, width)
             goals = (Ahead(("processes", "ray")),) if width == WIDE else (Within(0.8),)
             yield rarer(_path(width), rate, base, f"{_path(NARROW)}", *goals, peer=f"map {width}")
+            if width == WIDE:  # no goal: those who cut a map into eight chunks account for eight things
+                yield Row(f"{_path(width)}, theirs in chunks", rate, Unit.RATE, peer=f"map in chunks {width}")
             name = f"operator's growth in a {_path(width)}"
             yield Row(name, memory.of("operator"), Unit.MEMORY, goals=(Bound(_FLAT_MIB),))
 

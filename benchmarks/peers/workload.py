@@ -35,7 +35,7 @@ class System(Protocol):
         ...
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """The map of the system's own pool, as its documentation shows it."""
+        """The map of the system's own pool, each item handed out by itself."""
         ...
 
 
@@ -73,8 +73,17 @@ def produce(size: int) -> bytes:
     return os.urandom(1 << 20) * (size >> 20)
 
 
-def measure(system: System, wanted: Sizes, *, start: float | None = None) -> None:
-    """Measure and print one line of JSON: times in seconds, rates per second, bytes in MB/s."""
+def measure(
+    system: System,
+    wanted: Sizes,
+    *,
+    start: float | None = None,
+    map_in_chunks: Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]] | None = None,
+) -> None:
+    """Measure and print one line of JSON: times in seconds, rates per second, bytes in MB/s.
+
+    `map_in_chunks`: the map of a system that hands out a fixed number of chunks unless told otherwise.
+    """
     assert system.together(echo, range(WARM)) == list(range(WARM))
     figures: dict[str, float] = {}
     if start is not None:
@@ -85,6 +94,8 @@ def measure(system: System, wanted: Sizes, *, start: float | None = None) -> Non
     figures["together"] = _rate(system.together, wanted.together, wanted.rounds)
     for width in wanted.maps:
         figures[f"map {width}"] = _rate(system.map, width, wanted.rounds if width <= 2_000 else 1)
+        if map_in_chunks is not None:
+            figures[f"map in chunks {width}"] = _rate(map_in_chunks, width, 1)
     data = produce(LARGE)
     figures["128 MB argument"] = _bytes(partial(system.call, length, data), len(data), wanted.rounds)
     figures["128 MB result"] = _bytes(partial(system.call, produce, LARGE), len(data), wanted.rounds)

@@ -43,11 +43,19 @@ class Ray:
         return ray.get([remote.remote(each) for each in arguments])
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """Its Pool, which sends items in chunks of its own choice; its actors keep the two CPUs."""
+        """Its Pool, item by item, as our map hands out calls."""
+        return self._pooled().map(function, items, chunksize=1)
+
+    def map_in_chunks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Its Pool as it is by default: eight chunks, each lost, repeated or late as a whole."""
+        return self._pooled().map(function, items)
+
+    def _pooled(self) -> Any:
+        """The Pool, whose actors keep the two CPUs."""
         if self._pool is None:
             self._pool = Pool(2)
-            self._pool.map(function, range(workload.WARM))
-        return self._pool.map(function, items)
+            self._pool.map(workload.echo, range(workload.WARM))
+        return self._pool
 
     def free(self) -> None:
         """Give the CPUs back to tasks."""
@@ -71,7 +79,8 @@ def main() -> None:
         begin = time.perf_counter()
         system = Ray(folder)
         system.call(workload.echo, 0)
-        workload.measure(system, wanted, start=time.perf_counter() - begin)
+        start = time.perf_counter() - begin
+        workload.measure(system, wanted, start=start, map_in_chunks=system.map_in_chunks)
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
