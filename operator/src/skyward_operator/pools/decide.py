@@ -127,7 +127,7 @@ def _release_all(seen: Observation, memory: Memory) -> Decision:
 
 
 def _scale(seen: Observation, now: datetime) -> Wanted:
-    held = held_ranks(seen)
+    held = held_ranks(seen) if seen.bound else frozenset()
     return wanted_nodes(seen.pool.spec, seen.demand, seen.current, seen.memory.needs, now, held)
 
 
