@@ -183,6 +183,65 @@ def test_nothing_left_is_only_said_when_it_is_proved(
     assert f"skyward down {pool.name}" in last
 
 
+def _lazily(plane: FakePlane) -> None:
+    """The operator makes nodes when there are calls, and has none yet."""
+    ready = {"type": "Ready", "status": "True", "reason": "AwaitingTasks"}
+    plane.pool_status = {"phase": "Ready", "reason": "AwaitingTasks", "usable": True, "conditions": [ready]}
+    plane.answer = lambda *_: {"phase": "Queued"}
+
+
+def test_a_pool_without_nodes_begins_with_the_first_call_and_tells_how_it_scales(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _lazily(plane)
+    with sky.Compute(provider=LOCAL, nodes=(0, 3), options=PLAIN) as pool:
+        assert pool.is_active
+        assert pool.current_nodes() == 0
+        message = "from 0 to 2 nodes: 2 calls could use 2"
+        plane.change(POOLS, pool.name, scaling={"fromNodes": 0, "toNodes": 2, "message": message})
+        shown = f"pool={pool.name} scales {message}"
+        said: list[str] = []
+
+        def is_told() -> bool:
+            said.append(capsys.readouterr().err)
+            return shown in "".join(said)
+
+        wait_until(is_told)
+        plane.change(POOLS, pool.name, reason="ScalingUp")
+        plane.change(POOLS, pool.name, scaling={"fromNodes": 2, "toNodes": 0, "message": "from 2 to 0 nodes"})
+    said.append(capsys.readouterr().err)
+    assert "".join(said).count(shown) == 1
+    assert "ready: nodes start with the first call" in "".join(said)
+
+
+STALLED = {
+    "phase": "Stalled",
+    "conditions": [{"type": "Stalled", "status": "True", "reason": "PackageNotFound"}],
+    "failures": {"count": 1, "message": "step pip failed on node 0", "log": "no such package: nunpy"},
+    "usable": False,
+}
+
+
+def test_callers_of_a_pool_that_cannot_start_a_node_hear_why(plane: FakePlane) -> None:
+    _lazily(plane)
+    with sky.Compute(provider=LOCAL, nodes=(0, 3), options=SILENT) as pool:
+        future = add(1, 2) > pool
+        plane.change(POOLS, pool.name, **STALLED)
+        with pytest.raises(sky.BootstrapFailed, match="nunpy"):
+            future.result(20)
+        wait_until(lambda: plane.only(TASKS)["spec"].get("cancel"))
+        with pytest.raises(sky.BootstrapFailed, match="nunpy"):
+            add(1, 2) >> pool
+        assert len(plane.names(TASKS)) == 1
+
+
+def test_a_pool_that_stalls_with_a_node_goes_on_with_it(plane: FakePlane) -> None:
+    """Growth that fails is no end of what runs."""
+    with sky.Compute(provider=LOCAL, nodes=(1, 3), options=SILENT) as pool:
+        plane.change(POOLS, pool.name, nodes={"ready": 1}, **STALLED)
+        assert add(1, 2) >> pool == 3
+
+
 def test_resize_asks_the_operator(plane: FakePlane) -> None:
     with sky.Compute(provider=LOCAL, nodes=(1, 4), options=SILENT) as pool:
         pool.resize((2, 6))

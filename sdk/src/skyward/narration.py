@@ -21,7 +21,7 @@ def pool_words(pool: Mapping[str, Any], waited: float) -> str:
         late = " (is it running? `skyward local status`)" if waited > 15 else ""
         return f"waiting for the operator to take it up{late}"
     nodes = status.get("nodes") or {}
-    wanted = status.get("desiredNodes") or pool["spec"]["nodes"]["desired"]
+    wanted = status.get("desiredNodes", pool["spec"]["nodes"]["desired"])
     counts = f"{nodes.get('ready', 0)} of {wanted} nodes ready"
     if _is_well(status.get("reason")):
         return f"{status['phase']}: {counts}"
@@ -111,6 +111,17 @@ def stalled_error(pool: Mapping[str, Any]) -> PoolStalled | None:
     kind = errors.BootstrapFailed if {reason, failures.get("reason")} & _BOOTSTRAP else PoolStalled
     name = pool["metadata"]["name"]
     return kind(f"pool {name} cannot become ready: {message}{log}", reason=reason, remedy=remedy or None)
+
+
+def has_no_node(pool: Mapping[str, Any]) -> bool:
+    """Whether no call of a pool can run now."""
+    return not ((pool.get("status") or {}).get("nodes") or {}).get("ready")
+
+
+def scaling_words(pool: Mapping[str, Any]) -> str:
+    """The latest change of the number of nodes that its operator wants, and why; empty if there was none."""
+    scaling = (pool.get("status") or {}).get("scaling") or {}
+    return f"scales {scaling['message']}" if scaling.get("message") else ""
 
 
 def ignored_words(pool: Mapping[str, Any]) -> str:

@@ -13,8 +13,15 @@ from skyward.console import Subject
 from skyward.console.board import count
 from skyward.contract.names import LABEL_POOL, NODE, POOL, Kind
 from skyward.contract.reasons import NodePhase
-from skyward.errors import PoolDeleted, PoolNotReady
-from skyward.narration import ignored_words, node_words, pool_words, stalled_error
+from skyward.errors import PoolDeleted, PoolNotReady, PoolStalled
+from skyward.narration import (
+    has_no_node,
+    ignored_words,
+    node_words,
+    pool_words,
+    scaling_words,
+    stalled_error,
+)
 from skyward.session import Session
 
 _TICK_SECONDS = 1.0
@@ -34,6 +41,8 @@ class PoolView:
         self._changed = threading.Condition()
         self._expects_deletion = False
         self._failures_told: dict[str, str] = {}
+        self._scaling_told = ""
+        self._takes_calls = False
         self._watches = [
             self._watch(POOL, self._on_pool, self._on_pool_gone, fieldSelector=f"metadata.name={name}"),
             self._watch(NODE, self._on_node, self._on_node_gone, labelSelector=f"{LABEL_POOL}={name}"),
@@ -93,9 +102,15 @@ class PoolView:
             self._wait(is_usable)
         finally:
             self._console.done(self._subject)
+        self._takes_calls = True
         self._console.tell(self._subject, f"ready: {self._extent()}")
         if ignored := ignored_words(self.pool or {}):
             self._console.tell(self._subject, f"⚠ {ignored}")
+
+    def check_startable(self) -> None:
+        """Raise what a call would wait for in vain: PoolStalled or BootstrapFailed."""
+        if (error := self._dead_end()) is not None:
+            raise error
 
     def wait_gone(self, seconds: float) -> bool:
         """Wait until the pool and its nodes are gone, which the operator proves. False after `seconds`."""
@@ -115,6 +130,10 @@ class PoolView:
         """This program deletes the pool itself: its end is no bad news."""
         self._expects_deletion = True
 
+    def _dead_end(self) -> PoolStalled | None:
+        """Why no call runs before the spec changes; None while one may."""
+        return stalled_error(self.pool) if self.pool is not None and has_no_node(self.pool) else None
+
     def _wait(self, is_over: Callable[[], bool]) -> None:
         with self._changed:
             while not is_over():
@@ -132,12 +151,25 @@ class PoolView:
 
     def _extent(self) -> str:
         ready, total = self.ready_nodes, len(self.nodes)
+        if total == 0:
+            return "nodes start with the first call"
         return count(ready, "node") if ready == total else f"{ready} of {total} nodes"
 
     def _on_pool(self, pool: dict[str, Any]) -> None:
         with self._changed:
             self.pool = pool
             self._changed.notify_all()
+        if not self._expects_deletion:
+            self._tell_scaling(pool)
+            if self._takes_calls and self._dead_end() is not None:
+                self._session.pool_stalled(self.name, self._dead_end)
+
+    def _tell_scaling(self, pool: dict[str, Any]) -> None:
+        """Each decision of the operator once, from when the pool takes calls."""
+        words = scaling_words(pool)
+        if words and words != self._scaling_told and self._takes_calls:
+            self._console.tell(self._subject, words)
+        self._scaling_told = words
 
     def _on_pool_gone(self, _: dict[str, Any]) -> None:
         with self._changed:
@@ -171,7 +203,8 @@ class PoolView:
         with self._changed:
             self.nodes.pop(node["metadata"]["name"], None)
             self._changed.notify_all()
-        self._console.done(_subject(node), "released" if self._expects_deletion else "")
+        released = self._expects_deletion or _phase(node) in (NodePhase.DRAINING, NodePhase.TERMINATING)
+        self._console.done(_subject(node), "released" if released else "")
 
     def _watch(self, kind: Kind, on_object: OnObject, on_gone: OnObject, **selectors: str) -> Watch:
         return Watch(

@@ -23,7 +23,7 @@ from skyward.cluster.watch import Watch
 from skyward.console import Console, Stream, Subject
 from skyward.console.lines import LineAssembler, Source
 from skyward.contract.names import LABEL_RUN, TASK
-from skyward.errors import PoolDeleted, SkywardError, TaskError
+from skyward.errors import PoolDeleted, PoolStalled, SkywardError, TaskError
 from skyward.functions import PendingFunction
 from skyward.image import client_python
 from skyward.leaving import Leaving
@@ -151,6 +151,19 @@ class Session:
         timer = threading.Timer(POOL_GRACE_SECONDS, fail_the_rest)
         timer.daemon = True
         timer.start()
+
+    def pool_stalled(self, pool: str, error: Callable[[], PoolStalled | None]) -> None:
+        """The pool has no node and gets none before its spec changes: whoever waits hears why. The calls are
+        cancelled: nobody waits for their results any more."""
+
+        def fail_all() -> None:
+            for handle in self.open_handles(pool):
+                if (why := error()) is not None:
+                    handle.fail(why)
+                    self._cancel(handle.name)
+
+        thread = threading.Thread(target=fail_all, name="skyward-stalled", daemon=True)
+        thread.start()  # it asks the API server, and the watch goes on meanwhile
 
     def trouble(self, problem: str | None) -> None:
         """The API server does not answer (or does again, with None)."""

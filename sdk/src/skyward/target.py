@@ -229,6 +229,7 @@ class CallTarget:
     def _send[H: TaskHandle | None](self, call: Call, send: Callable[[Session, Call], H]) -> H:
         session, view = self._entered()
         check_python(view)
+        view.check_startable()
         try:
             with termination.interruptible():
                 handle = send(session, self._with_defaults(call))
