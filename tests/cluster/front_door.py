@@ -113,10 +113,21 @@ class Person:
 
     def kubectl(self, *arguments: str | Path, timeout: float = 3 * MINUTES) -> str:
         """Run kubectl against this person's control plane. It must succeed."""
-        kubeconfig = self.run("skyward", "local", "kubeconfig", "--path").stdout.strip()
-        done = self.run(kubectl_binary(), *arguments, timeout=timeout, env={"KUBECONFIG": kubeconfig})
+        done = self._kubectl(*arguments, timeout=timeout)
         assert done.returncode == 0, f"kubectl {arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def refused(self, *arguments: str | Path) -> str:
+        """Run kubectl with what the API server must not take; returns its words."""
+        done = self._kubectl(*arguments)
+        assert done.returncode != 0, f"kubectl {arguments}: {done.stdout}"
+        return done.stderr
+
+    def _kubectl(
+        self, *arguments: str | Path, timeout: float = 3 * MINUTES
+    ) -> subprocess.CompletedProcess[str]:
+        kubeconfig = self.run("skyward", "local", "kubeconfig", "--path").stdout.strip()
+        return self.run(kubectl_binary(), *arguments, timeout=timeout, env={"KUBECONFIG": kubeconfig})
 
 
 @dataclass(slots=True)

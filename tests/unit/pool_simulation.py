@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 _MOVING = (NodePhase.PENDING, NodePhase.BOOTSTRAPPING)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATE = "t"
-METADATA: dict[str, Any] = {"name": "p", "namespace": "n", "uid": "u", "generation": 1, "finalizers": [POOL_FINALIZER]}
+METADATA: dict[str, Any] = {
+    "name": "p",
+    "namespace": "n",
+    "uid": "u",
+    "generation": 1,
+    "finalizers": [POOL_FINALIZER],
+}
 SELDOM = 5.0
 """For looks each second, which are for calls that come within a Task: here all of them come with theirs."""
 PATIENCE = 48 * 3600.0
