@@ -104,6 +104,23 @@ async def test_nothing_is_written_by_the_intake(watched: Watched) -> None:
     assert {method for method, _ in watched.kube.requests} == {"GET"}
 
 
+async def test_watches_begin_where_the_first_list_ended_and_nothing_is_listed_twice(watched: Watched) -> None:
+    assert watched.kube.count("GET", "limit=500") == len(KINDS)
+    assert watched.kube.count("GET", "continue=") == 0
+
+
+async def test_what_comes_between_the_first_list_and_the_watch_is_not_missed() -> None:
+    async with FakeKube() as kube, Connection(kube.credentials()) as connection:
+        subject = Watched(kube, Api(connection))
+        await subject.resync.all()
+        kube.put(TASKS, task("between"))
+        running = asyncio.create_task(subject.intake.run())
+
+        await eventually(lambda: subject.names() == {"between"})
+        running.cancel()
+        await asyncio.wait({running})
+
+
 async def test_a_cut_watch_continues_without_a_new_list(watched: Watched) -> None:
     lists = watched.kube.count("GET", "limit=")
     watched.kube.cut_watches()
@@ -188,7 +205,7 @@ async def test_watches_that_tell_nothing_of_a_change_are_started_again(
 
     watched.kube.deaf_watches = True
     watched.kube.put(TASKS, task("unheard"))
-    watched.resync.ask()
+    await watched.resync.all()
 
     await eventually(lambda: watched.names() == {"unheard"})
     await eventually(lambda: "skyward_intake_restarts_total 2.0" in watched.metrics.text().decode())

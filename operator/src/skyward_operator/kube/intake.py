@@ -1,9 +1,11 @@
 """Feeds the store from kopf's watches: the only place that knows kopf.
 
-kopf is an informer here. Its handlers only hand objects to the store; it writes nothing: no
-annotations, no finalizers, no events. It is crash-only by design (a watch error or an expired list ends
+kopf is an informer here: it opens the watches, keeps them open and goes on after breaks. Their events are
+taken by Tap before kopf sees them. It writes nothing: no annotations, no finalizers, no events. It is
+crash-only by design (a watch error or an expired list ends
 it), so it runs as a session inside our process that is started again whenever it ends or falls silent,
-without touching anything else. What it cannot know, deletions in a gap, comes from Resync.
+without touching anything else. Each watch begins where a list of Resync ends, which knows of deletions
+in a gap.
 
 `kopf.operator()` counts every asyncio task that appears after its start as its own, and cancels it at its
 end. So its tasks are spawned in a context of their own, by which they are told from all others, and are
@@ -22,6 +24,7 @@ import kopf
 
 from skyward_operator.kube.kinds import collection_path
 from skyward_operator.kube.pulse import Pulse
+from skyward_operator.kube.tap import Tap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+type Place = tuple[Kind, str | None]
+"""A kind, in one namespace or in all."""
+
 _SILENT_SECONDS: Final = 150.0
 """Two missed bookmarks and kopf's own reconnect after 70 s: then something is wrong that it does not see."""
 _DEAF_SECONDS: Final = 15.0
@@ -46,8 +52,6 @@ _STOP_ROUNDS: Final = 4
 _FIRST_RESTART_SECONDS: Final = 0.5
 _LONGEST_RESTART_SECONDS: Final = 15.0
 _REQUEST_SECONDS: Final = 20.0
-_IDLE_SECONDS: Final = 0.5
-"""kopf keeps a task and a queue for each object for so long after its last event: thousands, with its 5 s."""
 
 _session_of: contextvars.ContextVar[object] = contextvars.ContextVar("skyward_intake_session")
 
@@ -78,9 +82,10 @@ class Intake:
         self._took_signals = took_signals
         self._ours = contextvars.copy_context()
         self._told: dict[str, int] = {}
-        places: tuple[str | None, ...] = self._namespaces or (None,)
-        paths = [collection_path(kind, place) for kind in store.kinds for place in places]
-        self.pulse: Final = Pulse(paths, clock, resync.ask)
+        namespaced: tuple[str | None, ...] = self._namespaces or (None,)
+        places = {collection_path(kind, each): (kind, each) for kind in store.kinds for each in namespaced}
+        self.pulse: Final = Pulse(places, clock)
+        self._tap = Tap(places, self._take, self._listed)
 
     async def run(self) -> None:
         """Watch until cancelled, starting again after whatever happens."""
@@ -96,7 +101,6 @@ class Intake:
                 self._metrics.intake_restarts.inc()
             await self._clock.sleep(delay)
             delay = min(_LONGEST_RESTART_SECONDS, delay * 2)
-            self._resync.ask()
 
     async def _session(self) -> str:
         """Run kopf until it ends or is found silent; says what happened."""
@@ -158,46 +162,51 @@ class Intake:
         registry = kopf.OperatorRegistry()
 
         async def login(**_: Any) -> kopf.AiohttpSession:
-            session = self._credentials.open_session(self.pulse, connections=0)
+            session = self._credentials.open_session(self.pulse, self._tap, connections=0)
             sessions.append(session)
             return kopf.AiohttpSession(server=self._credentials.server, aiohttp_session=session)
 
         kopf.on.login(id="login", registry=registry)(login)
         for kind in self._store.kinds:
             place = (kind.group, kind.version, kind.plural)
-            kopf.on.event(*place, id=kind.plural, registry=registry, when=self._taker(kind))(_never)
+            kopf.on.event(*place, id=kind.plural, registry=registry)(_never)
         return registry
 
-    def _taker(self, kind: Kind) -> Callable[..., bool]:
-        """Takes each event where kopf asks whether its handler wants it: the answer is no, and what kopf
-        does to run a handler, which costs as much as all that we do with an event, is not done."""
+    async def _listed(self, place: Place) -> str:
+        """Make the store equal to the API server; the resourceVersion up to which it is."""
+        kind, namespace = place
+        version = await self._resync.listed(kind, namespace)
+        self._told[kind.plural] = max(self._told.get(kind.plural, 0), int(version))
+        return version
 
-        def take(event: Any, **_: Any) -> bool:
-            # In our context: what a subscriber starts is not kopf's to cancel.
-            self._ours.run(self._take, kind, event["type"], event["object"])
-            return False
-
-        return take
-
-    def _take(self, kind: Kind, type_: str | None, raw: Any) -> None:
-        obj: dict[str, Any] = dict(raw)
+    def _take(self, place: Place, event: dict[str, Any]) -> str:
+        """Take an event of a watch in; its object's resourceVersion."""
+        kind, _ = place
+        type_, obj = event["type"], event["object"]
         metadata = obj["metadata"]
-        self._told[kind.plural] = max(self._told.get(kind.plural, 0), int(metadata["resourceVersion"]))
+        version: str = metadata["resourceVersion"]
+        self._told[kind.plural] = max(self._told.get(kind.plural, 0), int(version))
         if self._metrics is not None:
             self._metrics.watched(kind.plural, type_)
+        # In our context: what a subscriber starts is not kopf's to cancel.
         if type_ == "DELETED":
-            self._store.remove(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+            key = metadata.get("namespace", ""), metadata["name"], metadata["uid"]
+            self._ours.run(self._store.remove, kind, *key)
         else:
-            self._store.put(kind, obj)
+            self._ours.run(self._store.put, kind, obj)
+        return version
 
 
 async def _never(**_: Any) -> None:
-    """The handler that kopf wants to be there; its filter has taken the event."""
+    """The handler for which kopf watches a kind; no event reaches it."""
 
 
 async def _end_all(mark: object) -> None:
     """Cancel every task of a session and wait for it; kopf's own tasks need more than one round."""
     for _ in range(_STOP_ROUNDS):
+        await asyncio.sleep(
+            0
+        )  # one that never began would leave a coroutine of kopf behind that nobody awaited
         tasks = {task for task in asyncio.all_tasks() if task.get_context().get(_session_of) is mark}
         if not tasks:
             return
@@ -236,53 +245,14 @@ class _Backoffs:
             delay = min(_LONGEST_RESTART_SECONDS, delay * 2)
 
 
-class _NoDiffs(kopf.DiffBaseStorage):
-    """kopf copies each object three times per event to find out what changed. Nobody here asks."""
-
-    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
-        """The part of an object in which changes count: none."""
-        return {}
-
-    def fetch(self, *, body: Any) -> Any:
-        """What was handled last: nothing is remembered."""
-        return None
-
-    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
-        """Nothing is written to objects."""
-
-
-class _NoProgress(kopf.ProgressStorage):
-    """Handlers of events have no progress."""
-
-    def fetch(self, *, key: Any, body: Any) -> Any:
-        """Nothing is remembered."""
-        return None
-
-    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
-        """Nothing is written to objects."""
-
-    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
-        """There is nothing to remove."""
-
-    def touch(self, *, body: Any, patch: Any, value: Any) -> None:
-        """Objects are left alone."""
-
-    def clear(self, *, essence: Any) -> Any:
-        """The essence is empty as it is."""
-        return essence
-
-
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
-    settings.persistence.diffbase_storage = _NoDiffs()
-    settings.persistence.progress_storage = _NoProgress()
     settings.posting.enabled = False
     settings.scanning.disabled = True
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 1  # what it lists is thrown away
     settings.networking.request_timeout = _REQUEST_SECONDS
     settings.networking.connect_timeout = 5.0
     settings.networking.error_backoffs = _Backoffs()
     settings.queueing.exit_timeout = 0.5
-    settings.queueing.idle_timeout = _IDLE_SECONDS
     settings.process.ultimate_exiting_timeout = None
     return settings

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import aiohttp
 
@@ -29,9 +29,8 @@ class _Watch:
 class Pulse:
     """A middleware for the session that watches use. `paths` are the collections that must be watched."""
 
-    def __init__(self, paths: Iterable[str], clock: Clock, listed: Callable[[], None]) -> None:
+    def __init__(self, paths: Iterable[str], clock: Clock) -> None:
         self._clock = clock
-        self._listed = listed
         self._watches = {path: _Watch(clock.monotonic()) for path in paths}
 
     async def __call__(
@@ -44,10 +43,6 @@ class Pulse:
             watch.alive = self._clock.monotonic()
             if "watch" in request.url.query:
                 watch.response, watch.received = response, 0
-            elif "continue" not in request.url.query:
-                # A list of the watch's own: there was a gap before it, and deletions in a gap are
-                # told by nobody.
-                self._listed()
         return response
 
     def age(self) -> float:

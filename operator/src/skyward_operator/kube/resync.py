@@ -1,6 +1,6 @@
-"""Lists everything and corrects the store: at the start, every few minutes, and after each gap of a watch.
+"""Lists everything and corrects the store: at the start, every few minutes, and ahead of each watch.
 
-A watch that reconnects tells of what is there, not of what is gone, so absence is learnt here.
+A watch tells of what happens after its beginning, so absence is learnt here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SETTLE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 5.0
 
 
@@ -43,36 +42,38 @@ class Resync:
         self._places: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._interval = interval
         self._metrics = metrics
-        self._asked = asyncio.Event()
+        self._fresh: dict[tuple[str, str | None], str] = {}
+        """By plural and place: where the first list ended, until a watch begins there."""
         self.corrected: dict[str, int] = {}
         """By plural: the newest resourceVersion that a list knew and the store did not."""
-
-    def ask(self) -> None:
-        """Have everything listed soon; several asks in a row are one."""
-        self._asked.set()
 
     async def all(self) -> Difference:
         """List every kind once and correct the store; the first success makes it synced."""
         newer = gone = 0
+        first = not self._store.synced.is_set()
         for kind in self._store.kinds:
-            difference = await self._one(kind)
-            newer, gone = newer + difference.newer, gone + difference.gone
+            for place in self._places:
+                difference, version = await self._one(kind, place)
+                newer, gone = newer + difference.newer, gone + difference.gone
+                if first:
+                    self._fresh[kind.plural, place] = version
         self._store.synced.set()
         if self._metrics is not None:
             self._metrics.synced.set(1)
         return Difference(newer, gone)
 
+    async def listed(self, kind: Kind, place: str | None) -> str:
+        """The resourceVersion of a complete list that the store holds, from which a watch misses nothing:
+        for the first one that of the list at the start, later of a list that is made now."""
+        if (version := self._fresh.pop((kind.plural, place), None)) is None:
+            _, version = await self._one(kind, place)
+        return version
+
     async def run(self) -> None:
-        """Correct the store when asked and every `interval` seconds, until cancelled."""
+        """Correct the store every `interval` seconds, until cancelled."""
         delay = self._interval
         while True:
-            try:
-                async with asyncio.timeout(delay):
-                    await self._asked.wait()
-                await asyncio.sleep(_SETTLE_SECONDS)
-            except TimeoutError:
-                pass
-            self._asked.clear()
+            await asyncio.sleep(delay)
             try:
                 difference = await self.all()
             except ApiError as error:
@@ -83,18 +84,15 @@ class Resync:
             if difference:
                 logger.info("a list corrected %d objects and removed %d", difference.newer, difference.gone)
 
-    async def _one(self, kind: Kind) -> Difference:
+    async def _one(self, kind: Kind, place: str | None) -> tuple[Difference, str]:
         first = not self._store.synced.is_set()
-        newer = gone = 0
-        for place in self._places:
-            objects, version = await self._api.list(kind, place)
-            unknown = [version_of(obj) for obj in objects if self._store.is_news(kind, obj)]
-            difference = self._store.replace(kind, objects, version, place)
-            newer, gone = newer + difference.newer, gone + difference.gone
-            if unknown and not first:
-                self.corrected[kind.plural] = max(unknown)
+        objects, version = await self._api.list(kind, place)
+        unknown = [version_of(obj) for obj in objects if self._store.is_news(kind, obj)]
+        difference = self._store.replace(kind, objects, version, place)
+        if unknown and not first:
+            self.corrected[kind.plural] = max(unknown)
         if self._metrics is not None:
             self._metrics.objects.labels(kind.plural).set(self._store.count(kind))
             if not first:
-                self._metrics.resync_corrections.labels(kind.plural).inc(newer + gone)
-        return Difference(newer, gone)
+                self._metrics.resync_corrections.labels(kind.plural).inc(difference.newer + difference.gone)
+        return difference, version
