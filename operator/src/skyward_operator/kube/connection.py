@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
+import orjson
 
 from skyward_operator.kube.errors import ApiError, CredentialsError, Throttled, Unavailable, from_response
 
@@ -106,6 +107,7 @@ class Connection:
         Raises Failed, which carries the ApiError and how many attempts came before it.
         """
         limits = patience or self._patience
+        # orjson takes no lone surrogates, which the names of files bring into messages
         body = json.dumps(request.body, separators=(",", ":")).encode() if request.body is not None else None
         started, attempts = monotonic(), 0
         while True:
@@ -145,7 +147,7 @@ class Connection:
                 raw = await response.read()
                 code = response.status
                 if code < 400:
-                    parsed: dict[str, Any] = json.loads(raw)
+                    parsed: dict[str, Any] = orjson.loads(raw)
                     return parsed
                 return _refusal(request, response, raw)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, CredentialsError) as error:
@@ -176,7 +178,7 @@ class _Refusal:
 
 def _refusal(request: Request, response: aiohttp.ClientResponse, raw: bytes) -> _Refusal:
     try:
-        status = json.loads(raw)
+        status = orjson.loads(raw)
     except ValueError:
         status = {}
     error = from_response(
