@@ -52,6 +52,7 @@ class Leader:
     """Leadership that is held."""
 
     identity = "test"
+    installation = "lease-uid"
 
     def check(self) -> None:
         """Held."""

@@ -82,6 +82,23 @@ async def test_the_first_candidate_leads(kube: FakeKube, api: Api) -> None:
     datetime.strptime(spec["renewTime"], "%Y-%m-%dT%H:%M:%S.%f%z")
 
 
+async def test_an_installation_is_its_lease_whoever_leads_and_whenever(kube: FakeKube, api: Api) -> None:
+    clock = ManualClock()
+    first, later = candidate(api, clock), candidate(api, clock, "later")
+    other = Leadership(api, Settings(Path("/nowhere"), lease_name="another"), clock)
+    with pytest.raises(NotLeader, match="UID"):
+        _ = first.installation
+
+    await first.acquire()
+    await first.release()
+    await later.acquire()
+    await other.acquire()
+
+    assert first.installation == kube.objects[LEASES]["skyward-operator"]["metadata"]["uid"]
+    assert later.installation == first.installation
+    assert other.installation != first.installation
+
+
 async def test_of_two_candidates_one_leads(kube: FakeKube, api: Api) -> None:
     clock = ManualClock()
     candidates = [candidate(api, clock, name) for name in ("one", "two", "three")]

@@ -8,7 +8,7 @@ import pytest
 from tests.fake.kube_server import eventually
 from tests.fake.nodes_plane import plane
 
-from skyward_operator.providers.contract import TAG_INSTALLATION, TAG_POOL
+from skyward_operator.providers.contract import TAG_POOL
 from skyward_operator.providers.errors import OutOfCapacity, ProviderError, Rejected, Transient, Unauthorized
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def test_a_node_cleans_up_after_its_machine_is_gone_and_for_its_pool_only(
             assert asked == []
             world.delete(operator)
             await world.gone()
-        assert asked == [({TAG_INSTALLATION: "skyward-system", TAG_POOL: "pool-uid"}, 0)]
+        assert asked == [({TAG_POOL: "pool-uid"}, 0)]
 
 
 async def test_a_node_whose_order_was_refused_cleans_up_what_was_made_for_it() -> None:

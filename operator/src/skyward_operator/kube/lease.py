@@ -61,6 +61,17 @@ class Leadership:
         self._complaint = ""
 
     @property
+    def installation(self) -> str:
+        """Who this operator and all that lead after and before it are together: the UID of their Lease.
+
+        It outlives restarts and upgrades, and no other cluster or Lease has it. Known once the Lease is held.
+        """
+        uid = str((self._lease or {}).get("metadata", {}).get("uid") or "")
+        if not uid:
+            raise NotLeader(f"the lease {'/'.join(self._key)} was not held yet, so its UID is not known")
+        return uid
+
+    @property
     def is_leader(self) -> bool:
         """Whether this process may act now."""
         return self._holds and self._clock.monotonic() - self._renewed < self._times.deadline

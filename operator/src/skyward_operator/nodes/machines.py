@@ -185,7 +185,7 @@ class Machines:
             token=launch.token,
             name=meta.name,
             tags={
-                TAG_INSTALLATION: self.context.settings.lease_namespace,
+                TAG_INSTALLATION: self.context.leadership.installation,
                 TAG_POOL: pool.uid,
                 TAG_NODE: f"{meta.namespace}/{meta.name}",
                 TAG_NODE_UID: meta.uid or "",

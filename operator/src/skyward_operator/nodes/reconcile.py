@@ -105,7 +105,7 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     accounts, identities = Accounts(context.api, registry), Identities(context.api)
     observer = Observer(accounts, fleet, context.store)
     machines = Machines(context, accounts, identities, observer)
-    side = SideResources(accounts, context.settings.lease_namespace)
+    side = SideResources(accounts)
     actor = Actor(context, fleet, machines, side, identities, queue.add)
     reconciler = Reconciler(context, fleet, actor, observer)
     controller = Controller("nodes", queue, reconciler, workers=WORKERS, metrics=context.metrics)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
-from skyward_operator.providers.contract import TAG_INSTALLATION, TAG_POOL
+from skyward_operator.providers.contract import TAG_POOL
 from skyward_operator.providers.errors import Rejected, Unauthorized
 
 if TYPE_CHECKING:
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SideResources:
-    """Those of one installation."""
+    """Those of pools; the tag with a pool's UID is enough, there is no second pool with it anywhere."""
 
     accounts: Accounts
-    installation: str
 
     async def clean_up(self, node: ComputeNode) -> list[Refusal]:
         """Remove what was made for this node's pool and no machine uses any more.
@@ -34,7 +33,7 @@ class SideResources:
         A provider that is unwell is asked again (the error is raised). What it refuses for good is left
         behind and returned: keys and groups cost nothing, and an object that can never go does.
         """
-        tags = {TAG_INSTALLATION: self.installation, TAG_POOL: node.spec.pool_ref.uid}
+        tags = {TAG_POOL: node.spec.pool_ref.uid}
         left: list[Refusal] = []
         for provider in await self._providers(node):
             try:
