@@ -104,6 +104,19 @@ def test_operator_while_a_node_drains(plane: Plane, run: Callable[..., Program])
     program.comes_right(repeated=0)
 
 
+def test_operator_of_an_elastic_pool(plane: Plane, run: Callable[..., Program]) -> None:
+    """The next one does not know at first what runs, and releases no node although its idle time is nothing."""
+    program = run(calls=8, seconds=4.0).reaches(2)
+    elastic = '{"spec": {"nodes": {"desired": 0, "max": 2}, "lifetime": {"idleSeconds": 0}}}'
+    plane.kubectl("patch", "skp", program.pool, "--type=merge", "-p", elastic)
+    before = {node["metadata"]["name"] for node in program.nodes()}
+    for _ in range(2):
+        victim = plane.kill("operator")
+        plane.comes_back("operator", victim)
+        assert {node["metadata"]["name"] for node in program.nodes()} == before
+    program.comes_right(repeated=0)
+
+
 @pytest.mark.parametrize("component", ["kube-apiserver", "etcd"])
 def test_server_of_the_control_plane(plane: Plane, run: Callable[..., Program], component: str) -> None:
     """Calls that are with the agents go on; the rest waits until the server is back."""

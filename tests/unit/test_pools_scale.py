@@ -101,6 +101,13 @@ def test_calls_that_are_not_known_yet_release_nothing() -> None:
     assert (shrinking.actions, shrinking.again) == ((), 1.0)
 
 
+def test_who_is_idle_is_known_before_a_pool_that_was_scaled_down_releases_anybody() -> None:
+    smaller = seen(pool(1), *map(node, range(3)), demand=None)
+    assert (decide(smaller, NOW).actions, decide(smaller, NOW).again) == ((), 1.0)
+    suspended = seen(pool(1, suspend=True), *map(node, range(3)), demand=None)
+    assert deleted(decide(suspended, NOW)) == ["n2-0", "n1-0"]
+
+
 def test_a_start_of_the_operator_begins_the_idle_time_anew() -> None:
     found = wanted_nodes(spec(0, 9), Demand(), 4, (), NOW)
     assert found.nodes == 4

@@ -193,13 +193,13 @@ def _again(seen: Observation, memory: Memory, stalled: bool, now: datetime) -> f
     if memory.retry_at is not None and not stalled and now < memory.retry_at:
         waits.append((memory.retry_at - now).total_seconds())
     spec, demand = seen.pool.spec, seen.demand
-    if spec.nodes.max is not None and not spec.suspend:
-        if demand is None or demand.tasks:
+    if demand is None:
+        waits.append(LOOK_SECONDS)
+    elif spec.nodes.max is not None and not spec.suspend:
+        if demand.tasks:
             waits.append(LOOK_SECONDS)
         if (change := next_change(spec, memory.needs, now)) is not None:
             waits.append(change)
-    elif demand is not None and any(
-        rank < ceiling_of(spec) and rank not in held_ranks(seen) for rank in demand.bound
-    ):
+    elif any(rank < ceiling_of(spec) and rank not in held_ranks(seen) for rank in demand.bound):
         waits.append(LOOK_SECONDS)  # until a node that is in the way of that rank is idle
     return min(waits) if waits else None

@@ -72,6 +72,8 @@ def _surplus(
     seen: Observation, holders: Mapping[int, NodeView], wanted: int, busy_at: Mapping[str, datetime]
 ) -> list[tuple[NodeView, bool]]:
     ceiling = ceiling_of(seen.pool.spec)
+    if seen.demand is None and ceiling > 0:
+        return []  # who is idle will be known soon
     kept = 1 if 0 in holders else 0  # the head is none of them
     spare, must = len(holders) - max(wanted, kept), len(holders) - max(ceiling, kept)
     order = _in_order(seen, (node for rank, node in holders.items() if rank > 0), busy_at)
