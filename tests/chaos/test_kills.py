@@ -105,7 +105,7 @@ def test_operator_while_a_node_drains(plane: Plane, run: Callable[..., Program])
 
 
 def test_operator_of_an_elastic_pool(plane: Plane, run: Callable[..., Program]) -> None:
-    """The next one does not know at first what runs, and releases no node although its idle time is nothing."""
+    """The next one does not know at first what runs, and releases no node: the idle time is nothing here."""
     program = run(calls=8, seconds=4.0).reaches(2)
     elastic = '{"spec": {"nodes": {"desired": 0, "max": 2}, "lifetime": {"idleSeconds": 0}}}'
     plane.kubectl("patch", "skp", program.pool, "--type=merge", "-p", elastic)
