@@ -71,6 +71,14 @@ def test_the_large_arrays_example_blurs_its_image(person: Person) -> None:
     assert re.search(r"4 calls · 2 nodes · .* · nothing left running", last)
 
 
+def test_the_elastic_example_begins_and_ends_without_a_machine(person: Person) -> None:
+    """How many it has in between depends on how fast this computer makes them."""
+    before, between, after, last = _runs(person, "elastic.py")
+    assert (before, after) == ("before: 0 nodes", "after: 0 nodes")
+    assert re.fullmatch(r"at most [123] nodes: \[0, 1, 4, 9, 16, 25, 36, 49, 64\]", between)
+    assert re.search(r"9 calls · [123] nodes? · .* · nothing left running", last)
+
+
 def test_the_cancel_example_stops_a_search_a_call_and_a_slow_one(person: Person) -> None:
     """All of it would take hours; the call after it runs at once."""
     found, cancelled, slow, after, last = _runs(person, "cancel.py")
