@@ -309,6 +309,15 @@ def test_enough_nodes_make_a_pool_usable() -> None:
     assert usable(node(0), node(1), made=some)
 
 
+def test_a_pool_that_makes_its_first_node_for_a_call_says_how_far_it_is() -> None:
+    first = Demand(queued=1, tasks=1)
+    assert state(node(0, "Launching"), made=elastic(), demand=first)[:2] == ("Provisioning", "Launching")
+    failed = state(node(0, "Failed", reason="BootstrapFailed", message="no"), made=elastic(), demand=first)
+    assert failed[:2] == ("Pending", "BootstrapFailed")
+    grows = state(node(0), node(1, "Launching"), made=elastic(), demand=Demand(queued=1, running=1))
+    assert grows[:2] == ("Ready", "ScalingUp")
+
+
 def test_pool_that_shrinks_says_what_becomes_of_its_nodes() -> None:
     two = idle_for(IDLE, 2)
     going = state(node(0), node(1), node(2, deleting=True), made=elastic(2), memory=two)

@@ -152,7 +152,7 @@ def _incomplete(seen: Observation, decision: Decision, ready: int) -> State:
         text = f"{text}; {progress}"
     if decision.failures.count:
         text = f"{text}; {_failure_text(decision)}"
-    if ready >= minimum_nodes(seen.pool.spec):
+    if ready and ready >= minimum_nodes(seen.pool.spec):
         was_complete = _was_ready(seen)
         if was_complete:
             return PoolPhase.DEGRADED, PoolReason.REPLACING_NODES, text
