@@ -33,9 +33,9 @@ def _trace() -> None:
         line = json.dumps([step, what, time.monotonic() if when is None else when]) + "\n"
         os.write(file, line.encode())
 
-    def heard(_: Any, kind: Any, type_: str, raw: Any) -> None:
-        if kind is TASK and type_ == "ADDED":
-            stamp("heard", raw["metadata"]["name"])
+    def heard(_: Any, place: Any, event: Any) -> None:
+        if place[0] is TASK and event["type"] == "ADDED":
+            stamp("heard", event["object"]["metadata"]["name"])
 
     def started(_: Any, header: Any) -> None:
         ago = time.time() - header["time"]  # the agent's clock is this computer's
