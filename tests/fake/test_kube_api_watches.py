@@ -166,6 +166,23 @@ async def test_jobs_that_started_later_survive_the_end_of_a_session(watched: Wat
     other.cancel()
 
 
+async def test_jobs_that_a_list_started_survive_the_end_of_a_session(watched: Watched) -> None:
+    ours: list[asyncio.Task[Any]] = []
+    watched.kube.put(TASKS, task("goes"))
+    await eventually(lambda: watched.names() == {"goes"})
+    watched.store.subscribe(TASK, lambda *_: ours.append(asyncio.ensure_future(asyncio.Event().wait())))
+    watched.kube.remove(TASKS, "goes", tell=False)
+    watched.kube.cut_watches(error=410)
+    await eventually(lambda: bool(ours))
+
+    watched.kube.cut_watches(error=500)
+    await eventually(watched.restarts)
+    await eventually(lambda: watched.kube.watching == len(KINDS))
+
+    assert not ours[0].done()
+    ours[0].cancel()
+
+
 async def test_watches_that_fall_silent_are_started_again(
     monkeypatch: pytest.MonkeyPatch, watched: Watched
 ) -> None:

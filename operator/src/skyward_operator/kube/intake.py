@@ -175,7 +175,10 @@ class Intake:
     async def _listed(self, place: Place) -> str:
         """Make the store equal to the API server; the resourceVersion up to which it is."""
         kind, namespace = place
-        version = await self._resync.listed(kind, namespace)
+        listing = self._resync.listed(kind, namespace)
+        # In our context, as for events.
+        context = self._ours.copy()
+        version = await asyncio.get_running_loop().create_task(listing, name="intake list", context=context)
         self._told[kind.plural] = max(self._told.get(kind.plural, 0), int(version))
         return version
 
