@@ -306,7 +306,7 @@ async def test_second_call_waits_for_the_slot_and_says_so(world: World) -> None:
     await world.task("second")
     assert len(node.calls) == 1
     status = await world.says("Queued", "second")
-    assert "1 of 1 busy" in status["message"]
+    assert "free slot: the pool has 1 slot" in status["message"]
     node.finish()
     assert len(node.calls) == 2
 

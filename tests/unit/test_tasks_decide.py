@@ -114,7 +114,7 @@ def test_buffer_hides_latency_of_short_calls_only(mean: float | None, configured
 
 
 WAITING = [
-    (work(), POOL, Occupancy(2, 2, 2, 5), 0, "Queued", "2 of 2 busy"),
+    (work(), POOL, Occupancy(2, 2, 2, 5), 0, "Queued", "free slot: the pool has 2 slots"),
     (work(), POOL, Occupancy(0, 0, 0, 1), 0, "AwaitingNodes", "0 of 2 nodes ready"),
     (work(mode="All"), POOL, Occupancy(1, 1, 0, 1), 0, "AwaitingNodes", "1 of 2 nodes ready"),
     (work(mode="All"), POOL, Occupancy(2, 2, 1, 1), 0, "Queued", "all 2 nodes at once"),
@@ -148,6 +148,12 @@ def test_waiting_task_says_what_for(
     assert wait.reason == reason
     assert text in wait.message
     assert next_step(wait.reason)
+
+
+@pytest.mark.parametrize("mode", ["Any", "All", "Head"])
+def test_waiting_task_says_the_same_while_calls_of_others_come_and_go(mode: str) -> None:
+    few, many = Occupancy(2, 4, 3, 2), Occupancy(2, 4, 4, 5_000)
+    assert decide.waiting(work(mode=mode), POOL, few, 0) == decide.waiting(work(mode=mode), POOL, many, 0)
 
 
 def test_the_counts_of_a_pool_are_said_once() -> None:

@@ -286,12 +286,11 @@ def waiting(work: Work, pool: PoolView, occupancy: Occupancy, awaited: int) -> W
         return Wait(TaskReason.AWAITING_NODES, f"pool {pool.name}: {text}")
     if work.rank is not None:
         return Wait(TaskReason.QUEUED, f"waiting for a free slot on rank {work.rank}")
-    busy = f"{occupancy.busy} of {occupancy.slots} busy"
     if work.broadcast:
-        return Wait(
-            TaskReason.QUEUED, f"waiting for a free slot on all {occupancy.nodes} nodes at once: {busy}"
-        )
-    return Wait(TaskReason.QUEUED, f"waiting for a free slot: {busy}")
+        return Wait(TaskReason.QUEUED, f"waiting for a free slot on all {occupancy.nodes} nodes at once")
+    # Not how many are busy, which changes with each call: the status of all that wait would change with it.
+    slots = "1 slot" if occupancy.slots == 1 else f"{occupancy.slots} slots"
+    return Wait(TaskReason.QUEUED, f"waiting for a free slot: the pool has {slots}")
 
 
 def _minor(version: str) -> str:

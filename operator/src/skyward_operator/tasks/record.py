@@ -1,8 +1,8 @@
 """Writes of Task status: as few as people need, and one that ends the task.
 
 A task that ends within a second is written once. Otherwise the first word comes after a second, further
-ones at most once a second while calls run and every five seconds while it waits, and only if something
-changed. Results are durable here before they are acknowledged to the agents.
+ones at most once a second while calls run and every five seconds while it waits (less often where thousands
+wait), and only if something changed. Results are durable here before they are acknowledged to the agents.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ INLINE_RESULT: Final = 64 * 1024
 _SHARE_OF_WORDS: Final = 6
 """One in so many writes at a time may be a word on a task that goes on. Those have places of their own: with
 thousands of waiting tasks, the ends of others must not queue behind them."""
+
+_LOOKS_PER_SECOND: Final = 250
+"""How many waiting tasks are looked at in a second, at most: of thousands, each is looked at less often."""
 
 _CONFLICTS: Final = 5
 _LONGEST_RETRY_SECONDS: Final = 10.0
@@ -151,7 +154,10 @@ class Recorder:
         if self._said.get(uid) != state and uid not in self._writing:
             self._writing.add(uid)
             self._context.supervisor.spawn(f"status of task {live.work.name}", self._write_live(live, state))
-        self._schedule(live, self._pace.running if live.flights else self._pace.waiting)
+        self._schedule(live, self._pace.running if live.flights else self._while_waiting())
+
+    def _while_waiting(self) -> float:
+        return max(self._pace.waiting, len(self._timers) / _LOOKS_PER_SECOND)
 
     async def _write_live(self, live: LiveTask, state: tuple[Any, ...]) -> None:
         work = live.work
