@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.cluster.bad_manifests import good_task, node, pool
 
-from skyward.contract.names import GATEWAY_PORT, GATEWAY_SERVICE, LEASE_NAME
+from skyward.contract.names import ACCOUNTS_SUFFIX, GATEWAY_PORT, GATEWAY_SERVICE, LEASE_NAME
 from skyward.contract.rbac import GATEWAY, USER_ROLES, Role
 
 if TYPE_CHECKING:
@@ -151,3 +151,7 @@ def test_the_operator_may_not_do_more(control_plane: ControlPlane, namespace: st
         assert operator.get("/api/v1/pods").status_code == 403
         assert operator.get(f"{leases}/another").status_code == 403
         assert operator.get(f"{leases}/{LEASE_NAME}").status_code in (200, 404)
+        maps = "/api/v1/namespaces/skyward-system/configmaps"
+        assert operator.get(maps).status_code == 403
+        assert operator.get(f"{maps}/another").status_code == 403
+        assert operator.get(f"{maps}/{LEASE_NAME}{ACCOUNTS_SUFFIX}").status_code in (200, 404)

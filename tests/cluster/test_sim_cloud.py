@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from tests.cluster.front_door import MINUTES, ROOT, Person, newcomer
 from tests.cluster.sim_process import Cloud, cloud
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.timeout(10 * MINUTES)
 
@@ -42,10 +43,20 @@ def sky() -> Iterator[Cloud]:
 @pytest.fixture(scope="module")
 def person(sky: Cloud) -> Iterator[Person]:
     """Somebody whose operator has an account at that cloud by its environment."""
-    with newcomer(SKYWARD_SIM_ENDPOINT=sky.endpoint, SKYWARD_SIM_KEY=sky.key()) as somebody:
+    account = {"SKYWARD_SIM_ENDPOINT": sky.endpoint, "SKYWARD_SIM_KEY": sky.key()}
+    sweep = {"SKYWARD_SWEEP_SECONDS": "1", "SKYWARD_SWEEP_MARGIN_SECONDS": "1"}
+    with newcomer(**account, **sweep) as somebody:
         up = somebody.run("skyward", "local", "up")
         assert up.returncode == 0, up.stdout + up.stderr
         yield somebody
+
+
+def until(look: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something shows."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, f"not seen within {seconds} s"
+        time.sleep(0.2)
 
 
 def test_the_digits_example_runs_on_the_cloud_and_its_ledger_shows_nothing_left(
@@ -102,3 +113,23 @@ def test_a_wrong_key_is_told_and_buys_nothing(person: Person, sky: Cloud) -> Non
     assert "planted-wrong-key" not in shown
     person.kubectl("delete", "skp", "stranger")
     assert sky.audit()[1]["bought"] == before
+
+
+def test_a_machine_whose_node_lost_its_finalizer_is_found_and_ended(person: Person, sky: Cloud) -> None:
+    """Somebody removes the finalizer and the node: the operator may read and write what the sweep needs."""
+    words = {"name": "torn", "endpoint": sky.endpoint, "key": sky.key("bare"), "profile": "bare"}
+    manifest = person.folder / "torn.yaml"
+    manifest.write_text(SECRET.format(**words) + "---" + POOL.format(**words))
+    person.kubectl("apply", "-f", manifest)
+    person.kubectl("wait", "--for=condition=Ready", "skp/torn", "--timeout=120s")
+    node = json.loads(person.kubectl("get", "skn", "-o", "json"))["items"][0]
+    name, machine = node["metadata"]["name"], node["status"]["providerId"]
+    person.kubectl("patch", "skn", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    person.kubectl("delete", "skn", name)
+    telling = "{.items[?(@.reason=='OrphanEnded')].message}"
+    events = ("get", "events", "-n", "skyward-system", "-o", f"jsonpath={telling}")
+    until(lambda: machine in person.kubectl(*events))
+    until(lambda: machine not in sky.audit()[1]["alive"])
+    person.kubectl("delete", "skp", "torn")
+    status, audit = sky.audit()
+    assert status == 0, audit

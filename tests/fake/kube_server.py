@@ -293,7 +293,12 @@ async def eventually(claim: Callable[[], object], seconds: float = 10.0) -> None
 
 
 def _is_collection(path: str) -> bool:
-    return path.rsplit("/", 1)[-1] in {kind.plural for kind in KINDS} | {"leases", "events", "secrets"}
+    return path.rsplit("/", 1)[-1] in {kind.plural for kind in KINDS} | {
+        "leases",
+        "events",
+        "secrets",
+        "configmaps",
+    }
 
 
 def _status(code: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -87,6 +87,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         predecessors=given.predecessors,
         lease_name=given.lease_name,
         lease_namespace=given.lease_namespace,
+        sweep_seconds=given.sweep_seconds,
+        sweep_margin_seconds=given.sweep_margin_seconds,
         lease_times=times,
         resync_seconds=given.resync_seconds,
     )
@@ -144,6 +146,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.add("lease-deadline", _seconds, f"{times.deadline:g}", "how long a renewal lets act", "SECONDS")
     flags.add("lease-retry", _seconds, f"{times.retry:g}", "how often it is renewed", "SECONDS")
     flags.add("resync-seconds", _seconds, "300", "how often everything is listed and compared", "SECONDS")
+    flags.add("sweep-seconds", _seconds, f"{defaults.sweep_seconds:g}",
+              "how often providers are looked through for\nmachines of no node", "SECONDS")  # fmt: skip
+    flags.add("sweep-margin-seconds", _seconds, f"{defaults.sweep_margin_seconds:g}",
+              "how long such a machine is watched before it is ended", "SECONDS")  # fmt: skip
     return parser
 
 

@@ -74,6 +74,34 @@ class Metrics:
             ["cause"],
             registry=self.registry,
         )
+        self.orphans = Gauge(
+            "skyward_orphans",
+            "Machines that belong to no node, as the last sweep saw them, by provider.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self.orphans_ended = Counter(
+            "skyward_orphans_ended",
+            "Machines that belonged to no node and were ended, by provider.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self.orphans_blocked = Gauge(
+            "skyward_orphans_blocked",
+            "Machines that are not ended because they are too many at once, by provider.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self.orphans_unswept = Gauge(
+            "skyward_orphans_unswept_accounts",
+            "Accounts that the last sweep could not look through.",
+            registry=self.registry,
+        )
+        self.orphans_swept = Gauge(
+            "skyward_orphans_last_sweep_timestamp_seconds",
+            "When the last sweep ended, in seconds since 1970; 0: none has.",
+            registry=self.registry,
+        )
         self.registry.register(_Depths(self._depths))
 
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:

@@ -117,6 +117,10 @@ class Settings:
     lease_namespace: str = SYSTEM_NAMESPACE
     lease_times: LeaseTimes = LeaseTimes()
     resync_seconds: float = 300.0
+    sweep_seconds: float = 60.0
+    """How often the providers are looked through for machines that belong to no node."""
+    sweep_margin_seconds: float = 60.0
+    """How much longer than it may be wrongly listed such a machine is watched before it is ended."""
 
     @property
     def namespace(self) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skyward_operator import gateway, nodes, pools, tasks
+from skyward_operator import gateway, nodes, pools, sweep, tasks
 from skyward_operator.main import Parts
 
 if TYPE_CHECKING:
@@ -23,5 +23,6 @@ def wire(context: Context) -> Parts:
         "tasks": task_part.run,
         "nodes": node_part.run,
         "pools": pool_part.run,
+        "sweep": sweep.build(context, node_part).run,
     }
     return Parts(loops, gateway_part.url)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from skyward.contract.names import Kind
 
 SECRET: Final = Kind("Secret", "secrets", "secret", "", group="", version="v1")
+CONFIG_MAP: Final = Kind("ConfigMap", "configmaps", "configmap", "cm", group="", version="v1")
 EVENT: Final = Kind("Event", "events", "event", "ev", group="", version="v1")
 NAMESPACE: Final = Kind(
     "Namespace", "namespaces", "namespace", "ns", group="", version="v1", namespaced=False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from skyward.contract.reasons import NodeReason
 from skyward_operator.kube.errors import NotFound
 from skyward_operator.kube.kinds import SECRET
+from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.observation import Refusal
 from skyward_operator.providers.errors import (
     OutOfCapacity,
@@ -48,24 +49,28 @@ class Accounts:
 
     async def provider(self, namespace: str, candidate: Candidate) -> Provider:
         """The adapter for a candidate. Raises NoAccount."""
-        if candidate.provider not in self._registry:
+        return await self.of(Account.of(namespace, candidate), f"candidate {candidate.name}")
+
+    async def of(self, account: Account, who: str = "the account") -> Provider:
+        """The adapter for an account, with its credentials as they are now. Raises NoAccount, and what the
+        adapter says of them."""
+        if account.provider not in self._registry:
             known = ", ".join(self._registry.names)
-            text = f"the operator has no adapter for provider {candidate.provider!r}; it has: {known}"
+            text = f"the operator has no adapter for provider {account.provider!r}; it has: {known}"
             raise NoAccount(Refusal(NodeReason.PROVIDER_UNKNOWN, text, permanent=True))
-        return self._registry.provider(candidate.provider, await self._credentials(namespace, candidate))
+        return self._registry.provider(account.provider, await self._credentials(account, who))
 
     async def of_node(self, node: ComputeNode) -> Provider:
         """The adapter that a node's machine was asked from. Raises NoAccount."""
         return await self.provider(node.metadata.namespace or "", chosen(node))
 
-    async def _credentials(self, namespace: str, candidate: Candidate) -> dict[str, str]:
-        reference = candidate.credentials_ref
-        if reference is None:
+    async def _credentials(self, account: Account, who: str) -> dict[str, str]:
+        if not account.secret:
             return {}
         try:
-            secret = await self._api.get(SECRET, namespace, reference.name)
+            secret = await self._api.get(SECRET, account.namespace, account.secret)
         except NotFound:
-            text = f"candidate {candidate.name} refers to Secret {reference.name}, which does not exist"
+            text = f"{who} refers to Secret {account.secret}, which does not exist"
             raise NoAccount(Refusal(NodeReason.CREDENTIALS_NOT_FOUND, text, permanent=False)) from None
         return {name: base64.b64decode(value).decode() for name, value in secret.get("data", {}).items()}
 

@@ -15,6 +15,7 @@ from skyward.contract.names import NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
+from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.launch import key, offer_document, recorded_offer, token
 from skyward_operator.nodes.status import status_patch
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from skyward.contract.node import ComputeNode
     from skyward_operator.context import Context
     from skyward_operator.nodes.accounts import Accounts
+    from skyward_operator.nodes.book import Book
     from skyward_operator.nodes.identity import Identities
     from skyward_operator.nodes.observe import Observer
     from skyward_operator.providers.contract import Listing, Machine, Offer, Provider
@@ -54,6 +56,7 @@ class Machines:
 
     context: Context
     accounts: Accounts
+    book: Book
     identities: Identities
     observer: Observer
 
@@ -84,6 +87,7 @@ class Machines:
         provider = await self.accounts.of_node(node)
         memory = self.observer.remember(node)
         first = memory.unasked == request.token
+        await self.book.note([Account.of(node.metadata.namespace or "", chosen(node))])
         await self._record_asking(node)
         self.context.leadership.check()
         memory.unasked = None

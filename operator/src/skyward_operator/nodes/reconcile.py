@@ -15,6 +15,7 @@ from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
 from skyward_operator.nodes.accounts import Accounts, NoAccount
 from skyward_operator.nodes.act import Actor
+from skyward_operator.nodes.book import Book
 from skyward_operator.nodes.decide import decide
 from skyward_operator.nodes.fleet import Fleet, Key
 from skyward_operator.nodes.identity import Identities
@@ -46,6 +47,8 @@ class Nodes:
     actor: Actor
     observer: Observer
     registry: Registry
+    accounts: Accounts
+    book: Book
 
     async def run(self) -> None:
         """Reconcile nodes until cancelled. Sessions end with it; agents and machines stay."""
@@ -104,7 +107,8 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     fleet, queue = Fleet(), KeyedQueue[Key]()
     accounts, identities = Accounts(context.api, registry), Identities(context.api)
     observer = Observer(accounts, fleet, context.store)
-    machines = Machines(context, accounts, identities, observer)
+    book = Book(context.api, context.settings, context.clock)
+    machines = Machines(context, accounts, book, identities, observer)
     side = SideResources(accounts)
     actor = Actor(context, fleet, machines, side, identities, queue.add)
     reconciler = Reconciler(context, fleet, actor, observer)
@@ -118,7 +122,7 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             observer.memory.pop(str(old["metadata"].get("uid", "")), None)
 
     context.store.subscribe(NODE, on_change)
-    return Nodes(context, fleet, controller, actor, observer, registry)
+    return Nodes(context, fleet, controller, actor, observer, registry, accounts, book)
 
 
 def key_of(obj: Object) -> Key:

@@ -63,12 +63,16 @@ ANNOTATION_GATEWAY = f"{GROUP}/gateway-url"
 ANNOTATION_GATEWAY_SERVICE = f"{GROUP}/gateway-service"
 """On the operator's Lease, where the gateway is behind a Service: `NAMESPACE/NAME:PORT`. Clients outside of
 the cluster go through the API server's proxy to it; what ANNOTATION_GATEWAY says is for those inside."""
+ANNOTATION_END_ORPHANS = f"{GROUP}/end-orphans"
+"""On the ConfigMap of accounts: so many machines without a node may be ended at once; it holds once."""
 ANNOTATION_RENEWED = f"{GROUP}/lease-renewed"
 """On a pool with a lease: RFC 3339 time of its client's last sign of life."""
 ANNOTATION_TICKET = f"{GROUP}/ticket-hash"
 """On a task or pool: SHA-256 of a reader's ticket, for who may update it may read its output and results."""
 
 LEASE_NAME = "skyward-operator"
+ACCOUNTS_SUFFIX = "-accounts"
+"""The ConfigMap of the accounts where machines were ordered is named as the operator's Lease, and this."""
 SYSTEM_NAMESPACE = "skyward-system"
 GATEWAY_SERVICE = "skyward-gateway"
 GATEWAY_PORT = 8080

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skyward.contract.names import (
+    ACCOUNTS_SUFFIX,
     GATEWAY_PORT,
     GATEWAY_SERVICE,
     GROUP,
@@ -43,6 +44,9 @@ OPERATOR_RULES: list[Rule] = [
     # a create cannot be limited by name
     _rule("coordination.k8s.io", ["leases"], ["create"]),
     _rule("coordination.k8s.io", ["leases"], ["get", "update", "patch"], [LEASE_NAME]),
+    # the accounts where machines were ordered are remembered, to be looked through for what nobody owns
+    _rule("", ["configmaps"], ["create"]),
+    _rule("", ["configmaps"], ["get", "patch"], [f"{LEASE_NAME}{ACCOUNTS_SUFFIX}"]),
     # the schema version is compared before anything is written
     _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get"], [kind.crd_name for kind in KINDS]),
     # credentials are read by name; key pairs of pools are made and removed
