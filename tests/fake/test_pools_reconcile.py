@@ -233,6 +233,20 @@ async def test_a_node_that_got_a_call_in_the_last_moment_stays(api: FakeApi, cal
     assert calls.retired[0] == last
 
 
+async def test_a_pool_that_is_scaled_down_releases_whoever_is_idle_when_it_goes(
+    api: FakeApi, calls: FakeCalls
+) -> None:
+    await api.create(POOL, pool_object(nodes=3))
+    await ready(api, 3)
+    names = [node["metadata"]["name"] for node in nodes(api)]
+    calls.taken.add(names[2])  # it looked idle
+    await api.patch(POOL, "default", "pool", {"spec": {"nodes": {"desired": 2}}})
+    await until(lambda: pool(api)["status"]["desiredNodes"] == 2)
+    calls.has = Demand(running=1, busy=frozenset(calls.taken), tasks=1)
+    await until(lambda: len(nodes(api)) == 2)
+    assert [node["metadata"]["name"] for node in nodes(api)] == [names[0], names[2]]
+
+
 async def test_a_node_whose_deletion_fails_takes_calls_again(
     api: FakeApi, calls: FakeCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,8 +44,9 @@ class Actor:
         self._calls = calls
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def perform(self, pool: ComputePool, actions: Iterable[Action]) -> None:
-        """Carry out the actions: first what guards the pool, then the rest side by side."""
+    async def perform(self, pool: ComputePool, actions: Iterable[Action]) -> bool:
+        """Carry out the actions: first what guards the pool, then the rest side by side. False if a node that
+        was to go has a call by now."""
         rest = []
         for action in actions:
             if isinstance(action, AddFinalizer):
@@ -55,18 +56,20 @@ class Actor:
         done = await asyncio.gather(*(self._perform(pool, each) for each in rest), return_exceptions=True)
         if failures := [error for error in done if isinstance(error, BaseException)]:
             raise failures[0]
+        return False not in done
 
-    async def _perform(self, pool: ComputePool, action: CreateNode | DeleteNode | ForgetPool) -> None:
+    async def _perform(self, pool: ComputePool, action: CreateNode | DeleteNode | ForgetPool) -> bool:
         async with self._places:
             match action:
                 case CreateNode():
                     await self._create(pool, action)
                 case DeleteNode():
-                    await self._delete(pool, action)
+                    return await self._delete(pool, action)
                 case ForgetPool():
                     await self._forget(pool)
                 case _:
                     assert_never(action)
+        return True
 
     async def _create(self, pool: ComputePool, action: CreateNode) -> None:
         try:
@@ -74,18 +77,19 @@ class Actor:
         except AlreadyExists:
             return  # the store has not seen it yet; it holds the rank as well
 
-    async def _delete(self, pool: ComputePool, action: DeleteNode) -> None:
+    async def _delete(self, pool: ComputePool, action: DeleteNode) -> bool:
         namespace, name = pool.metadata.namespace or "", pool.metadata.name
         if action.if_idle and not self._calls.retire(namespace, name, action.name):
-            return  # it was given a call since: the next look decides anew
+            return False  # it was given a call since: the next look decides anew
         try:
             await self._api.delete(NODE, namespace, action.name, uid=action.uid)
         except Conflict:
-            return  # another node has taken the name: this one is gone
+            pass  # another node has taken the name: this one is gone
         except BaseException:
             if action.if_idle:
                 self._calls.reinstate(namespace, name, action.name)
             raise
+        return True
 
     async def _forget(self, pool: ComputePool) -> None:
         name, uid = pool.metadata.name, pool.metadata.uid or ""

@@ -78,7 +78,7 @@ def _surplus(
     spare, must = len(holders) - max(wanted, kept), len(holders) - max(ceiling, kept)
     order = _in_order(seen, (node for rank, node in holders.items() if rank > 0), busy_at)
     chosen = [
-        (node, place >= must)
+        (node, ceiling > 0 and node.name not in seen.busy)  # one that gets a call now may not be the one
         for place, node in enumerate(order[: max(0, spare)])
         if place < must or node.name not in seen.busy
     ]

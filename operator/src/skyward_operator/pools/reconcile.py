@@ -14,7 +14,7 @@ from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
 from skyward_operator.kube.store import key_of, uid_of, version_of
 from skyward_operator.pools.act import Actor, template_hash
-from skyward_operator.pools.decide import Decision, decide
+from skyward_operator.pools.decide import LOOK_SECONDS, Decision, decide
 from skyward_operator.pools.observation import Memory, Observation, view_of
 from skyward_operator.pools.status import pool_status, scaling
 from skyward_operator.pools.workload import demand_of
@@ -72,10 +72,10 @@ class Reconciler:
             # What failed is written down before it is released: its object is the only other witness.
             await self._say(obj, seen, decision)
             self._memories[seen.pool.metadata.uid or ""] = decision.memory
-            await self._actor.perform(seen.pool, decision.actions)
+            done = await self._actor.perform(seen.pool, decision.actions)
         except NotFound:
             return None
-        return decision.again
+        return decision.again if done else LOOK_SECONDS
 
     def forget(self, obj: Object) -> None:
         """The pool is gone."""
