@@ -33,6 +33,18 @@ spec:
 """
 
 
+LEASED = """
+import sys, time, pathlib
+import skyward as sky
+
+options = sky.Options(console="log", lease_timeout=30)
+with sky.Compute(provider=sky.Sim(region="sim-east"), nodes=1, name=sys.argv[1], options=options):
+    print("working", flush=True)
+    while not pathlib.Path("enough").exists():
+        time.sleep(0.1)
+"""
+
+
 @pytest.fixture(scope="module")
 def sky() -> Iterator[Cloud]:
     """One cloud for the module."""
@@ -133,3 +145,27 @@ def test_a_machine_whose_node_lost_its_finalizer_is_found_and_ended(person: Pers
     person.kubectl("delete", "skp", "torn")
     status, audit = sky.audit()
     assert status == 0, audit
+
+
+def test_a_program_that_is_killed_loses_its_pool_and_machines_whatever_becomes_of_the_operator(
+    person: Person, sky: Cloud
+) -> None:
+    """SIGKILL inside of its `with`; the operator is killed as well. Another program goes on."""
+    before = sky.audit()[1]["bought"]
+    with person.starts(LEASED, "lives") as lives, person.starts(LEASED, "dies") as dies:
+        lives.until("working")
+        dies.until("working")
+        dies.process.kill()
+        person.kill("skyward_operator run")
+        up = person.run("skyward", "local", "up")
+        assert up.returncode == 0, up.stdout + up.stderr
+        assert "dies" in person.kubectl("get", "skp")
+        until(lambda: "dies" not in person.kubectl("get", "skp,skn"), 180)
+        assert "Ready" in person.kubectl("get", "skp", "lives")
+        telling = "{.items[?(@.reason=='LeaseExpired')].involvedObject.name}"
+        assert person.kubectl("get", "events", "-o", f"jsonpath={telling}") == "dies"
+        (person.folder / "enough").touch()
+        assert "nothing left running" in lives.end()
+    status, audit = sky.audit()
+    assert status == 0, audit
+    assert audit["bought"] == before + 2

@@ -15,7 +15,8 @@ import pytest
 from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane, wait_until
 
 import skyward as sky
-from skyward.contract.names import POOL_FINALIZER
+from skyward import heartbeat
+from skyward.contract.names import ANNOTATION_RENEWED, POOL_FINALIZER
 from skyward.contract.pool import ComputePool
 
 if TYPE_CHECKING:
@@ -551,3 +552,31 @@ def test_a_program_that_forgets_the_end_is_tidied_up_at_exit(plane: FakePlane) -
     assert process.returncode == 0
     assert plane.names(POOLS) == []
     assert "nothing left running" in output
+
+
+def test_a_program_gives_signs_of_life_on_its_pool_until_it_deletes_it(
+    plane: FakePlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEATS", 3000)
+    options = sky.Options(console="silent", lease_timeout=30)
+
+    def shown() -> str:
+        return str(plane.only(POOLS)["metadata"]["annotations"][ANNOTATION_RENEWED])
+
+    with sky.Compute(provider=LOCAL, options=options):
+        assert plane.only(POOLS)["spec"]["lease"] == {"durationSeconds": 30}
+        signs = set[str]()
+        wait_until(lambda: signs.add(shown()) or len(signs) >= 3)  # type: ignore[func-returns-value]
+        plane.fault(method="PATCH", path="computepools", status=403, times=3)
+        before = shown()
+        wait_until(lambda: shown() != before)
+    assert plane.names(POOLS) == []
+    wait_until(lambda: not [each for each in _threads() if each.name == "skyward-heartbeat"])
+
+
+def test_a_pool_that_shall_outlive_its_program_has_no_lease(plane: FakePlane) -> None:
+    with sky.Compute(provider=LOCAL, options=sky.Options(console="silent", lease_timeout=None)):
+        assert "lease" not in plane.only(POOLS)["spec"]
+        assert not [each for each in _threads() if each.name == "skyward-heartbeat"]
+    with pytest.raises(ValueError, match="lease_timeout"):
+        sky.Options(lease_timeout=5)

@@ -149,6 +149,7 @@ def test_a_pool_says_only_what_was_asked_for() -> None:
         "nodes": {"desired": 2},
         "image": {"python": client_python(), "pip": ["numpy"]},
         "lifetime": {"ttlSeconds": 600},
+        "lease": {"durationSeconds": 600},
         "ticketHash": "f" * 64,
     }
 

@@ -20,8 +20,9 @@ from skyward import termination
 from skyward.cluster.api import ApiError
 from skyward.console import open_console
 from skyward.console.board import count, elapsed
-from skyward.contract.names import LABEL_POOL, NODE, POOL
+from skyward.contract.names import ANNOTATION_RENEWED, LABEL_POOL, NODE, POOL
 from skyward.errors import PoolError, PoolNotFound, SkywardError
+from skyward.heartbeat import sign
 from skyward.image import check_python, client_python
 from skyward.manifest import object_name, pool_object
 from skyward.poolview import PoolView
@@ -88,6 +89,8 @@ def open_pool(
         _withdraw(session, name, owned=bool(specs))
         raise
     try:
+        if specs and options.lease_timeout is not None:
+            view.keep_alive(options.lease_timeout)
         view.start()
         view.wait_usable(aborted)
         tally.started = True
@@ -175,6 +178,7 @@ def _leaving_words(error: BaseException | None, running: int, calls: int, delete
 
 def _create(session: Session, name: str, specs: Sequence[Spec], options: Options) -> None:
     body = pool_object(name, session.namespace, specs, options, session.owner)
+    body["metadata"]["annotations"] = {ANNOTATION_RENEWED: sign()}
     try:
         session.api.create(POOL, body)
     except ApiError as error:

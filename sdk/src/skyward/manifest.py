@@ -73,6 +73,8 @@ def pool_object(
             "executor": "thread" if options.worker.executor == "thread" else "process",
             "reuse": options.worker.reuse_processes,
         }
+    if options.lease_timeout is not None:
+        spec["lease"] = {"durationSeconds": options.lease_timeout}
     timeouts = _given(
         provisionSeconds=options.provision_timeout,
         sshSeconds=options.ssh_timeout,

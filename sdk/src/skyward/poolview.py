@@ -14,6 +14,7 @@ from skyward.console.board import count
 from skyward.contract.names import LABEL_POOL, NODE, POOL, Kind
 from skyward.contract.reasons import NodePhase
 from skyward.errors import PoolDeleted, PoolNotReady, PoolStalled
+from skyward.heartbeat import Heartbeat
 from skyward.narration import (
     has_no_node,
     ignored_words,
@@ -43,6 +44,7 @@ class PoolView:
         self._failures_told: dict[str, str] = {}
         self._scaling_told = ""
         self._takes_calls = False
+        self._heartbeat: Heartbeat | None = None
         self._watches = [
             self._watch(POOL, self._on_pool, self._on_pool_gone, fieldSelector=f"metadata.name={name}"),
             self._watch(NODE, self._on_node, self._on_node_gone, labelSelector=f"{LABEL_POOL}={name}"),
@@ -53,8 +55,14 @@ class PoolView:
         for watch in self._watches:
             watch.start()
 
+    def keep_alive(self, lease_seconds: float) -> None:
+        """Have the operator know that this program is there, until the pool's deletion is expected."""
+        self._heartbeat = Heartbeat(self._session.api, self._session.namespace, self.name, lease_seconds)
+        self._heartbeat.start()
+
     def stop(self) -> None:
-        """End watching."""
+        """End watching, and the signs of life."""
+        self._stop_heartbeat()
         for watch in self._watches:
             watch.stop()
 
@@ -127,8 +135,13 @@ class PoolView:
         return self.pool is None and not self.nodes
 
     def expect_deletion(self) -> None:
-        """This program deletes the pool itself: its end is no bad news."""
+        """This program deletes the pool itself: that is no bad news. If it fails, the lease ends it."""
         self._expects_deletion = True
+        self._stop_heartbeat()
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
     def _dead_end(self) -> PoolStalled | None:
         """Why no call runs before the spec changes; None while one may."""

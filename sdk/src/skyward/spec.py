@@ -195,6 +195,8 @@ class Options:
     """How the pool is run. Times are seconds; None leaves them to the operator's defaults.
 
     `default_compute_timeout` limits calls that have no timeout of their own; there is none unless given.
+    `lease_timeout` is how long the pool outlives a program that is killed or cut off; None: until somebody
+    deletes it.
     """
 
     selection: Selection = "cheapest"
@@ -205,6 +207,7 @@ class Options:
     default_compute_timeout: float | None = None
     autoscale_idle_timeout: int | None = None
     shutdown_timeout: float = 120.0
+    lease_timeout: int | None = 600
     retry_on_interruption: int = 3
     console: bool | ConsoleMode = True
     namespace: str | None = None
@@ -218,6 +221,8 @@ class Options:
                 integer(name, getattr(self, name), minimum=1)
         if self.default_compute_timeout is not None:
             number("default_compute_timeout", self.default_compute_timeout, minimum=0.001)
+        if self.lease_timeout is not None:
+            integer("lease_timeout", self.lease_timeout, minimum=30)
         number("shutdown_timeout", self.shutdown_timeout, minimum=0)
         integer("retry_on_interruption", self.retry_on_interruption, minimum=0)
         if not isinstance(self.console, bool):

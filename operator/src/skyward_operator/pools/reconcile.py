@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ from skyward.contract.pool import ComputePool
 from skyward.contract.reasons import ConditionType, PoolPhase, PoolReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
-from skyward_operator.kube.errors import NotFound
+from skyward_operator.kube.errors import Conflict, NotFound
 from skyward_operator.kube.store import key_of, uid_of, version_of
 from skyward_operator.pools.act import Actor, template_hash
 from skyward_operator.pools.decide import LOOK_SECONDS, Decision, decide
+from skyward_operator.pools.lease import Leases
 from skyward_operator.pools.observation import Memory, Observation, view_of
 from skyward_operator.pools.status import pool_status, scaling
 from skyward_operator.pools.workload import demand_of
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from skyward_operator.kube.store import Key, Object
     from skyward_operator.pools.workload import Calls
 
+logger = logging.getLogger(__name__)
+
 WORKERS = 8
+AFTER_NEWS_SECONDS = 1.0
+"""The API server knows more of a pool than was heard of it here: that is on its way."""
 TOGETHER_SECONDS = 0.1
 _FINAL = ("Succeeded", "Failed", "Cancelled")
 _SAID_BY_SCALING = (PoolReason.SCALING_UP, PoolReason.SCALING_DOWN)
@@ -56,6 +62,7 @@ class Reconciler:
         self._context = context
         self._calls = calls
         self._actor = Actor(context.api, calls)
+        self._leases = Leases(context.api, context.store, context.clock)
         self._memories: dict[str, Memory] = {}
         self._read: dict[str, dict[str, tuple[int, ComputeNode]]] = {}
         """By uid of a pool: its nodes as they were read last, each with its version."""
@@ -65,7 +72,14 @@ class Reconciler:
         obj = self._context.store.get(POOL, *key)
         if obj is None:
             return None
-        seen = self._observe(ComputePool.read(obj))
+        pool = ComputePool.read(obj)
+        try:
+            if (version := await self._leases.expired(pool)) is not None:
+                await self._end(obj, pool, version)
+                return None
+        except (Conflict, NotFound):
+            return AFTER_NEWS_SECONDS
+        seen = self._observe(pool)
         now = self._context.clock.now()
         decision = decide(seen, now)
         try:
@@ -75,13 +89,28 @@ class Reconciler:
             done = await self._actor.perform(seen.pool, decision.actions)
         except NotFound:
             return None
-        return decision.again if done else LOOK_SECONDS
+        soon = (decision.again if done else LOOK_SECONDS, self._leases.again(pool))
+        return min((each for each in soon if each is not None), default=None)
 
     def forget(self, obj: Object) -> None:
         """The pool is gone."""
         uid = obj["metadata"].get("uid", "")
+        self._leases.forget(uid)
         self._memories.pop(uid, None)
         self._read.pop(uid, None)
+
+    async def _end(self, obj: Object, pool: ComputePool, version: str) -> None:
+        """Delete a pool whose client is gone. Raises Conflict if it was heard of a moment ago."""
+        metadata, lease = pool.metadata, pool.spec.lease
+        seconds = lease.duration_seconds if lease else 0
+        await self._context.api.delete(
+            POOL, metadata.namespace, metadata.name, uid=metadata.uid, resource_version=version
+        )
+        text = (
+            f"the program that made the pool has given no sign of life for {seconds} s: the pool is deleted"
+        )
+        self._context.events.emit(obj, "Warning", PoolReason.LEASE_EXPIRED, text)
+        logger.warning("pool %s/%s: %s", metadata.namespace, metadata.name, text)
 
     async def _say(self, obj: Object, seen: Observation, decision: Decision) -> None:
         status = pool_status(seen, decision, self._context.clock.now())
