@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,9 +23,9 @@ KINDS: list[Callable[[], TaskFuture[Any]]] = [lambda: TaskFuture(lambda: None), 
 
 
 @pytest.mark.parametrize("make", KINDS, ids=["task", "call"])
-@pytest.mark.parametrize("wait", [TaskFuture.result, TaskFuture.exception], ids=["result", "exception"])
+@pytest.mark.parametrize("stay", [TaskFuture.result, TaskFuture.exception], ids=["result", "exception"])
 def test_ctrl_c_ends_a_wait_that_blocks_the_loop(
-    make: Callable[[], TaskFuture[Any]], wait: Callable[[TaskFuture[Any], float], Any]
+    make: Callable[[], TaskFuture[Any]], stay: Callable[[TaskFuture[Any], float], Any]
 ) -> None:
     over = threading.Event()
 
@@ -38,7 +39,7 @@ def test_ctrl_c_ends_a_wait_that_blocks_the_loop(
         presser = threading.Thread(target=press_once_it_waits)
         presser.start()
         try:
-            wait(make(), 30)
+            stay(make(), 30)
         finally:
             over.set()
             presser.join()
@@ -71,3 +72,67 @@ async def test_call_can_be_awaited() -> None:
     future: CallFuture[int] = CallFuture("task")
     asyncio.get_running_loop().call_soon(future.settle, Outcome(0, True, dumps(7)))
     assert await future == 7
+
+
+@pytest.mark.parametrize("make", KINDS, ids=["task", "call"])
+def test_cancelled_future_is_done_for_who_waits_before_and_after(
+    make: Callable[[], TaskFuture[Any]],
+) -> None:
+    future, told = make(), threading.Event()
+
+    def waits() -> None:
+        wait([future], 30)
+        told.set()
+
+    waiting = threading.Thread(target=waits)
+    waiting.start()
+    assert future.cancel()
+    assert told.wait(10)
+    waiting.join()
+    assert wait([future], 0).done == {future}
+    assert list(as_completed([future], 0)) == [future]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=["task", "call"])
+@pytest.mark.parametrize("when", [FIRST_COMPLETED, FIRST_EXCEPTION])
+def test_cancelled_future_ends_a_wait_for_the_first(make: Callable[[], TaskFuture[Any]], when: str) -> None:
+    cancelled, goes_on = make(), make()
+    cancelled.cancel()
+    waited = wait([cancelled, goes_on], 0 if when == FIRST_COMPLETED else 0.01, when)
+    assert (waited.done, waited.not_done) == ({cancelled}, {goes_on})
+
+
+@pytest.mark.parametrize("make", KINDS, ids=["task", "call"])
+def test_cancelling_again_even_from_a_callback_tells_once(
+    make: Callable[[], TaskFuture[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    future, told = make(), []
+    future.add_done_callback(lambda ended: told.append(ended.cancel()))
+    assert future.cancel()
+    assert future.cancel()
+    assert told == [True]
+    assert not caplog.records  # concurrent.futures complains of a second notice
+
+
+@pytest.mark.parametrize("make", KINDS, ids=["task", "call"])
+async def test_who_awaits_a_future_hears_that_it_was_cancelled(make: Callable[[], TaskFuture[Any]]) -> None:
+    future = make()
+    asyncio.get_running_loop().call_soon(future.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await future
+
+
+@pytest.mark.parametrize("make", KINDS, ids=["task", "call"])
+async def test_cancelled_wait_cancels_the_call(make: Callable[[], TaskFuture[Any]]) -> None:
+    future = make()
+
+    async def waits() -> None:
+        await future
+
+    waiting = asyncio.ensure_future(waits())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert future.cancelled()
+    assert wait([future], 0).done

@@ -6,6 +6,7 @@ thread, for futures): unpickling runs the user's code and must hold up nobody el
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, InvalidStateError, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -37,11 +38,18 @@ class TaskFuture[T](Future[T]):
     def __init__(self, cancel_remote: Callable[[], None]) -> None:
         super().__init__()
         self._cancel_remote = cancel_remote
+        self._cancelling = threading.Lock()
+        self._is_cancel_told = False
 
     def cancel(self) -> bool:
         """Cancel the call on its node. False if it has ended already."""
         if not super().cancel():
             return False
+        with self._cancelling:  # a callback of the future, or another thread, may cancel it as well
+            first, self._is_cancel_told = not self._is_cancel_told, True
+        if first:
+            # `wait` and `as_completed` take a cancelled future for done only once its executor has said so.
+            self.set_running_or_notify_cancel()
         self._cancel_remote()
         return True
 
