@@ -27,6 +27,11 @@ classes (`except sky.TaskTimeout`); the word in `error.reason` is the one in the
 
 An exception that your function raises arrives as itself, with the traceback from the node as its cause. What
 would end a process (`sys.exit()`, `KeyboardInterrupt`) arrives as `RemoteError` and never ends your program.
+
+Every error of this package has `.reason`, `.task`, `.node` and `.attempts`: how often the call that failed
+was begun, and 0 where it never was; of an error about a whole Task, all its calls together. An exception of
+your own is left as it is: a note on it (`__notes__`) says node, task and, from the second on, which attempt
+it was.
 """
 FOOT = """
 Wrong fields and values in `sky.Compute(...)` and its parts are `TypeError` and `ValueError`, raised where

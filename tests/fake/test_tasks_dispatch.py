@@ -760,6 +760,7 @@ async def test_lost_member_whose_rank_stays_empty_fails_alone(world: World) -> N
     assert outcomes[0].ok
     assert outcomes[1].error is not None
     assert outcomes[1].error.reason == "NodeLost"
+    assert [outcomes[index].number for index in (0, 1)] == [1, 1]
 
 
 # Ends that nobody computed

@@ -30,11 +30,12 @@ def _ended(phase: str = "Succeeded", **status: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_survives_pickling(kind: type[SkywardError]) -> None:
-    error = kind("it broke", reason="Why", task="t", node="n", remedy="do this")
+    error = kind("it broke", reason="Why", task="t", node="n", remedy="do this", attempts=3)
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == "it broke\n  → do this"
     assert (again.reason, again.task, again.node, again.remedy) == ("Why", "t", "n", "do this")
+    assert again.attempts == 3
 
 
 def test_timeouts_are_timeout_errors() -> None:
@@ -134,6 +135,40 @@ def test_a_system_failure_is_an_error_of_ours() -> None:
     assert "exit code 3 (on node 1)" in str(error)
     assert error.node == "demo-1-abc"
     assert next_step("WorkerDied") in str(error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempt", "attempts"),
+    [
+        ("WorkerDied", "uid.0.1", 1),
+        ("NodeLost", "uid.0.4", 4),
+        ("RunTimeout", "uid.0.2", 2),
+        ("Indeterminate", "uid.0.1", 1),
+        ("Cancelled", "uid.0.3", 3),
+        ("NotPicklable", "", 0),
+    ],
+)
+def test_an_error_says_how_often_its_call_was_begun(reason: str, attempt: str, attempts: int) -> None:
+    info = ErrorInfo(reason, "no luck", kind="System", reason=reason)
+    error = exception_of("train-1", Outcome(0, False, b"", info, "n0", 0, attempt))
+    assert isinstance(error, sky.TaskError)
+    assert error.attempts == attempts
+
+
+def test_what_cannot_be_rebuilt_here_says_how_often_its_call_was_begun() -> None:
+    for raised in (Locked("no way in"), SystemExit(2)):
+        error = exception_of("train-1", _failed(raised))
+        assert isinstance(error, sky.RemoteError)
+        assert error.attempts == 2
+    with pytest.raises(sky.EnvironmentMismatch) as caught:
+        values_of(_ended(), [Outcome(0, True, b"\x80\x05cno_such_module\nX\n.", attempt="uid.0.3")], 1)
+    assert caught.value.attempts == 3
+
+
+def test_an_error_about_a_task_says_how_often_its_calls_were_begun() -> None:
+    cancelled = _ended("Cancelled", reason="Cancelled", attempts={"total": 7, "interrupted": 0})
+    assert task_error(cancelled).attempts == 7
+    assert task_error(_ended("Failed", reason="QueueTimeout")).attempts == 0
 
 
 def test_the_first_failure_of_many_says_how_many() -> None:

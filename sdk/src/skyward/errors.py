@@ -36,7 +36,8 @@ from typing import Any
 class SkywardError(Exception):
     """Base of all errors of this package.
 
-    The text says what happened, to which object, and what to do next (`remedy`).
+    The text says what happened, to which object, and what to do next (`remedy`). `attempts` is how often the
+    call that failed was begun: 0 where none was. Of an error about a whole task, all its calls count.
     """
 
     default_reason = "Error"
@@ -49,6 +50,7 @@ class SkywardError(Exception):
         task: str | None = None,
         node: str | None = None,
         remedy: str | None = None,
+        attempts: int = 0,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -56,12 +58,14 @@ class SkywardError(Exception):
         self.task = task
         self.node = node
         self.remedy = remedy
+        self.attempts = attempts
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.reason, self.task, self.node, self.remedy)
+        told = (self.message, self.reason, self.task, self.node, self.remedy, self.attempts)
+        return _rebuild, (type(self), *told)
 
 
 def _rebuild(
@@ -71,8 +75,9 @@ def _rebuild(
     task: str | None,
     node: str | None,
     remedy: str | None,
+    attempts: int = 0,
 ) -> SkywardError:
-    return kind(message, reason=reason, task=task, node=node, remedy=remedy)
+    return kind(message, reason=reason, task=task, node=node, remedy=remedy, attempts=attempts)
 
 
 class ControlPlaneError(SkywardError):

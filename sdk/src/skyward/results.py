@@ -17,7 +17,7 @@ from skyward.contract.reasons import TaskReason, next_step
 from skyward.errors import RemoteTraceback, SkywardError, TaskError
 from skyward.wire import codec
 from skyward.wire.digest import BytesLike
-from skyward.wire.envelopes import ErrorInfo, parse_attempt
+from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.errors import PickleError
 from skyward.wire.package import Outcome, PackageError, iter_outcomes
 from skyward.wire.raised import loads_error
@@ -67,6 +67,7 @@ def outcomes_of(task: Mapping[str, Any], fetch: Callable[[Mapping[str, Any]], By
             f"the result of task {task['metadata']['name']} is damaged: {error}",
             task=task["metadata"]["name"],
             remedy="send the call again",
+            attempts=attempts_of(task),
         ) from error
     return [latest[index] for index in sorted(latest)]
 
@@ -120,6 +121,7 @@ def each_value(
             f"task {name} has {seen} of {count} results",
             task=name,
             remedy="send the call again; please report it if it happens again",
+            attempts=attempts_of(task),
         )
 
 
@@ -136,13 +138,13 @@ def exception_of(name: str, outcome: Outcome) -> Exception:
     where = f"node {outcome.rank}"
     if info.kind == "System" or info.reason in ERROR_OF_REASON:
         message = f"{info.message} (on {where})" if outcome.node else info.message
-        failure = _system_error(info.reason, message, name, outcome.node)
+        failure = _system_error(info.reason, message, name, outcome.node, outcome.number)
         if "Traceback" in info.traceback:  # without a frame it only says the message again
             failure.__cause__ = RemoteTraceback(_with_source(info.traceback))
         return failure
     error = _rebuilt(outcome, info, name)
     if not isinstance(error, Exception):
-        error = _leaving(error, name, outcome.node)
+        error = _leaving(error, name, outcome)
     _last_cause(error).__cause__ = RemoteTraceback(_with_source(info.traceback or info.message))
     error.add_note(f"on {where} ({outcome.node}), task {name}{_attempt(outcome)}")
     return error
@@ -154,15 +156,22 @@ def task_error(task: Mapping[str, Any]) -> SkywardError:
     problem = status.get("error") or {}
     reason = problem.get("reason") or status.get("reason") or "InternalError"
     message = problem.get("message") or status.get("message") or f"it is {status.get('phase', 'gone')}"
-    return _system_error(reason, message, _name(task), problem.get("node") or status.get("node"))
+    node = problem.get("node") or status.get("node")
+    return _system_error(reason, message, _name(task), node, attempts_of(task))
 
 
-def _system_error(reason: str, message: str, task: str, node: str | None) -> SkywardError:
+def attempts_of(task: Mapping[str, Any]) -> int:
+    """How often calls of the Task were begun, as far as its status says."""
+    return int(((task.get("status") or {}).get("attempts") or {}).get("total", 0))
+
+
+def _system_error(reason: str, message: str, task: str, node: str | None, attempts: int) -> SkywardError:
     kind = ERROR_OF_REASON.get(reason, TaskError)
     remedy = next_step(reason)
     if remedy and remedy in message:
         message = message.replace(remedy, "").rstrip()
-    return kind(f"task {task}: {message}", reason=reason, task=task, node=node, remedy=remedy or None)
+    words = f"task {task}: {message}"
+    return kind(words, reason=reason, task=task, node=node, remedy=remedy or None, attempts=attempts)
 
 
 def _rebuilt(outcome: Outcome, info: ErrorInfo, task: str) -> BaseException:
@@ -179,17 +188,24 @@ def _rebuilt(outcome: Outcome, info: ErrorInfo, task: str) -> BaseException:
                 "package that defines it"
             )
     kind = f"{info.module}.{info.type}" if info.module not in ("", "builtins", "__main__") else info.type
-    return errors.RemoteError(f"{kind}: {info.message}", task=task, node=outcome.node, remedy=remedy)
+    return errors.RemoteError(
+        f"{kind}: {info.message}",
+        task=task,
+        node=outcome.node,
+        remedy=remedy,
+        attempts=outcome.number,
+    )
 
 
-def _leaving(error: BaseException, task: str, node: str) -> errors.RemoteError:
+def _leaving(error: BaseException, task: str, outcome: Outcome) -> errors.RemoteError:
     """What means the end of the process there must not end this one, least of all without a word."""
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return errors.RemoteError(
         f"{words} was raised by the function: it left its process, and returned nothing",
         task=task,
-        node=node,
+        node=outcome.node,
         remedy="return a value, or raise an Exception, where the function calls sys.exit()",
+        attempts=outcome.number,
     )
 
 
@@ -202,6 +218,7 @@ def _value(name: str, outcome: Outcome) -> Any:
             task=name,
             node=outcome.node,
             remedy="install here what the result is made of, or return plain data",
+            attempts=outcome.number,
         ) from error
 
 
@@ -222,11 +239,7 @@ def _last_cause(error: BaseException) -> BaseException:
 
 
 def _attempt(outcome: Outcome) -> str:
-    try:
-        number = parse_attempt(outcome.attempt)[2]
-    except ValueError:
-        return ""
-    return f", attempt {number}" if number > 1 else ""
+    return f", attempt {outcome.number}" if outcome.number > 1 else ""
 
 
 def _with_source(text: str) -> str:

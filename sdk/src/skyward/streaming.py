@@ -149,6 +149,7 @@ class CallFlow:
                 f"the call of task {self._task} has ended, and some of its items did not arrive",
                 task=self._task,
                 remedy="send the call again; please report it if it happens again",
+                attempts=self._end.number,
             )
         return value
 
@@ -165,6 +166,7 @@ class CallFlow:
                 f"task {self._task}: the call was begun again after some of its items had been delivered",
                 task=self._task,
                 remedy="send it again, and take its items from the beginning",
+                attempts=number,
             )
             self._send(Frame(FrameKind.CANCEL, {"index": self._index}))
             self._notify()

@@ -22,7 +22,7 @@ from skyward.delivery import Delivery
 from skyward.errors import TaskCancelled
 from skyward.narration import lost_attempts, task_words
 from skyward.reorder import in_order
-from skyward.results import OnError, each_value, outcomes_of, values_of
+from skyward.results import OnError, attempts_of, each_value, outcomes_of, values_of
 from skyward.termination import interruptible
 from skyward.wire.digest import BytesLike
 
@@ -96,6 +96,7 @@ class TaskHandle:
         self._finished: Future[dict[str, Any]] = Future()
         self._words = ""
         self._sent = 0
+        self._attempts = 0
         self._losses_told: set[tuple[int, int]] = set()
 
     @property
@@ -136,6 +137,7 @@ class TaskHandle:
         counts = status.get("counts") or {}
         self._unfinished = counts.get("total", self._unfinished) - counts.get("succeeded", 0)
         self._unfinished -= counts.get("failed", 0)
+        self._attempts = attempts_of(task)
         if status.get("phase") in _FINAL:
             self._console.done(self._subject)
             self.calls = counts.get("succeeded", 0) + counts.get("failed", 0)
@@ -158,6 +160,7 @@ class TaskHandle:
                 f"task {self.name} was deleted before it ended",
                 task=self.name,
                 remedy="send the call again if its result is still wanted",
+                attempts=self._attempts,
             )
         )
 

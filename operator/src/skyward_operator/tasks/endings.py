@@ -156,7 +156,8 @@ class Endings:
     def not_again(self, live: LiveTask, index: int) -> None:
         """A call whose items have gone lost its attempt while nobody looked."""
         error = decide.broken("its node or its agent", "NodeLost")
-        self._settle(live, Outcome(index, False, b"", error), b"", None)
+        name = attempt_id(live.work.uid, index, max(1, live.past.get(index, FRESH).number))
+        self._settle(live, Outcome(index, False, b"", error, attempt=name), b"", None)
 
     def forgotten(self, live: LiveTask, calls: range) -> None:
         """Calls had ended, and their outcomes are lost with the disk of an operator on another machine: as if
@@ -217,6 +218,9 @@ class Endings:
         if live.has_ended(outcome.index):
             self._completion.complete_if_done(live)
             return
+        if not outcome.attempt and (past := live.past.get(outcome.index)) is not None:
+            name = attempt_id(live.work.uid, outcome.index, past.number)
+            outcome = replace(outcome, attempt=name)  # it ends now, and earlier attempts have run
         live.took(outcome.duration, 1)
         live.forget(outcome.index, outcome.index)
         live.ended = max(live.ended or 0.0, outcome.started + outcome.duration)

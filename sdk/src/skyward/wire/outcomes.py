@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from skyward.wire.digest import BytesLike
-from skyward.wire.envelopes import ErrorInfo
+from skyward.wire.envelopes import ErrorInfo, parse_attempt
 from skyward.wire.errors import PackageError
 
 _MAGIC = b"SKYO"
@@ -44,6 +44,14 @@ class Outcome:
     value: Any = None
     digest: str = ""
     """The SHA-256 of the body, where that was known before the record was written."""
+
+    @property
+    def number(self) -> int:
+        """Which attempt at its call ended so, from 1; 0 for a call that was never begun."""
+        try:
+            return parse_attempt(self.attempt)[2]
+        except ValueError:
+            return 0
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any], body: BytesLike = b"") -> "Outcome":
