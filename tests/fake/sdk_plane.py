@@ -340,6 +340,8 @@ class FakePlane(FakeKube):
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        for _ in range(5):  # a transport that was closed lets go of its socket in one of the next turns
+            await asyncio.sleep(0)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith("/v1/"):

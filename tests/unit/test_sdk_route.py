@@ -80,12 +80,12 @@ def test_the_way_is_looked_for_again_only_when_it_was_forgotten(routes: Routes, 
 def test_an_api_server_that_moved_gets_connections_of_its_own(routes: Routes, api: FakeApi) -> None:
     before = routes.find()
     routes.forget()
-    assert routes.find().client is before.client
+    assert routes.find().clients is before.clients
     api.connection = replace(OUTSIDE, server="https://moved:6443", verify=ssl.create_default_context())
     routes.forget()
     after = routes.find()
     assert after.base.startswith("https://moved:6443/api/v1/")
-    assert after.client is not before.client
+    assert after.clients is not before.clients
     assert after.tls is api.connection.verify
 
 

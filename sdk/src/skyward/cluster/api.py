@@ -11,10 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Self
 
 import httpx
 
+from skyward.cluster.clients import Clients
 from skyward.cluster.connection import Connection
 from skyward.cluster.cutter import Cutter
 from skyward.contract.names import (
@@ -83,7 +85,7 @@ class Api:
         self.on_trouble: Callable[[str | None], None] = lambda _: None
         self._renew = renew
         self._lock = threading.Lock()
-        self._client = _client(connection)
+        self._clients = Clients(partial(_client, connection))
         self._hurry = threading.local()
 
     @contextlib.contextmanager
@@ -144,13 +146,16 @@ class Api:
         """
         timeout = httpx.Timeout(REQUEST_SECONDS, read=silence)
         try:
-            with self._client.stream(
-                "GET",
-                path(kind, namespace),
-                params={"watch": "1", "allowWatchBookmarks": "true", **query},
-                headers=self.connection.headers(),
-                timeout=timeout,
-            ) as response:
+            with (
+                self._clients.use() as client,
+                client.stream(
+                    "GET",
+                    path(kind, namespace),
+                    params={"watch": "1", "allowWatchBookmarks": "true", **query},
+                    headers=self.connection.headers(),
+                    timeout=timeout,
+                ) as response,
+            ):
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise _refusal(response)
@@ -168,7 +173,8 @@ class Api:
         if method == "PATCH":
             headers = {**headers, "Content-Type": "application/merge-patch+json"}
         try:
-            response = self._client.request(method, url, params=query, json=body, headers=headers)
+            with self._clients.use() as client:
+                response = client.request(method, url, params=query, json=body, headers=headers)
         except httpx.TransportError as error:
             raise Unreachable(
                 f"the API server {self.connection.server} does not answer: {_words(error)}",
@@ -187,7 +193,8 @@ class Api:
             connection = self._renew()
             if connection is None or connection.server == self.connection.server:
                 return
-            old, self.connection, self._client = self._client, connection, _client(connection)
+            old, self.connection = self._clients, connection
+            self._clients = Clients(partial(_client, connection))
             old.close()
 
     def check_schema(self) -> None:
@@ -239,7 +246,7 @@ class Api:
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._clients.close()
 
     def __enter__(self) -> Self:
         return self

@@ -95,13 +95,16 @@ class Gateway:
     ) -> Iterator[httpx.Response]:
         try:
             route = self._routes.find()
-            with route.client.stream(
-                "GET",
-                f"{route.base}{where}",
-                params=query,
-                headers={**self._headers(route), "Accept-Encoding": "identity", **headers},
-                timeout=httpx.Timeout(30.0, read=silence),
-            ) as response:
+            with (
+                route.clients.use() as client,
+                client.stream(
+                    "GET",
+                    f"{route.base}{where}",
+                    params=query,
+                    headers={**self._headers(route), "Accept-Encoding": "identity", **headers},
+                    timeout=httpx.Timeout(30.0, read=silence),
+                ) as response,
+            ):
                 if not response.is_success:
                     response.read()
                     if (refusal := turned_away(response)) is not None:
@@ -138,9 +141,9 @@ class Gateway:
         """The answer to one request. A gateway that gives none may be somewhere else by now."""
         try:
             route = self._routes.find()
-            response = route.client.request(
-                method, f"{route.base}{where}", content=content, headers={**self._headers(route), **headers}
-            )
+            address, wanted = f"{route.base}{where}", {**self._headers(route), **headers}
+            with route.clients.use() as client:
+                response = client.request(method, address, content=content, headers=wanted)
         except httpx.TransportError:
             self._routes.forget()
             raise

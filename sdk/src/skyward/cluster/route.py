@@ -11,11 +11,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
 
 from skyward.cluster.api import Api
+from skyward.cluster.clients import Clients
 from skyward.cluster.connection import Connection
 from skyward.cluster.tls import TlsSocket
 from skyward.errors import GatewayError
@@ -35,7 +37,7 @@ class Route:
     """A way to the gateway: its paths are put behind `base`. `headers` is asked before each request."""
 
     base: str
-    client: httpx.Client = field(repr=False)
+    clients: Clients = field(repr=False)
     headers: Callable[[], dict[str, str]] = field(default=dict, repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     """None: the usual authorities are trusted."""
@@ -57,8 +59,8 @@ class Routes:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._route: Route | None = None
-        self._direct = _client(verify=True, trust_env=False)
-        self._through: tuple[Connection, httpx.Client] | None = None
+        self._direct = Clients(partial(_client, verify=True, trust_env=False))
+        self._through: tuple[Connection, Clients] | None = None
 
     def find(self) -> Route:
         """The way as it was last known. Raises GatewayError while no operator has said where it is."""
@@ -89,8 +91,8 @@ class Routes:
     def _proxied(self, service: str, connection: Connection) -> Route:
         if self._through is None or self._through[0] is not connection:
             # Requests of other threads may be under way with the old one: it ends with the last of them.
-            client = _client(verify=connection.verify, trust_env=not connection.is_embedded)
-            self._through = connection, client
+            make = partial(_client, verify=connection.verify, trust_env=not connection.is_embedded)
+            self._through = connection, Clients(make)
         tls = connection.verify if isinstance(connection.verify, ssl.SSLContext) else None
         return Route(proxy_path(connection.server, service), self._through[1], connection.headers, tls)
 
