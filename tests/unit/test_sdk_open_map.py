@@ -31,7 +31,7 @@ class Task:
     def __init__(self, *, at_once: bool = False) -> None:
         self.calls: list[tuple[Any, Callable[[Any], None]]] = []
         self.at_once = at_once
-        self.held = 0
+        self.held = self.ended = 0
         self.closed = False
         self.cancelled = False
         self.handle = SimpleNamespace(name="task", cancel=self.cancel)
@@ -43,7 +43,12 @@ class Task:
             self.end(len(self.calls) - 1)
         return len(self.calls) - 1
 
+    @property
+    def waiting(self) -> int:
+        return len(self.calls) - self.ended
+
     def end(self, index: int, *, ok: bool = True) -> None:
+        self.ended += 1
         item, ended = self.calls[index]
         error = None if ok else ErrorInfo("ValueError", f"not {item}")
         ended(Outcome(index, ok, dumps(item * 10) if ok else b"", error))
@@ -202,3 +207,15 @@ def test_leaving_early_cancels_the_task_and_closes_the_source() -> None:
 
 def test_no_items_are_no_results() -> None:
     assert list(running(Task(), iter(()))) == []
+
+
+def test_failed_call_that_is_raised_cancels_nothing_when_all_have_ended() -> None:
+    task = Task()
+    results = running(task, iter(range(2)))
+    wait_until(lambda: task.closed)
+    task.end(0, ok=False)
+    task.end(1)
+    assert next(results) == 10
+    with pytest.raises(Exception, match="not 0"):
+        next(results)
+    assert not task.cancelled

@@ -119,7 +119,8 @@ class Executor(StandardExecutor):
     ) -> CallFuture[T]:
         """Have `fn(*args, **kwargs)` run on a node. Waits only while 256 MB of arguments are under way.
 
-        Raises NotPicklable or ArgumentTooLarge for what cannot be sent, RuntimeError after `shutdown`.
+        Raises NotPicklable or ArgumentTooLarge for what cannot be sent, RuntimeError after `shutdown` and
+        after the end of the pool's `with`.
         """
         return self._send(_pending(fn, args, kwargs), None)
 
@@ -133,15 +134,25 @@ class Executor(StandardExecutor):
         with self._lock:
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            self._refuse_outside()
             self._futures.add(future)
         try:
             index = self._task.call(packed, future.settle)
         except BaseException:
             self._futures.discard(future)
+            self._refuse_outside()  # it has ended just now
             raise
         future.cancels(lambda: self._task.cancel(index))
         future.add_done_callback(self._futures.discard)
         return future
+
+    def _refuse_outside(self) -> None:
+        handle = self._task.handle
+        if handle.is_left:
+            raise RuntimeError(
+                f"cannot schedule new futures: the block of pool {handle.pool} has ended, and with it the "
+                f"executor; submit inside of `with sky.Compute(...)`"
+            ) from None
 
     def map[T](
         self,

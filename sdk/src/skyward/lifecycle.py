@@ -28,8 +28,11 @@ from skyward.manifest import object_name, pool_object
 from skyward.poolview import PoolView
 from skyward.session import HURRY_SECONDS, Session
 from skyward.spec import Options, Spec
+from skyward.tasks import TaskHandle
 from skyward.termination import Terminated
 
+END_SECONDS = 5.0
+"""How long Tasks whose outcomes are all here may take to end, before they are cancelled instead."""
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -119,7 +122,8 @@ def close_pool(
     try:
         if isinstance(error, (KeyboardInterrupt, Terminated)) and termination.is_leaving():
             raise error  # the second signal came while a pool inside of this one was being closed
-        open_handles = session.open_handles(view.name)
+        with _patience(session, hurried=hurried):
+            open_handles = _not_ended(session.open_handles(view.name), 0.0 if hurried else END_SECONDS)
         calls = sum(handle.unfinished for handle in open_handles)
         if words := _leaving_words(error, len(open_handles), calls, view.name if owned else None):
             console.say(words)
@@ -150,10 +154,23 @@ def close_pool(
         )
         raise
     finally:
+        for handle in session.open_handles(view.name):
+            handle.abandon()
         view.stop()
         sessions.release(session, at_once=left)
         if session.users <= 0:
             console.close()
+
+
+def _not_ended(handles: list[TaskHandle], seconds: float) -> list[TaskHandle]:
+    """Those to be cancelled. A Task that has no call left is not: it is about to end by itself."""
+    for handle in handles:
+        handle.leave()
+    end = time.monotonic() + seconds
+    for handle in handles:
+        if not handle.unfinished:
+            handle.wait(max(0.0, end - time.monotonic()))
+    return [handle for handle in handles if not handle.is_finished]
 
 
 def _leaving_words(error: BaseException | None, running: int, calls: int, deleted: str | None) -> str:
@@ -165,7 +182,7 @@ def _leaving_words(error: BaseException | None, running: int, calls: int, delete
             what, again = "terminated", "; send SIGTERM again to leave at once"
         case asyncio.CancelledError():  # so Ctrl-C arrives in asyncio.run, and its loop waits for this end
             what, again = "interrupted", ""
-        case _ if running:
+        case _ if calls:
             what = "the block has ended" if error is None else f"{type(error).__name__} ended the block"
             whose = "that nobody has waited for" if error is None else "under way"
             return f"{what}: cancelling {count(calls, 'call')} {whose}"

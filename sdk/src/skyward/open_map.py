@@ -37,6 +37,7 @@ class OpenMap:
         self._unread_bytes = 0
         self._over = False
         """No further item is taken."""
+        self._is_source_done = False
         self._raised: BaseException | None = None
 
     def values(self, *, ordered: bool, on_error: OnError) -> Iterator[Any]:
@@ -48,9 +49,13 @@ class OpenMap:
         return each_value(name, self._counted(outcomes), lambda: ended, None, on_error)
 
     def leave(self) -> None:
-        """Nobody reads on: take no further item, and have what runs stopped."""
+        """Nobody reads on: take no further item, and have what runs stopped.
+
+        A Task with nothing to stop ends by itself.
+        """
         self._stop()
-        self._task.handle.cancel()
+        if self._task.waiting or not self._is_source_done:
+            self._task.handle.cancel()
 
     # the thread that takes items
 
@@ -66,7 +71,7 @@ class OpenMap:
             self._raised = error
         finally:
             with self._changed:
-                self._over = True
+                self._over = self._is_source_done = True
             self._arrived.put(None)
             self._task.close()
             close = getattr(self._items, "close", None)

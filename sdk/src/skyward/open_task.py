@@ -121,6 +121,7 @@ class OpenTask:
         self._ack_timer: threading.Timer | None = None
         self._closing = self._close_sent = False
         self._over: SkywardError | None = None
+        handle.opened(self)
         handle.when_finished(self._task_ended)
         self.channel.start()
 

@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from skyward.cluster.cutter import Cutter
 from skyward.console import Console, Subject
@@ -70,6 +70,17 @@ class TaskFuture[T](Future[T]):
 _TOLD_BYTES = 16 * 1024 * 1024
 
 
+class OpenCalls(Protocol):
+    """What is known here of a Task that takes calls while it is open."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls without an outcome."""
+
+    def close(self) -> None:
+        """No further call follows: the Task ends when the last one has."""
+
+
 class TaskHandle:
     """One Task of this run. `count` is the number of results it must bring, None if the pool decides."""
 
@@ -86,6 +97,9 @@ class TaskHandle:
         self.name = name
         self.pool = pool
         self.calls = 0
+        self.is_left = False
+        """The block of its pool has ended."""
+        self._open: OpenCalls | None = None
         self._count = count
         self._unfinished = count or 1
         self._console = console
@@ -106,8 +120,15 @@ class TaskHandle:
 
     @property
     def unfinished(self) -> int:
-        """How many of its calls have not ended, as far as is known; one at least, while it has not ended."""
-        return max(1, self._unfinished)
+        """How many of its calls have not ended, as far as is known.
+
+        One at least while it has not ended; but none of an open task whose outcomes are all here.
+        """
+        return max(1, self._unfinished) if self._open is None else self._open.waiting
+
+    def opened(self, calls: OpenCalls) -> None:
+        """Its calls come while it runs, and are known here before its status counts them."""
+        self._open = calls
 
     def submitted(self) -> None:
         """The Task exists."""
@@ -174,6 +195,23 @@ class TaskHandle:
         """Ask for the remote work to be stopped; the Task ends as cancelled soon after."""
         if not self.is_finished:
             self._cancel(self.name)
+
+    def leave(self) -> None:
+        """The block of its pool ends. Without calls that could be waited for it ends by itself."""
+        self.is_left = True
+        if self._open is not None and not self._open.waiting:
+            self._open.close()
+
+    def abandon(self) -> None:
+        """Nothing more will be heard of it here: whoever still waits for it hears why."""
+        self.is_left = True
+        self.fail(
+            TaskCancelled(
+                f"task {self.name} was cancelled: the block of pool {self.pool} ended before it did",
+                task=self.name,
+                remedy="wait for results inside of the pool's `with`",
+            )
+        )
 
     def wait(self, timeout: float) -> bool:
         """Wait for the end; False if it did not come in time."""

@@ -106,6 +106,10 @@ class Channel:
                 self._closed.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
+            except RuntimeError:  # the session's client was closed, and this channel with it
+                if self._closed.is_set():
+                    return
+                raise
             failures = 0
             try:
                 self._read(socket)
