@@ -435,3 +435,33 @@ def test_output_that_a_broken_stream_missed_is_shown_before_the_end(
         plane.log(plane.names(TASKS)[0], "no end of line", rank=1)
     out = capsys.readouterr().out
     assert out == "[node 1] late\n" * 1000 + "[node 1] no end of line\n"
+
+
+@sky.function
+def stop_at_one(item: int) -> int:
+    if item == 1:
+        raise StopIteration("the last")
+    return item
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda pool: stop_at_one(1) >> pool,
+        lambda pool: (stop_at_one(1) > pool).result(10),
+        lambda pool: pool.map(stop_at_one, range(3)),
+        lambda pool: pool.map(stop_at_one, range(3), ordered=False),
+        lambda pool: list(pool.map(stop_at_one, range(3), stream=True)),
+        lambda pool: sky.gather(stop_at_one(0), stop_at_one(1)) >> pool,
+        lambda pool: list(sky.gather(stop_at_one(0), stop_at_one(1), stream=True) >> pool),
+    ],
+)
+def test_stop_iteration_of_a_call_says_that_it_is_one_and_of_which_call(pool: Pool, send: Any) -> None:
+    with pytest.raises(RuntimeError, match="the call raised StopIteration with 'the last'") as raised:
+        send(pool)
+    stopped = raised.value.__cause__
+    assert isinstance(stopped, StopIteration)
+    assert "RemoteTraceback" in repr(stopped.__cause__)
+    notes = raised.value.__notes__
+    assert any(note.startswith("on node ") for note in notes)
+    assert len(notes) == 1 or "(1); this is call 1" in notes[1]

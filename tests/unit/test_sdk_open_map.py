@@ -18,6 +18,7 @@ from skyward.tasks import ResultIterator
 from skyward.wire.codec import dumps, loads
 from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.package import Outcome
+from skyward.wire.raised import dumps_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,3 +220,16 @@ def test_failed_call_that_is_raised_cancels_nothing_when_all_have_ended() -> Non
     with pytest.raises(Exception, match="not 0"):
         next(results)
     assert not task.cancelled
+
+
+def test_stop_iteration_of_a_call_is_no_end_of_the_results() -> None:
+    task = Task(at_once=False)
+    results = running(task, iter(range(2)))
+    wait_until(lambda: task.closed)
+    ended = [each for _, each in task.calls]
+    raised = ErrorInfo("StopIteration", "it stopped", "builtins")
+    ended[0](Outcome(0, False, dumps_error(StopIteration())[0], raised))
+    ended[1](Outcome(1, True, dumps(7)))
+    assert next(results) == 7
+    with pytest.raises(RuntimeError, match="the call raised StopIteration, which"):
+        next(results)

@@ -19,7 +19,7 @@ from skyward.functions import Function, PendingFunction, Retry, resolve
 from skyward.manifest import Call
 from skyward.open_task import OpenTask, PackedCall
 from skyward.packing import pack_function
-from skyward.results import value_of
+from skyward.results import passable, value_of
 from skyward.streaming import refuse_items
 from skyward.tasks import TaskFuture
 from skyward.wire.package import Outcome
@@ -181,7 +181,10 @@ class Executor(StandardExecutor):
     ) -> Iterator[T]:
         try:
             while ahead:
-                result = ahead[0].result(None if end is None else end - time.monotonic())
+                try:
+                    result = ahead[0].result(None if end is None else end - time.monotonic())
+                except StopIteration as error:
+                    raise passable(error) from error
                 ahead.popleft()
                 ahead.extend(islice(futures, 1))
                 yield result

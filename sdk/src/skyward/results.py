@@ -113,7 +113,7 @@ def each_value(
             first = outcome if first is None or outcome.index < first.index else first
     task = ended()
     if first is not None:
-        raise _with_extent(exception_of(name, first), failed, first.index, count or seen)
+        raise passable(_with_extent(exception_of(name, first), failed, first.index, count or seen))
     if task.get("status", {}).get("phase") != "Succeeded" and (on_error == "raise" or seen != count):
         raise task_error(task)
     if count is not None and seen != count:
@@ -148,6 +148,18 @@ def exception_of(name: str, outcome: Outcome) -> Exception:
     _last_cause(error).__cause__ = RemoteTraceback(_with_source(info.traceback or info.message))
     error.add_note(f"on {where} ({outcome.node}), task {name}{_attempt(outcome)}")
     return error
+
+
+def passable(error: BaseException) -> BaseException:
+    """`error`, or what a generator can raise for it: StopIteration would look like its own end."""
+    if not isinstance(error, StopIteration):
+        return error
+    value = f" with {error.value!r}" if error.value is not None else ""
+    stand_in = RuntimeError(f"the call raised StopIteration{value}, which no iterator of results can raise")
+    stand_in.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        stand_in.add_note(note)
+    return stand_in
 
 
 def task_error(task: Mapping[str, Any]) -> SkywardError:
