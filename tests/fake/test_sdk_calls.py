@@ -465,3 +465,12 @@ def test_stop_iteration_of_a_call_says_that_it_is_one_and_of_which_call(pool: Po
     notes = raised.value.__notes__
     assert any(note.startswith("on node ") for note in notes)
     assert len(notes) == 1 or "(1); this is call 1" in notes[1]
+
+
+@pytest.mark.parametrize("items", [None, 5, object()])
+def test_map_over_what_is_no_iterable_is_refused_before_anything_is_made(
+    plane: FakePlane, pool: Pool, items: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"pool.map\(\) calls the function once for each item .* got "):
+        pool.map(as_text, items)
+    assert _creates(plane) == 0

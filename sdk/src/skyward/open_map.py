@@ -26,10 +26,10 @@ AHEAD_BYTES = 64 * 1024 * 1024
 class OpenMap:
     """Calls a function with each item of an iterator, in one open task."""
 
-    def __init__(self, task: OpenTask, described: Function[..., Any], items: Iterable[Any]) -> None:
+    def __init__(self, task: OpenTask, described: Function[..., Any], items: Iterator[Any]) -> None:
         self._task = task
         self._described = described
-        self._items = iter(items)
+        self._items = items
         self._arrived: SimpleQueue[Outcome | SkywardError | None] = SimpleQueue()
         self._changed = threading.Condition()
         self._function: bytes = b""

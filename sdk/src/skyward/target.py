@@ -200,7 +200,8 @@ class CallTarget:
             what = Function(what.fn, timeout)
 
         if not isinstance(items, Sized):
-            results = self._open_map(what, items, ordered=ordered, on_error=on_error)
+            iterator = _iterator(items)
+            results = self._open_map(what, iterator, ordered=ordered, on_error=on_error)
             return results if stream else list(results)
 
         def send(session: Session, call: Call) -> TaskHandle | None:
@@ -263,7 +264,7 @@ class CallTarget:
         return ResultIterator(values, handle.cancel, leaving.soon)
 
     def _open_map(
-        self, described: Function[..., Any], items: Iterable[Any], *, ordered: bool, on_error: OnError
+        self, described: Function[..., Any], items: Iterator[Any], *, ordered: bool, on_error: OnError
     ) -> ResultIterator[Any]:
         """A Task of one call per item of an iterator."""
         task = self.open_task(described.__name__, Call(timeout=described.timeout))
@@ -322,3 +323,13 @@ class CallTarget:
             raise error.with_traceback(None) from None
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
+
+
+def _iterator(items: Any) -> Iterator[Any]:
+    try:
+        return iter(items)
+    except TypeError:
+        raise TypeError(
+            "pool.map() calls the function once for each item of a list or of anything else to iterate over, "
+            f"got {items!r}"
+        ) from None
