@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import pytest
 
 import skyward as sky
+from skyward.contract import task_options as contract
 from skyward.functions import activate, deactivate
 from skyward.gather import StreamingGroup
 from skyward.tasks import ResultIterator
@@ -233,3 +234,37 @@ def types(pool: Pool) -> None:
     assert_type((add(1) & (name_of(1) & add(2))) >> pool, tuple[int, str, int])
     assert_type(add.local(1), int)
     assert_type(name_of(1).with_timeout(3) >> pool, str)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"on_exception": -1}, "on_exception must be at least 0, got -1"),
+        ({"on_interruption": -1}, "on_interruption must be at least 0, got -1"),
+        ({"on_exception": 101}, "on_exception must be at most 100, got 101"),
+        ({"on_exception": 1.5}, "on_exception must be a whole number, got 1.5"),
+        ({"on_exception": True}, "on_exception must be a whole number, got True"),
+        ({"backoff": -1}, "backoff must be at least 0, got -1"),
+        ({"backoff": 61}, "backoff must be at most 60, got 61"),
+        ({"backoff": 3601, "max_backoff": 7200}, "backoff must be at most 3600, got 3601"),
+        ({"max_backoff": 86_401}, "max_backoff must be at most 86400, got 86401"),
+    ],
+)
+def test_retry_that_cannot_be_is_refused_at_once(given: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        sky.Retry(**given)
+    with pytest.raises((TypeError, ValueError), match=words):
+        sky.function(len)("x").with_retry(**given)
+
+
+def test_retry_takes_what_the_api_takes() -> None:
+    bounds = {name: field.metadata for name, field in contract.Retry.model_fields.items()}
+    for name, given in {
+        "on_interruption": {"on_interruption": 100},
+        "on_exception": {"on_exception": 100},
+        "backoff_seconds": {"backoff": 3600, "max_backoff": 86_400},
+        "max_backoff_seconds": {"max_backoff": 86_400},
+    }.items():
+        sky.Retry(**given)
+        most = next(each.le for each in bounds[name] if hasattr(each, "le"))
+        assert most == given[name.removesuffix("_seconds")]

@@ -15,6 +15,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from skyward.runtime import call
+from skyward.validation import integer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -27,14 +28,29 @@ if TYPE_CHECKING:
     """Where an operator sends work: a pool, or the module `skyward` for the pool of the enclosing `with`."""
 
 
+_MOST_RETRIES = 100
+_MOST_FIRST_BACKOFF = 3600
+_MOST_BACKOFF = 86_400
+"""What the API takes, in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a call is tried again, and how long it waits (seconds, doubling up to `max_backoff`)."""
+    """How often a call is tried again, and how long it waits (seconds, doubling up to `max_backoff`).
+
+    Raises TypeError or ValueError at once for what cannot be right.
+    """
 
     on_interruption: int = 3
     on_exception: int = 0
     backoff: int = 1
     max_backoff: int = 60
+
+    def __post_init__(self) -> None:
+        for name in ("on_interruption", "on_exception"):
+            integer(name, getattr(self, name), minimum=0, maximum=_MOST_RETRIES)
+        integer("max_backoff", self.max_backoff, minimum=0, maximum=_MOST_BACKOFF)
+        integer("backoff", self.backoff, minimum=0, maximum=min(_MOST_FIRST_BACKOFF, self.max_backoff))
 
 
 class _Untyped:

@@ -224,7 +224,7 @@ class Options:
         if self.lease_timeout is not None:
             integer("lease_timeout", self.lease_timeout, minimum=30)
         number("shutdown_timeout", self.shutdown_timeout, minimum=0)
-        integer("retry_on_interruption", self.retry_on_interruption, minimum=0)
+        integer("retry_on_interruption", self.retry_on_interruption, minimum=0, maximum=100)
         if not isinstance(self.console, bool):
             one_of("console", self.console, ("auto", "rich", "minimal", "log", "silent"))
 
