@@ -164,11 +164,38 @@ def test_exception_of_a_failed_call_stands_in_its_place() -> None:
     assert (first, last, "not 1" in str(error)) == (0, 20, True)
 
 
-def test_item_that_cannot_be_pickled_says_which_one_it_is() -> None:
-    results = running(Task(at_once=True), iter([1, threading.Lock()]))
-    assert next(results) == 10
-    with pytest.raises(NotPicklable, match=r"call 1 of identity\(\)"):
+@pytest.mark.parametrize("ordered", [True, False])
+def test_item_that_cannot_be_pickled_fails_alone_and_says_which_one_it_is(ordered: bool) -> None:
+    task = Task(at_once=True)
+    results = running(task, iter([1, threading.Lock(), 3]), ordered=ordered)
+    assert [next(results), next(results)] == [10, 30]
+    with pytest.raises(NotPicklable, match=r"call 1 of identity\(\)") as raised:
         next(results)
+    assert raised.value.__notes__ == ["1 of 3 calls failed (1); this is call 1"]
+    assert not task.cancelled
+
+
+def test_error_of_an_item_that_cannot_be_pickled_stands_in_its_place() -> None:
+    task = Task()
+    results = running(task, iter([threading.Lock(), 2, threading.Lock(), 4]), on_error="return")
+    wait_until(lambda: task.closed)
+    task.end(1)  # the calls that were sent, from the last to the first
+    task.end(0)
+    first, second, third, fourth = results
+    assert (second, fourth) == (20, 40)
+    assert "call 0 of identity()" in str(first)
+    assert "call 2 of identity()" in str(third)
+
+
+def test_function_that_cannot_be_pickled_is_raised_for_the_whole_map() -> None:
+    lock = threading.Lock()
+
+    def hold(item: Any) -> Any:
+        return lock, item
+
+    made = OpenMap(Task(), Function(hold), iter([1, 2]))  # type: ignore[arg-type]
+    with pytest.raises(NotPicklable, match="cannot be sent to a node"):
+        list(made.values(ordered=True, on_error="return"))
 
 
 def test_task_that_ends_under_it_raises_and_closes_the_source() -> None:

@@ -6,13 +6,14 @@ the source. What the source raises comes in its place, behind the results of the
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-from skyward.errors import SkywardError
+from skyward.errors import NotPicklable, SkywardError
 from skyward.functions import Function
 from skyward.open_task import OpenTask, PackedCall
-from skyward.packing import pack_function
+from skyward.packing import not_sent, pack_function
 from skyward.reorder import in_order
 from skyward.results import OnError, each_value
 from skyward.wire.package import Outcome
@@ -94,8 +95,14 @@ class OpenMap:
     def _send(self, item: Any) -> None:
         pending = self._described(item)  # raises TypeError if the function does not take one item
         self._function = self._function or pack_function(pending)
-        packed = PackedCall.of(pending, self._function, self._taken)
-        self._task.call(packed, self._ended)
+        position = self._taken
+        try:
+            packed = PackedCall.of(pending, self._function, position)
+        except NotPicklable as error:  # it fails alone, as one of a list does
+            self._ended(not_sent(position, error))
+        else:
+            # The Task counts the calls that were sent, and the map all of its items.
+            self._task.call(packed, lambda end: self._ended(_at(position, end)))
         with self._changed:
             self._taken += 1
 
@@ -137,3 +144,7 @@ class OpenMap:
                 self._unread_bytes -= len(outcome.body)
                 self._changed.notify_all()
             yield outcome
+
+
+def _at(position: int, end: Outcome | SkywardError) -> Outcome | SkywardError:
+    return replace(end, index=position) if isinstance(end, Outcome) else end

@@ -130,11 +130,16 @@ def pack_each(
     return Packed(package, tuple(index.parts.values())), count
 
 
-def _failed(position: int, error: NotPicklable) -> bytes:
-    """What stands in a package for the arguments of a call that cannot be sent: its outcome."""
+def not_sent(position: int, error: NotPicklable) -> Outcome:
+    """The outcome of a call whose arguments cannot be sent."""
     reason = FailureReason.NOT_PICKLABLE
     info = ErrorInfo("NotPicklable", error.message, "skyward.errors", kind="System", reason=reason)
-    return pack_outcomes([Outcome(position, False, b"", info)])
+    return Outcome(position, False, b"", info)
+
+
+def _failed(position: int, error: NotPicklable) -> bytes:
+    """What stands in a package for the arguments of a call that cannot be sent."""
+    return pack_outcomes([not_sent(position, error)])
 
 
 def pack_function(member: PendingFunction[Any]) -> bytes:
