@@ -99,6 +99,48 @@ def test_the_result_of_a_task_is_written_as_it_is_asked_for(
     assert "complex is not JSON serializable\n  → use --output repr" in failed.output
 
 
+@sky.function
+def root(number: int) -> int:
+    if number < 0:
+        raise ArithmeticError(f"{number} has no root")
+    return number
+
+
+def test_what_a_task_raised_is_shown_as_it_was_on_the_node_and_never_as_frames_of_ours(
+    plane: FakePlane, pool: Pool
+) -> None:
+    pool.map(root, [1, -2, 3, -4], on_error="return")
+    failed = CliRunner().invoke(APP, ["result", plane.names(TASKS)[0]])
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert type(failed.exception) is SystemExit
+    assert failed.stderr.startswith("error: ArithmeticError: -2 has no root\n")
+    assert "2 of 4 calls failed (1,3); this is call 1" in failed.stderr
+    assert "on the node:\nTraceback (most recent call last):" in failed.stderr
+    assert 'raise ArithmeticError(f"{number} has no root")' in failed.stderr
+    assert "typer" not in failed.stderr
+    assert "→ --on-error return" in failed.stderr
+
+
+def test_values_can_be_had_beside_the_errors_of_others(plane: FakePlane, pool: Pool) -> None:
+    pool.map(root, [1, -2, 3], on_error="return")
+    name = plane.names(TASKS)[0]
+    error = {"error": {"type": "ArithmeticError", "message": "-2 has no root"}}
+    assert json.loads(_run("result", name, "--on-error", "return")) == [1, error, 3]
+    shown = _run("result", name, "--on-error", "return", "-o", "repr")
+    assert shown == "[1, ArithmeticError('-2 has no root'), 3]\n"
+
+
+def test_an_error_of_ours_about_a_task_keeps_its_remedy(plane: FakePlane, pool: Pool) -> None:
+    plane.answer = lambda *_: {"phase": "Failed", "reason": "RunTimeout", "message": "it ran too long"}
+    future = root(1) > pool
+    failed = CliRunner().invoke(APP, ["result", plane.names(TASKS)[0]])
+    assert failed.exit_code == 1
+    assert "it ran too long\n  → Raise spec.timeouts.runSeconds" in failed.stderr
+    assert "--timeout" not in failed.stderr
+    with pytest.raises(sky.TaskTimeout):
+        future.result(20)
+
+
 def test_a_result_that_does_not_come_in_time_is_no_result(plane: FakePlane, pool: Pool) -> None:
     plane.answer = lambda *_: {"phase": "Running"}
     future = half(1) > pool
