@@ -130,6 +130,53 @@ def test_values_can_be_had_beside_the_errors_of_others(plane: FakePlane, pool: P
     assert shown == "[1, ArithmeticError('-2 has no root'), 3]\n"
 
 
+def test_each_call_has_a_record_and_no_value_is_unpickled_for_it(
+    plane: FakePlane, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.map(root, [1, -2, 3, -4], on_error="return")
+    name = plane.names(TASKS)[0]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr("skyward.wire.codec.loads", refuse)
+    monkeypatch.setattr("skyward.results.loads_error", refuse)
+    head, *lines = _run("result", name, "--records").splitlines()
+    assert head.split() == ["INDEX", "OK", "ATTEMPTS", "NODE", "RANK", "STARTED", "SECONDS", "ERROR"]
+    assert [line.split()[:3] for line in lines] == [
+        ["0", "yes", "1"],
+        ["1", "no", "1"],
+        ["2", "yes", "1"],
+        ["3", "no", "1"],
+    ]
+    assert lines[1].endswith("  ArithmeticError: -2 has no root")
+    found = [json.loads(line) for line in _run("result", name, "--records", "-o", "json").splitlines()]
+    assert [(each["index"], each["ok"], each["node"]) for each in found] == [
+        (0, True, "n0"),
+        (1, False, "n1"),
+        (2, True, "n0"),
+        (3, False, "n1"),
+    ]
+    assert found[1]["error"]["reason"] == "UserException"
+    failed = _run("result", name, "--records", "--failed", "--index", "0-2", "-o", "json")
+    assert [json.loads(line)["index"] for line in failed.splitlines()] == [1]
+
+
+@pytest.mark.parametrize("words", [["--records", "-o", "repr"], ["--failed"], ["--index", "3"]])
+def test_options_that_do_not_go_together_are_said_and_not_ignored(plane: FakePlane, words: list[str]) -> None:
+    refused = CliRunner().invoke(APP, ["result", "any", *words])
+    assert refused.exit_code == 1
+    assert "records" in refused.stderr
+
+
+def test_an_open_task_keeps_no_records_and_says_so(plane: FakePlane, pool: Pool) -> None:
+    half(1) >> pool
+    plane.only(TASKS)["spec"]["calls"]["open"] = True
+    refused = CliRunner().invoke(APP, ["result", plane.names(TASKS)[0], "--records"])
+    assert isinstance(refused.exception, sky.TaskError)
+    assert "told to its client, and not kept" in str(refused.exception)
+
+
 def test_an_error_of_ours_about_a_task_keeps_its_remedy(plane: FakePlane, pool: Pool) -> None:
     plane.answer = lambda *_: {"phase": "Failed", "reason": "RunTimeout", "message": "it ran too long"}
     future = root(1) > pool

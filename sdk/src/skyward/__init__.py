@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         Verda,
         Vultr,
     )
+    from skyward.records import CallError, CallRecord
     from skyward.reference import TaskReference, task
     from skyward.spec import Accelerator, Nodes, Options, Spec, Volume, Worker
     from skyward.tasks import TaskFuture
@@ -87,6 +88,7 @@ _LAZY = {
     **dict.fromkeys(("Accelerator", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"),
     "TaskFuture": "skyward.tasks",
     **dict.fromkeys(("task", "TaskReference"), "skyward.reference"),
+    **dict.fromkeys(("CallError", "CallRecord"), "skyward.records"),
     **dict.fromkeys(("CallFuture", "Executor"), "skyward.executor"),
 }
 _MODULES = ("accelerators", "errors", "time")
@@ -104,6 +106,8 @@ __all__ = [
     "PendingFunctionGroup",
     "Retry",
     "TaskFuture",
+    "CallError",
+    "CallRecord",
     "task",
     "TaskReference",
     "Executor",

@@ -20,6 +20,7 @@ from skyward.console import Console, open_console
 from skyward.contract.names import TASK
 from skyward.errors import TaskError
 from skyward.gather import checked_on_error
+from skyward.records import CallRecord, records_of
 from skyward.results import OnError
 from skyward.session import CONTROL_PLANE, open_api
 from skyward.tasks import TaskHandle
@@ -68,6 +69,23 @@ class TaskReference:
         """The value of each call while others still run. Leaving early leaves the Task alone."""
         checked_on_error(on_error)
         return self._stream(ordered, on_error)
+
+    def records(self, *, ordered: bool = True) -> Iterator[CallRecord]:
+        """How each call ended: attempts, node, times, error; in the order of the calls, or as they end.
+
+        Goes on until the Task has ended. Nothing is unpickled, and however many calls there are, few are kept
+        in memory. Raises TaskError for an open Task, whose outcomes are with its client only.
+        """
+        with _Reading(self) as reading:
+            if (reading.task["spec"].get("calls") or {}).get("open"):
+                raise TaskError(
+                    f"task {self.name} is an open one (of an executor, a stream, or a map over an iterator): "
+                    "how its calls end is told to its client, and not kept",
+                    task=self.name,
+                    remedy="`sky.task(name).status` counts them; a map over a list keeps records",
+                )
+            with reading.handle() as handle:
+                yield from records_of(handle.outcomes(), ordered=ordered)
 
     def _stream(self, ordered: bool, on_error: OnError) -> Iterator[Any]:
         with _Reading(self) as reading, reading.handle() as handle:

@@ -25,6 +25,7 @@ from skyward.reorder import in_order
 from skyward.results import OnError, attempts_of, each_value, outcomes_of, values_of
 from skyward.termination import interruptible
 from skyward.wire.digest import BytesLike
+from skyward.wire.outcomes import Outcome
 
 QUIET_SECONDS = 1.0
 """A task that takes no longer than this is not worth a line."""
@@ -229,12 +230,16 @@ class TaskHandle:
 
     def stream(self, *, ordered: bool, on_error: OnError) -> Iterator[Any]:
         """The value of each call as it ends, or in the order of the calls. Raises at the end, for all."""
+        outcomes = in_order(self.outcomes()) if ordered else self.outcomes()
+        return each_value(self.name, outcomes, self._finished.result, self._count, on_error)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The outcome of each call as it ends, until the last one has."""
         delivery = Delivery(
             self.name, lambda start, cutter: self._follow(self.name, start, cutter), self._ended
         )
         self._finished.add_done_callback(lambda end: delivery.cut() if end.exception() else None)
-        outcomes = in_order(delivery) if ordered else iter(delivery)
-        return each_value(self.name, outcomes, self._finished.result, self._count, on_error)
+        return iter(delivery)
 
     def _ended(self, seconds: float) -> dict[str, Any] | None:
         try:

@@ -9,18 +9,26 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from skyward.cli.options import NamespaceOption
+from skyward.cli.records import Wanted, print_records
+from skyward.cli.selection import parse_index
 from skyward.errors import RemoteTraceback, SkywardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from skyward.records import CallRecord
 
 
 class Output(StrEnum):
     """How a result is written."""
 
     JSON = "json"
+    TEXT = "text"
     REPR = "repr"
     PICKLE = "pickle"
 
@@ -35,8 +43,14 @@ class OnErrorChoice(StrEnum):
 def result(
     name: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")],
     output: Annotated[
-        Output, typer.Option("--output", "-o", help="As JSON, as Python shows it, or pickled.")
-    ] = Output.JSON,
+        Output | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="json (unless given), repr (as Python shows it) or pickle; with --records text (unless "
+            "given) or json, an object per line.",
+        ),
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Write to this file.")] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds to wait for the end; no limit without it.")
@@ -45,13 +59,31 @@ def result(
         OnErrorChoice,
         typer.Option(help="Where calls failed: print the first failure, or all values, errors in places."),
     ] = OnErrorChoice.RAISE,
+    records: Annotated[
+        bool,
+        typer.Option(
+            "--records", help="Print how each call ended instead: attempts, node, times, error; no values."
+        ),
+    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="With --records: only calls that failed.")] = False,
+    index: Annotated[str | None, typer.Option(help="With --records: only these calls, 3 or 0-5.")] = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """Wait for the end of a task and print what it returned: of one call the value, of several a list.
 
-    Results are unpickled, which runs code of whoever sent the task. Exit status: 0 printed; 1 a call failed
-    (what it raised is on stderr), or there is no result.
+    Results are unpickled, which runs code of whoever sent the task; --records unpickles nothing.
+
+    Exit status: 0 printed; 1 a call failed (what it raised is on stderr), or there is no result.
     """
+    if records:
+        if output not in (None, Output.TEXT, Output.JSON) or to is not None or timeout is not None:
+            _refuse("--records goes with --output text or json, --failed and --index", "leave the others out")
+        wanted = Wanted(failed, parse_index(index) if index is not None else None)
+        print_records(_records(name, namespace), wanted, as_json=output is Output.JSON)
+        return
+    if failed or index is not None or output is Output.TEXT:
+        _refuse("--failed, --index and --output text are for records", "add --records")
+    output = output or Output.JSON
     if output is Output.PICKLE and to is None and sys.stdout.isatty():
         _refuse("a pickle is nothing for a terminal", "name a file with --to, or send the output into one")
     written = _written(_value(name, namespace, timeout, on_error), output, on_error)
@@ -60,6 +92,12 @@ def result(
     else:
         sys.stdout.buffer.write(written)
         sys.stdout.buffer.flush()
+
+
+def _records(name: str, namespace: str | None) -> "Iterator[CallRecord]":
+    from skyward.reference import task
+
+    return task(name, namespace).records()
 
 
 def _value(name: str, namespace: str | None, timeout: float | None, on_error: OnErrorChoice) -> Any:
@@ -99,7 +137,10 @@ def _show(error: Exception, remote: RemoteTraceback | None) -> None:
     if remote is not None:
         words.append(f"on the node:\n{remote.text.rstrip()}")
     if any("calls failed" in note for note in notes):
-        words.append("  → --on-error return prints the values of the others, and each error in its place")
+        words.append(
+            "  → --on-error return prints the values of the others, and each error in its place; "
+            "--records --failed lists what failed"
+        )
     print(f"error: {'\n'.join(words)}", file=sys.stderr)
 
 
@@ -112,7 +153,7 @@ def _written(value: Any, output: Output, on_error: OnErrorChoice) -> bytes:
                 _refuse(f"the result cannot be pickled: {error}", "use --output repr")
         case Output.REPR:
             return f"{value!r}\n".encode()
-        case Output.JSON:
+        case _:
             default = _error_as_json if on_error is OnErrorChoice.RETURN else None
             try:
                 return f"{json.dumps(value, indent=2, default=default)}\n".encode()
