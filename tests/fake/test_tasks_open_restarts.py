@@ -162,6 +162,45 @@ async def test_call_that_was_lost_with_the_operator_is_the_next_attempt(world: W
     assert [header["number"] for header, _ in node.calls] == [1, 2]
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_attempt_whose_outcome_the_client_had_before_the_restart_counts_once(
+    world: World, restarts: int
+) -> None:
+    uid = await opened(world)
+    node, client = world.node(), Client()
+    client.attach(world, uid)
+    client.call(world, uid, 0)
+    node.finish(body=b"told, and not acknowledged")
+    assert client.told
+    for _ in range(restarts):
+        await world.restart(node)
+        node.up()
+    client.attach(world, uid, 1)
+    client.say(world, uid, FrameKind.CLOSE, next=1)
+    status = await world.ends()
+    assert status["counts"]["succeeded"] == 1
+    assert status["attempts"]["total"] == 1
+
+
+async def test_attempt_that_never_arrived_counts_once_when_the_client_brings_it_again(world: World) -> None:
+    uid = await opened(world)
+    node, client = world.node(), Client()
+    client.attach(world, uid)
+    client.call(world, uid, 0)
+    node.held.clear()  # the frame was on its way when the operator died
+    await world.restart(node)
+    node.up()
+    client.attach(world, uid, 1, open="0")
+    client.call(world, uid, 0)
+    await until(lambda: len(node.calls) == 2)
+    assert [header["number"] for header, _ in node.calls] == [1, 1]
+    node.finish()
+    client.say(world, uid, FrameKind.ACK, indexes=[0])
+    client.say(world, uid, FrameKind.CLOSE, next=1)
+    status = await world.ends()
+    assert status["attempts"]["total"] == 1
+
+
 async def test_outcome_in_a_file_is_told_from_there(world: World, tmp_path: Path) -> None:
     uid = await opened(world)
     node, client = world.node(), Client()

@@ -57,6 +57,8 @@ class _Story:
     recent: list[Trace] = field(default_factory=list)
     attempts: int = 0
     interrupted: int = 0
+    counted: dict[int, int] = field(default_factory=dict)
+    """By call of an open task that was settled, the attempt that did it."""
 
 
 class Journal:
@@ -93,6 +95,10 @@ class Journal:
         live.recent.extend(story.recent)
         for record in story.records:
             _recall(live, record)
+        if live.open is not None:
+            live.open.counted = {
+                index: number for index, number in story.counted.items() if not live.has_ended(index)
+            }
         decided = IndexSet()
         for record in reversed(story.records):  # the newest word on a call is the one that holds
             if not isinstance(record, _Known):
@@ -117,9 +123,9 @@ class Journal:
         """An attempt came back, and nothing of it ran: it is as if it had not been sent."""
         self._write({"task": live.work.uid, "returned": attempt.index, "count": attempt.count})
 
-    def settled(self, live: LiveTask, index: int) -> None:
-        """A call of an open task has its outcome, which may never come to its file."""
-        self._write({"task": live.work.uid, "settled": index})
+    def settled(self, live: LiveTask, index: int, number: int) -> None:
+        """A call of an open task has its outcome, of this attempt, which may never come to its file."""
+        self._write({"task": live.work.uid, "settled": index, "number": number})
 
     def close(self) -> None:
         """Let go of the file."""
@@ -130,7 +136,9 @@ class Journal:
     def _take(self, record: dict[str, Any]) -> None:
         story = self._stories.setdefault(record.pop("task"), _Story())
         if "settled" in record:
-            story.records.append(_Gone(int(record["settled"]), settled=True))
+            index = int(record["settled"])
+            story.counted[index] = int(record["number"])
+            story.records.append(_Gone(index, settled=True))
         elif "returned" in record:
             gone = _Gone(int(record["returned"]), int(record["count"]))
             story.records.append(gone)
@@ -213,6 +221,10 @@ def _records(live: LiveTask) -> list[dict[str, Any]]:
     earlier = live.attempts - live.flights.calls
     records: list[dict[str, Any]] = [{"task": uid, "attempts": earlier, "interrupted": live.interrupted}]
     records += [_over(live, trace) | {"old": True} for trace in live.recent]
+    if live.open is not None:
+        untaken = {index: each.outcome.number for index, each in live.open.untaken.items()}
+        settled = sorted((live.open.counted | untaken).items())
+        records += [{"task": uid, "settled": index, "number": number} for index, number in settled]
     for span, past in _alike(live):
         known = [past.number, past.exceptions, past.interruptions]
         records.append({"task": uid, "index": span.first, "count": span.count, "past": known})

@@ -100,6 +100,9 @@ class OpenCalls:
     """A look at what should be stored is due."""
     held: int = 0
     """Bytes of functions and arguments that are here."""
+    counted: dict[int, int] = field(default_factory=dict)
+    """By call, the attempt that an earlier operator had counted and had the outcome of: its agent may keep it
+    still, and its client may have it already."""
     _pieces: list[bytes] = field(default_factory=list)
     """Of a body that is too large for the frame which follows."""
     _functions: dict[str, bytes] = field(default_factory=dict)

@@ -73,6 +73,7 @@ class Reception:
             if begin < span.start:
                 _add_settled(live, begin, span.start - 1, failed)
             begin = span.stop
+        state.counted = {call: each for call, each in state.counted.items() if not live.has_ended(call)}
         waits = {index for span in waited for index in span}
         for attempt in live.flights:
             if live.has_ended(attempt.index):
@@ -124,7 +125,7 @@ class Reception:
     ) -> None:
         """A call has its outcome: tell the client. One that came as a file is told from there."""
         state = _open(live)
-        self._floor.journal.settled(live, outcome.index)
+        self._floor.journal.settled(live, outcome.index, outcome.number)
         state.drop(outcome.index)
         if isinstance(body, Received):
             untaken = Untaken(outcome, source, self._floor.now(), stored=True)

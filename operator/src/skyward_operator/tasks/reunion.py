@@ -86,12 +86,18 @@ class Reunion:
             if restarted or piece.boot not in ("", node.boot_id):
                 self._endings.lost(live, piece, f"the agent on {node.name}", "AgentRestarted")
             elif live.ending is not None:
-                self._floor.disembark(room, live, piece)
+                self._never_arrived(room, live, piece)
                 self._completion.complete_if_done(live)
             elif live.open is not None and piece.index not in live.open.calls:
-                self._floor.disembark(room, live, piece)  # its client brings it again
+                self._never_arrived(room, live, piece)  # its client brings it again
             else:
                 self._floor.sender.send(room, live, piece)
+
+    def _never_arrived(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
+        """The agent was there all the time and has nothing of it: it is as if it had not been sent."""
+        self._floor.disembark(room, live, attempt)
+        self._floor.journal.returned(live, attempt)
+        live.attempts -= attempt.count
 
     def _place(self, room: Room, node: ReadyNode, held: str, state: str, count: int) -> None:
         """What the agent has: so many calls from this one on."""
@@ -120,7 +126,8 @@ class Reunion:
     def _adopt(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
         attempt.size, attempt.heard = attempt.count, self._floor.context.clock.monotonic()
         live.flights.add(attempt)
-        if attempt.number > live.past.get(attempt.index, FRESH).number:
+        counted = live.open.counted.get(attempt.index, 0) if live.open is not None else 0
+        if attempt.number > max(counted, live.past.get(attempt.index, FRESH).number):
             live.attempts += attempt.count
         live.nodes.add(attempt.node)
         live.started = live.started or attempt.sent
