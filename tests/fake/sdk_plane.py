@@ -370,8 +370,8 @@ class FakePlane(FakeKube):
             return await self._deliver(request, name)
         if what == "logs":
             ends: list[Object] = [{"kept": 0.0}, *self.new_logs.get(name, []), {"end": True}]
-            lines = [json.dumps(line) for line in [*self.task_logs.get(name, []), *ends]]
-            return web.Response(text="\n".join(lines))
+            lines = [json.dumps(line, ensure_ascii=False) for line in [*self.task_logs.get(name, []), *ends]]
+            return web.Response(text="".join(f"{line}\n" for line in lines))
         return await self._send_result(request, self.results[name])
 
     async def _take_payload(self, request: web.Request, name: str, blob: Object) -> web.Response:
@@ -440,7 +440,7 @@ class FakePlane(FakeKube):
             queue.put_nowait(None)
         self._log_queues.append(queue)
         while (entry := await queue.get()) is not None:
-            await response.write(json.dumps(entry).encode() + b"\n")
+            await response.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         self._log_queues.remove(queue)
         return response
 

@@ -15,6 +15,7 @@ from tests.fake.kube_server import eventually
 from tests.fake.sdk_plane import NODES, POOLS, TASKS, FakePlane
 
 import skyward as sky
+from skyward.cluster.gateway import Gateway
 from skyward.contract.task import Task
 from skyward.image import client_python
 from skyward.manifest import INLINE_LIMIT
@@ -474,3 +475,63 @@ def test_map_over_what_is_no_iterable_is_refused_before_anything_is_made(
     with pytest.raises(TypeError, match=r"pool.map\(\) calls the function once for each item .* got "):
         pool.map(as_text, items)
     assert _creates(plane) == 0
+
+
+def test_characters_at_which_only_unicode_ends_lines_end_no_output(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei"
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        add(1) >> pool
+        assert pool._entered()[0]._logs.connected.wait(10)
+        plane.log(plane.names(TASKS)[0], f"{odd}\n", rank=1)
+        plane.log(plane.names(TASKS)[0], "after\n", rank=1)
+    out, err = capsys.readouterr()
+    assert out == f"[node 1] {odd}\n[node 1] after\n"
+    assert "live output" not in err
+
+
+def test_output_that_cannot_be_shown_is_told_once_and_what_follows_is_shown(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        session = pool._entered()[0]
+        original = session.console.remote
+
+        def picky(prefix: str, text: str, stream: Any) -> None:
+            if "ü" in text:
+                raise OSError("this terminal is too small")
+            original(prefix, text, stream)
+
+        session.console.remote = picky  # type: ignore[method-assign]
+        add(1) >> pool
+        assert session._logs.connected.wait(10)
+        name = plane.names(TASKS)[0]
+        for text in ("ü 1\n", "ü 2\n", "plain\n"):
+            plane.log(name, text, rank=1)
+    out, err = capsys.readouterr()
+    assert out == "[node 1] plain\n"
+    assert err.count(f"output of task {name} cannot be shown here (OSError: this terminal is too small)") == 1
+
+
+def test_a_stream_of_output_that_fails_is_told_once_and_tried_again(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    original = Gateway.stream
+
+    def stream(self: Gateway, *args: Any, **more: Any) -> Iterator[dict[str, Any]]:
+        nonlocal asked
+        asked += 1
+        if asked < 4:
+            raise AttributeError("of a client of another version")
+        yield from original(self, *args, **more)
+
+    monkeypatch.setattr(Gateway, "stream", stream)
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        add(1) >> pool
+        assert pool._entered()[0]._logs.connected.wait(10)
+        plane.log(plane.names(TASKS)[0], "shown\n", rank=1)
+    out, err = capsys.readouterr()
+    assert out == "[node 1] shown\n"
+    assert err.count("live output does not come (AttributeError: of a client of another version)") == 1

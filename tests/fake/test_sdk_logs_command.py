@@ -185,3 +185,16 @@ def test_names_are_completed_in_a_shell(plane: FakePlane, task: str, monkeypatch
     assert completed("pod/") == []
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     assert completed("te") == []
+
+
+def test_characters_at_which_only_unicode_ends_lines_are_printed(plane: FakePlane, task: str) -> None:
+    odd = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"
+    plane.task_logs[task] = [_printed(f"{odd}\nnext\n", task=task)]
+    assert _run("logs", task) == f"[node 0] {odd}\n[node 0] next\n"
+
+
+def test_a_stream_that_is_no_json_is_an_error_in_words(plane: FakePlane, task: str) -> None:
+    plane.task_logs[task] = ["no object"]  # type: ignore[list-item]
+    result = CliRunner().invoke(APP, ["logs", task])
+    assert result.exit_code == 1
+    assert "error: the operator's gateway sent a line that is no JSON object" in result.stderr

@@ -65,7 +65,7 @@ class Session:
         self.users = 0
         self._handles: dict[str, TaskHandle] = {}
         self._lines = LineAssembler()
-        self._logs = LogFollower(self.gateway, self.printed)
+        self._logs = LogFollower(self.gateway, self.printed, console.say)
         self._watch = Watch(
             api,
             TASK,

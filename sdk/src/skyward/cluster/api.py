@@ -19,6 +19,7 @@ import httpx
 from skyward.cluster.clients import Clients
 from skyward.cluster.connection import Connection
 from skyward.cluster.cutter import Cutter
+from skyward.cluster.lines import whole_lines
 from skyward.contract.names import (
     ANNOTATION_GATEWAY,
     ANNOTATION_GATEWAY_SERVICE,
@@ -161,7 +162,7 @@ class Api:
                     raise _refusal(response)
                 on_open()
                 with cutter.around(response):
-                    yield from _lines(response.iter_raw())
+                    yield from whole_lines(response.iter_raw())
         except (httpx.TransportError, httpx.StreamError) as error:
             raise Unreachable(f"the watch of {kind.plural} broke: {_words(error)}") from error
 
@@ -304,13 +305,6 @@ def _client(connection: Connection) -> httpx.Client:
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         trust_env=not connection.is_embedded,
     )
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in whole if line)
 
 
 def _refusal(response: httpx.Response) -> Exception:

@@ -14,6 +14,7 @@ import httpx
 
 from skyward.cluster.api import Api
 from skyward.cluster.cutter import Cutter
+from skyward.cluster.lines import whole_lines
 from skyward.cluster.route import GatewayRefused, Route, Routes, turned_away
 from skyward.cluster.upload import OFFSET, PATIENCE_SECONDS, Upload, words
 from skyward.errors import GatewayError
@@ -68,11 +69,13 @@ class Gateway:
     def stream(
         self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Objects of a stream of JSON lines. Raises GatewayError when it breaks."""
+        """Objects of a stream of JSON lines.
+
+        Raises GatewayError when it breaks, and GatewayRefused for a line that is no object.
+        """
         with self._following(where, query, silence, cutter) as response:
-            for line in response.iter_lines():
-                if line.strip():
-                    yield json.loads(line)
+            for line in whole_lines(response.iter_bytes()):
+                yield _object(line)
 
     def follow_results(self, namespace: str, task: str, start: int, cutter: Cutter) -> Iterator[bytes]:
         """The delivery of a Task's outcomes (`skyward.wire.delivery`) from a byte on, as it comes.
@@ -152,3 +155,13 @@ class Gateway:
         if response.status_code in (429, 500, 502, 503, 504):
             self._routes.forget()
         return response
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise GatewayRefused(f"the operator's gateway sent a line that is no JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise GatewayRefused(f"the operator's gateway sent a line that is no JSON object: {line[:80]!r}")
+    return record

@@ -1,9 +1,10 @@
 """One thread that follows the live output of a run through the gateway, for as long as it is wanted.
 
 Output is a courtesy: when the gateway cannot be reached from here, calls still work and the thread keeps
-trying.
+trying, whatever went wrong. What is more than a moment's silence is said, once until output comes again.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ _BREATH_SECONDS = 0.0005
 """After a piece of output that took a while to show, so that threads which wait for results get their turn at
 the interpreter: it changes hands by itself every 5 ms only, and much output comes at once."""
 _LONG_PIECE = 4096
+_SAID_AFTER = 34
+"""Failures in a row, some ten seconds of them: an operator that starts again is no news."""
 _PAUSES = (0.1, *[0.3] * 200, 3.0)
 """Quick while an operator starts again, slow where the gateway cannot be reached at all."""
 
@@ -73,11 +76,19 @@ class Position:
 
 
 class LogFollower:
-    """Hands each piece of output to `on_line`, once, whatever breaks in between."""
+    """Hands each piece of output to `on_line`, once, whatever breaks in between; `on_trouble` hears of it."""
 
-    def __init__(self, gateway: Gateway, on_line: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        on_line: Callable[[dict[str, Any]], None],
+        on_trouble: Callable[[str], None] = lambda problem: None,
+    ) -> None:
         self._gateway = gateway
         self._on_line = on_line
+        self._on_trouble = on_trouble
+        self._is_in_trouble = False
+        self._is_unshown = False
         self._ending = threading.Event()
         self._stopped = threading.Event()
         self._cutter = Cutter()
@@ -120,7 +131,7 @@ class LogFollower:
         try:
             for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS):
                 self._take(line)
-        except (SkywardError, ValueError):
+        except (SkywardError, RuntimeError):
             return False
         return True
 
@@ -132,18 +143,46 @@ class LogFollower:
                 for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS, self._cutter):
                     failures = 0
                     self._take(line)
-            except (SkywardError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile
+            except Exception as error:  # the only thread that shows output must not die of it
                 failures += 1
+                passes = isinstance(error, GatewayError) and not isinstance(error, GatewayRefused)
+                if not passes or failures == _SAID_AFTER:
+                    self._say(f"live output does not come ({_words(error)}); trying again, calls go on")
             self._ending.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
 
     def _take(self, line: dict[str, Any]) -> None:
         """Pass a line on, unless an earlier connection brought it; one without text ends a replay."""
         if self._position.takes(line) and not self._stopped.is_set():
-            self._on_line(line)
+            self._show(line)
             if len(line.get("text", "")) > _LONG_PIECE:
                 time.sleep(_BREATH_SECONDS)
         if not line.get("text") and "done" not in line:
             self.connected.set()
+            self._is_in_trouble = False
+
+    def _show(self, line: dict[str, Any]) -> None:
+        """What cannot be shown is left out: the next line may be fine."""
+        try:
+            self._on_line(line)
+        except Exception as error:  # of a terminal that is gone, of an encoding, of a line
+            if not self._is_unshown:
+                self._is_unshown = True
+                task = line.get("task")
+                why = f"output of task {task} cannot be shown here ({_words(error)})"
+                self._tell(f"{why}; `skyward logs {task}` has it")
+
+    def _say(self, problem: str) -> None:
+        if not self._is_in_trouble and not self._ending.is_set():
+            self._is_in_trouble = True
+            self._tell(problem)
+
+    def _tell(self, problem: str) -> None:
+        with contextlib.suppress(Exception):  # the console may be what is broken
+            self._on_trouble(problem)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, SkywardError) else f"{type(error).__name__}: {error}"
 
 
 def read_output(
