@@ -153,9 +153,19 @@ class FakePlane(FakeKube):
 
         self.on_loop(remove())
 
-    def log(self, task: str, text: str, rank: int = 0, stream: str = "stdout") -> None:
+    def log(
+        self, task: str, text: str, rank: int = 0, stream: str = "stdout", namespace: str = "default"
+    ) -> None:
         """Print as a function on a node does, from any thread."""
-        line = {"task": task, "index": 0, "node": f"n{rank}", "rank": rank, "stream": stream, "text": text}
+        line = {
+            "namespace": namespace,
+            "task": task,
+            "index": 0,
+            "node": f"n{rank}",
+            "rank": rank,
+            "stream": stream,
+            "text": text,
+        }
         line["time"] = time.time()
 
         def send() -> None:
@@ -170,7 +180,7 @@ class FakePlane(FakeKube):
         """Say that all output of a task has come, from any thread."""
 
         def send() -> None:
-            self._log_ends.append({"task": task, "done": True})
+            self._log_ends.append({"namespace": "default", "task": task, "done": True})
             for queue in self._log_queues:
                 queue.put_nowait(self._log_ends[-1])
 

@@ -516,14 +516,45 @@ async def test_one_stream_brings_the_output_of_all_my_tasks(world: World) -> Non
     await world.task(name="a")
     await world.task(name="b")
     await world.task(name="foreign", ticketHash=hashlib.sha256(b"else").hexdigest())
-    async with world.http.get(f"{world.url}/v1/logs?follow=1", headers=MINE) as answer:
+    async with world.http.get(f"{world.url}/v1/logs?namespace=default&follow=1", headers=MINE) as answer:
         for attempt in reversed(node.waiting()):
             header = {"attempt": attempt, "stream": "stdout", "time": 1.0}
             world.fleet.listener.log("default", "node-0", header, b"hello\n")
         got = [json.loads(await answer.content.readline())["task"] for _ in range(2)]
         assert got == ["b", "a"]
-    assert (await world.get("/v1/logs"))[1].count(b"hello") == 2
-    assert (await world.get("/v1/logs", OTHERS))[1] == b""
+    assert (await world.get("/v1/logs?namespace=default"))[1].count(b"hello") == 2
+    assert (await world.get("/v1/logs?namespace=default", OTHERS))[1] == b""
+
+
+async def test_ticket_hash_copied_into_another_namespace_brings_its_output_to_nobody(world: World) -> None:
+    """Hashes are no secret to who can read the objects of a namespace."""
+    node = world.node()
+    await world.task(name="mine")
+    spec = {"poolRef": {"name": "pool"}, "command": {"argv": ["true"]}, "ticketHash": HASH}
+    await world.api.create(TASK, {"metadata": {"namespace": "team-b", "name": "mine"}, "spec": spec})
+    copied = world.context.store.get(TASK, "team-b", "mine")
+    assert copied is not None
+    work = Work("team-b", "mine", copied["metadata"]["uid"], "pool", 0.0, ticket_hash=HASH)
+    attempt = Attempt("x.0.1", 0, 1, "node-0", 0, 0.0)
+    logs = world.tasks.gateway_backend.logs
+    logs.write(work, attempt, {"at": 0}, b"copied before\n")
+    await logs.written(work.uid)
+    where = "/v1/logs?since=0&namespace="
+    async with world.http.get(f"{world.url}{where}default&follow=1", headers=MINE) as answer:
+        assert "text" not in json.loads(await answer.content.readline())
+        logs.write(work, attempt, {"at": 14}, b"copied after\n")
+        await logs.written(work.uid)
+        say(node, "mine\n")
+        assert json.loads(await answer.content.readline())["text"] == "mine\n"
+    assert b"copied" not in (await world.get(f"{where}default"))[1]
+    assert b"copied" in (await world.get(f"{where}team-b"))[1]
+
+
+@pytest.mark.parametrize("query", ["", "?namespace=", "?namespace=..", "?namespace=A", "?follow=1"])
+async def test_output_of_all_my_tasks_is_asked_for_by_namespace(world: World, query: str) -> None:
+    status, text = await world.get(f"/v1/logs{query}")
+    assert status == 400
+    assert b"namespace" in text
 
 
 async def test_a_reader_who_comes_back_gets_what_was_kept_meanwhile_and_nothing_twice(world: World) -> None:
@@ -532,7 +563,7 @@ async def test_a_reader_who_comes_back_gets_what_was_kept_meanwhile_and_nothing_
     uid = await world.task(name="a")
     await world.task(name="b")
     say(node, "first\n")
-    where = f"{world.url}/v1/logs?follow=1&since="
+    where = f"{world.url}/v1/logs?namespace=default&follow=1&since="
     async with world.http.get(f"{where}0", headers=MINE) as answer:
         first, mark = [json.loads(await answer.content.readline()) for _ in range(2)]
         say(node, "second\n")
@@ -662,7 +693,7 @@ async def test_who_added_a_ticket_to_an_object_may_read_it_and_nothing_else(worl
         got = [(await world.get(f"/v1/namespaces/default/{where}", OTHERS))[0] for where in reads]
         assert got == [status] * 3
     assert (await world.put(package(), name="upload", headers=OTHERS))[0] == 403
-    assert (await world.get("/v1/logs", OTHERS))[1] == b""
+    assert (await world.get("/v1/logs?namespace=default", OTHERS))[1] == b""
     assert (await world.get("/v1/namespaces/default/nodes/node-0/logs"))[0] == 200
 
 

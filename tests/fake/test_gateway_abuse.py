@@ -357,7 +357,7 @@ async def test_a_ticket_has_so_many_requests_under_way_and_no_more(tmp_path: Pat
             status, text = await asked(world, follow, MINE)
             assert status == 429
             assert "3 requests under way" in text
-            assert (await asked(world, "/v1/logs", OTHERS))[0] == 200
+            assert (await asked(world, "/v1/logs?namespace=default", OTHERS))[0] == 200
         async with asyncio.timeout(10):
             while (await asked(world, "/v1/namespaces/default/tasks/task/logs", MINE))[0] != 200:
                 pass

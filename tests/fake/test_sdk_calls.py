@@ -535,3 +535,19 @@ def test_a_stream_of_output_that_fails_is_told_once_and_tried_again(
     out, err = capsys.readouterr()
     assert out == "[node 1] shown\n"
     assert err.count("live output does not come (AttributeError: of a client of another version)") == 1
+
+
+def test_output_of_what_was_not_sent_from_here_is_not_shown(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        add(1) >> pool
+        session = pool._entered()[0]
+        assert session._logs.connected.wait(10)
+        assert any(path.startswith("/v1/logs?namespace=default&") for _, path in plane.requests)
+        name = plane.names(TASKS)[0]
+        plane.log(name, "of another namespace\n", namespace="team-b")
+        plane.log("copied", "of a task with our hash\n")
+        plane.log("copied", "and half a line")
+        plane.log(name, "mine\n")
+    assert capsys.readouterr().out == "[node 0] mine\n"

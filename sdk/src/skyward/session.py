@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -43,6 +44,7 @@ SLOW_SECONDS = 0.5
 POOL_GRACE_SECONDS = 3.0
 OUTPUT_SECONDS = 3.0
 """How long the end of a program waits for output that it missed: the operator was started again just now."""
+_ENDED = 10_000
 CONTROL_PLANE = Subject("control plane")
 
 _lock = threading.Lock()
@@ -64,8 +66,10 @@ class Session:
         self.leaving = Leaving()
         self.users = 0
         self._handles: dict[str, TaskHandle] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        """The latest Tasks that have ended: some of their output may still come."""
         self._lines = LineAssembler()
-        self._logs = LogFollower(self.gateway, self.printed, console.say)
+        self._logs = LogFollower(self.gateway, namespace, self.printed, console.say)
         self._watch = Watch(
             api,
             TASK,
@@ -174,7 +178,12 @@ class Session:
             self.console.done(CONTROL_PLANE, "answers again" if shown else "")
 
     def printed(self, piece: dict[str, Any]) -> None:
-        """One piece of output from a node, or that the last piece of a task has come."""
+        """One piece of output from a node, or that the last piece of a task has come.
+
+        Only of Tasks that were created here: others may carry the hash of our ticket, which is no secret.
+        """
+        if not self._is_ours(piece):
+            return
         if "done" in piece:
             self._print_rests(str(piece.get("task")))
             return
@@ -211,7 +220,18 @@ class Session:
         if handle is not None:
             handle.on_object(task)
             if handle.is_finished:
-                self._handles.pop(handle.name, None)
+                self._forget(handle.name)
+
+    def _is_ours(self, piece: dict[str, Any]) -> bool:
+        name = str(piece.get("task"))
+        return piece.get("namespace") == self.namespace and (name in self._handles or name in self._ended)
+
+    def _forget(self, name: str) -> TaskHandle | None:
+        """Nothing more is told to the handle of this Task."""
+        self._ended[name] = None
+        if len(self._ended) > _ENDED:
+            self._ended.popitem(last=False)
+        return self._handles.pop(name, None)
 
     def _print_rests(self, task: str | None = None) -> None:
         """A last line without an end of line is shown when nothing more comes of its task."""
@@ -222,13 +242,13 @@ class Session:
                 self.console.remote(prefix, rest, stream)
 
     def _on_task_gone(self, task: dict[str, Any]) -> None:
-        handle = self._handles.pop(task["metadata"]["name"], None)
+        handle = self._forget(task["metadata"]["name"])
         if handle is not None:
             handle.on_gone()
 
     def _withdraw(self, handle: TaskHandle, error: BaseException) -> None:
         """Forget a Task whose submission failed half-way; one that may exist is cancelled."""
-        self._handles.pop(handle.name, None)
+        self._forget(handle.name)
         handle.fail(error)
         if not isinstance(error, ApiError):
             self._cancel(handle.name)

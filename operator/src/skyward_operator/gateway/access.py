@@ -132,10 +132,15 @@ def _is_same(wanted: str | None, given: str) -> bool:
     return bool(wanted) and hmac.compare_digest(str(wanted).encode(), given.encode())
 
 
+def is_namespace(text: str) -> bool:
+    """Whether this can be the name of a namespace."""
+    return _NAMESPACE.fullmatch(text) is not None
+
+
 def place(request: web.Request) -> tuple[str, str]:
     """Namespace and name in a path; 404 for what can be no name, before it gets into any other path."""
     namespace, name = request.match_info["namespace"], request.match_info["name"]
-    if not _NAMESPACE.fullmatch(namespace) or not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+    if not is_namespace(namespace) or not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise web.HTTPNotFound(text="the path holds what can be no namespace or no name of an object")
     return namespace, name
 

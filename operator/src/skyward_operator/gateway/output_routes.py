@@ -1,4 +1,4 @@
-"""Who may read which output, and what of it: of a task, of a node, of a pool, of all tasks of one ticket.
+"""Who may read which output, and what of it: of a task, of a node, of a pool, of one ticket's tasks.
 
 The ticket of a pool opens the output of its tasks as well: who may update a pool decides what its machines
 run, and so sees all that they print.
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.reasons import NodePhase
-from skyward_operator.gateway.access import matches, opens, place, prove, ticket_hash
+from skyward_operator.gateway.access import is_namespace, matches, opens, place, prove, ticket_hash
 from skyward_operator.gateway.follower import Follower
 from skyward_operator.gateway.node_output import NodeOutput, PoolNodes
 from skyward_operator.gateway.streams import END, Lines, send_node_log, send_output, send_pool_output
@@ -94,21 +94,29 @@ class OutputRoutes:
         return await lines.end()
 
     async def get_all(self, request: web.Request) -> web.StreamResponse:
-        """The output of all tasks that carry the caller's ticket: what comes, or what is kept."""
-        given = ticket_hash(request)
+        """The output of all tasks of a namespace that carry the caller's ticket: what comes, or what is kept.
+
+        The hash of a ticket is no secret to who can read its objects, and may be written into objects of
+        another namespace: without a namespace, whoever writes there would speak to the caller.
+        """
+        given, namespace = ticket_hash(request), _namespace(request)
         lines, logs, since = Lines(request), self._backend.logs, _since(request)
 
         def tasks() -> list[dict[str, Any]]:
-            return [task for task in self._context.store.list(TASK) if matches(task, given)]
+            return [task for task in self._context.store.list(TASK, namespace) if matches(task, given)]
 
         def mine() -> list[tuple[str, str]]:
-            return [(task["metadata"]["namespace"], task["metadata"]["uid"]) for task in tasks()]
+            return [(namespace, task["metadata"]["uid"]) for task in tasks()]
 
-        if mine() or any(matches(pool, given) for pool in self._context.store.list(POOL)):
+        if mine() or any(matches(pool, given) for pool in self._context.store.list(POOL, namespace)):
             prove(request)
         follower = None
         if follows(request):
-            follower = Follower(lambda work: hmac.compare_digest(work.ticket_hash or "", given))
+            follower = Follower(
+                lambda work: (
+                    work.namespace == namespace and hmac.compare_digest(work.ticket_hash or "", given)
+                )
+            )
         await lines.begin()
         begin = (since or 0.0) if follower is None else since
         marks = since is not None
@@ -159,6 +167,13 @@ class OutputRoutes:
 def follows(request: web.Request) -> bool:
     """Whether the reader wants what comes as well."""
     return request.query.get("follow", "") in ("1", "true")
+
+
+def _namespace(request: web.Request) -> str:
+    namespace = request.query.get("namespace", "")
+    if not is_namespace(namespace):
+        raise web.HTTPBadRequest(text="namespace must be that of the tasks whose output is wanted")
+    return namespace
 
 
 def _since(request: web.Request) -> float | None:

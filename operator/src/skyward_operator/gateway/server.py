@@ -13,8 +13,8 @@
     GET /v1/namespaces/{ns}/pools/{name}/logs      the output of all its tasks, and how its nodes were made,
                                                    by time; ?follow=1 goes on until the pool is gone
     GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made, also when it is gone; ?follow=1
-    GET /v1/logs                                   output of all tasks with the caller's ticket; ?follow=1,
-                                                   and ?since=TIME for what was kept after that, first
+    GET /v1/logs?namespace={ns}                    output of its tasks with the caller's ticket; &follow=1,
+                                                   and &since=TIME for what was kept after that, first
     GET /v1/healthz
 
 Every request but the last carries `Skyward-Ticket`: its creator's, or, to read one object, one whose hash was

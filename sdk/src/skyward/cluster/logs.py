@@ -76,15 +76,20 @@ class Position:
 
 
 class LogFollower:
-    """Hands each piece of output to `on_line`, once, whatever breaks in between; `on_trouble` hears of it."""
+    """Hands each piece of a run's output in a namespace to `on_line`, once, whatever breaks in between.
+
+    `on_trouble` is told what keeps output from coming or from being shown.
+    """
 
     def __init__(
         self,
         gateway: Gateway,
+        namespace: str,
         on_line: Callable[[dict[str, Any]], None],
         on_trouble: Callable[[str], None] = lambda problem: None,
     ) -> None:
         self._gateway = gateway
+        self._namespace = namespace
         self._on_line = on_line
         self._on_trouble = on_trouble
         self._is_in_trouble = False
@@ -127,7 +132,7 @@ class LogFollower:
 
     def _has_rest(self) -> bool:
         """Take what was kept since the last record; False where the connection breaks."""
-        query = self._position.begin(follow=False)
+        query = {"namespace": self._namespace, **self._position.begin(follow=False)}
         try:
             for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS):
                 self._take(line)
@@ -138,7 +143,7 @@ class LogFollower:
     def _run(self) -> None:
         failures = 0
         while not self._ending.is_set():
-            query = self._position.begin()
+            query = {"namespace": self._namespace, **self._position.begin()}
             try:
                 for line in self._gateway.stream("/v1/logs", query, SILENCE_SECONDS, self._cutter):
                     failures = 0
