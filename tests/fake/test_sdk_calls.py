@@ -363,12 +363,25 @@ def test_a_lost_answer_to_a_create_makes_one_task(plane: FakePlane, pool: Pool) 
 
 
 def test_defaults_of_the_pool_reach_every_task(plane: FakePlane) -> None:
-    options = sky.Options(console="silent", default_compute_timeout=300, retry_on_interruption=0)
+    options = sky.Options(
+        console="silent", default_compute_timeout=300, retry_on_interruption=0, result_ttl=3600
+    )
     with sky.Compute(provider=sky.Local(), options=options) as pool:
         add(1) >> pool
         spec = plane.only(TASKS)["spec"]
     assert spec["timeouts"] == {"runSeconds": 300}
     assert spec["retry"]["onInterruption"] == 0
+    assert spec["ttlSecondsAfterFinished"] == 3600
+
+
+@pytest.mark.parametrize("ttl", [86_400, None])
+def test_a_group_of_differing_calls_is_kept_as_long_as_the_pool_says(
+    plane: FakePlane, ttl: int | None
+) -> None:
+    options = sky.Options(console="silent", result_ttl=ttl)
+    with sky.Compute(provider=sky.Local(), options=options) as pool:
+        sky.gather(add(1).with_timeout(50), add(2).with_timeout(60)) >> pool
+        assert plane.only(TASKS)["spec"].get("ttlSecondsAfterFinished") == ttl
 
 
 def test_remote_output_reaches_the_terminal_by_node(

@@ -133,6 +133,7 @@ def test_wrong_words_say_what_to_write(plane: FakePlane, task: str) -> None:
     for words, status, text in (
         (["nothing"], 1, "`skyward tasks` and `skyward nodes` and `skyward pools` list what there is"),
         (["task/nothing"], 1, "there is no task nothing in namespace default"),
+        (["task/nothing"], 1, "600 s unless sky.Options(result_ttl=...) says another time"),
         (["pod/nothing"], 2, "write for example task/nothing"),
         ([plane.names(NODES)[0], "--index", "1"], 2, "a node has no calls"),
         ([task, "--tail", "-1"], 2, "tail"),

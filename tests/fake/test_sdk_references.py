@@ -112,7 +112,7 @@ def test_leaving_early_leaves_it_alone_and_cancelling_ends_it(plane: FakePlane, 
 def test_an_unknown_name_and_a_missing_right_say_so(
     plane: FakePlane, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(sky.TaskError, match="no task nothing in namespace default"):
+    with pytest.raises(sky.TaskError, match=r"no task nothing in namespace default(.|\n)*result_ttl"):
         sky.task("nothing").result()
     GATE.set()
     pool.map(gated, range(3))

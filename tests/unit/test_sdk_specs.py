@@ -126,6 +126,9 @@ def test_a_name_that_the_server_would_refuse_is_refused_here(name: str) -> None:
         lambda: sky.Image(env={"A": 1}),  # type: ignore[dict-item]
         lambda: sky.Options(console="loud"),  # type: ignore[arg-type]
         lambda: sky.Options(default_compute_timeout=0),
+        lambda: sky.Options(result_ttl=0),
+        lambda: sky.Options(result_ttl=366 * 86_400),
+        lambda: sky.Options(result_ttl=90.5),  # type: ignore[arg-type]
         lambda: sky.Worker(concurrency=0),
         lambda: sky.Worker(executor="fork"),  # type: ignore[arg-type]
         lambda: sky.Nodes(2, min=3),

@@ -43,7 +43,9 @@ def calls_of(calls: Sequence[Call]) -> tuple[Call, list[CallOptions]]:
         )
     if all(call == first for call in calls):
         return first, []
-    return Call(queue_timeout=first.queue_timeout), [call_options(call) for call in calls]
+    return Call(queue_timeout=first.queue_timeout, result_ttl=first.result_ttl), [
+        call_options(call) for call in calls
+    ]
 
 
 def check_python(view: PoolView) -> None:

@@ -18,14 +18,12 @@ from skyward.contract.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POOL, LA
 from skyward.functions import Retry
 from skyward.image import Image
 from skyward.packing import Packed
-from skyward.spec import Accelerator, Options, Spec, Volume
+from skyward.spec import RESULT_SECONDS, Accelerator, Options, Spec, Volume
 from skyward.wire.options import CallOptions
 
 MANAGED_BY = "skyward-sdk"
 INLINE_LIMIT = 64 * 1024
 """Larger packages of calls go to the gateway; etcd and every watcher would carry them otherwise."""
-RESULT_SECONDS = 600
-"""How long a finished Task of the SDK, which has collected its result by then, stays readable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +92,17 @@ def pool_object(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How the calls of a Task run: where, how long, how often again. Times are seconds."""
+    """How the calls of a Task run: where, how long, how often again. Times are seconds.
+
+    `result_ttl` is how long the Task stays once it has ended; None: until it is deleted.
+    """
 
     mode: str = "Any"
     rank: int | None = None
     timeout: float | None = None
     queue_timeout: float | None = None
     retry: Retry | None = None
+    result_ttl: int | None = RESULT_SECONDS
 
 
 def call_options(call: Call) -> CallOptions:
@@ -128,9 +130,10 @@ def task_object(
     spec: dict[str, Any] = {
         "poolRef": {"name": pool},
         "calls": calls,
-        "ttlSecondsAfterFinished": RESULT_SECONDS,
         "ticketHash": owner.ticket_hash,
     }
+    if call.result_ttl is not None:
+        spec["ttlSecondsAfterFinished"] = call.result_ttl
     if call.mode != "Any":
         spec["target"] = _given(mode=call.mode, rank=call.rank)
     timeouts = _given(queueSeconds=_whole(call.queue_timeout), runSeconds=_whole(call.timeout))

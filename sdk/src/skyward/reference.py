@@ -164,8 +164,9 @@ class _Reading:
             raise TaskError(
                 f"there is no task {self.of.name} in namespace {self.place}",
                 task=self.of.name,
-                remedy="`skyward tasks` lists those that are there; one that has ended is deleted when its "
-                "ttl is over",
+                remedy="`skyward tasks` lists those that are there. One that has ended is deleted with its "
+                "result and output when its ttl is over: 600 s unless sky.Options(result_ttl=...) says "
+                "another time",
             )
         return found
 

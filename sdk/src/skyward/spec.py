@@ -16,6 +16,8 @@ type Architecture = Literal["x86_64", "arm64"]
 type Selection = Literal["cheapest", "first", "available"]
 type ConsoleMode = Literal["auto", "rich", "minimal", "log", "silent"]
 
+RESULT_SECONDS = 600
+"""How long a finished Task of the SDK, which has collected its result by then, stays readable."""
 ALLOCATIONS = ("spot-if-available", "spot", "on-demand", "cheapest")
 _OLD_ALLOCATIONS = {"always-spot": "spot", "on_demand": "on-demand", "spot_if_available": "spot-if-available"}
 ELSEWHERE = {
@@ -197,6 +199,8 @@ class Options:
     `default_compute_timeout` limits calls that have no timeout of their own; there is none unless given.
     `lease_timeout` is how long the pool outlives a program that is killed or cut off; None: until somebody
     deletes it.
+    `result_ttl` is how long result and output of a call can be read once it has ended, by other programs too;
+    None: until somebody deletes its Task.
     """
 
     selection: Selection = "cheapest"
@@ -208,6 +212,7 @@ class Options:
     autoscale_idle_timeout: int | None = None
     shutdown_timeout: float = 120.0
     lease_timeout: int | None = 600
+    result_ttl: int | None = RESULT_SECONDS
     retry_on_interruption: int = 3
     console: bool | ConsoleMode = True
     namespace: str | None = None
@@ -223,6 +228,8 @@ class Options:
             number("default_compute_timeout", self.default_compute_timeout, minimum=0.001)
         if self.lease_timeout is not None:
             integer("lease_timeout", self.lease_timeout, minimum=30)
+        if self.result_ttl is not None:
+            integer("result_ttl", self.result_ttl, minimum=60, maximum=365 * 86_400)
         number("shutdown_timeout", self.shutdown_timeout, minimum=0)
         integer("retry_on_interruption", self.retry_on_interruption, minimum=0, maximum=100)
         if not isinstance(self.console, bool):

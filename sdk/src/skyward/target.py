@@ -248,6 +248,7 @@ class CallTarget:
             timeout=call.timeout or self._options.default_compute_timeout,
             queue_timeout=call.queue_timeout,
             retry=call.retry or (Retry(on_interruption=times) if times != Retry().on_interruption else None),
+            result_ttl=self._options.result_ttl,
         )
 
     def _submit_group(self, members: Sequence[PendingFunction[Any]]) -> TaskHandle:

@@ -77,9 +77,13 @@ def find(api: "Api", namespace: str, written: str) -> Subject:
         return Subject(NODE, name, namespace, (POOL, pool), {})
     what = "no " + ", no ".join(_SHORT[kind] for kind in kinds)
     lists = " and ".join(f"`skyward {_SHORT[kind]}s`" for kind in kinds)
-    raise _refused(
-        NOT_FOUND, f"there is {what} {name} in namespace {namespace}", f"{lists} list what there is"
-    )
+    remedy = f"{lists} list what there is"
+    if TASK in kinds:
+        remedy += (
+            ". A task that has ended is deleted with its result and output when its ttl is over: "
+            "600 s unless sky.Options(result_ttl=...) says another time"
+        )
+    raise _refused(NOT_FOUND, f"there is {what} {name} in namespace {namespace}", remedy)
 
 
 def names(api: "Api", namespace: str, begin: str) -> list[str]:
