@@ -564,3 +564,23 @@ def test_output_of_what_was_not_sent_from_here_is_not_shown(
         plane.log("copied", "and half a line")
         plane.log(name, "mine\n")
     assert capsys.readouterr().out == "[node 0] mine\n"
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda pool: pool.map(as_text, [1, 2], retry=sky.Retry(on_exception=2)),
+        lambda pool: pool.map(as_text.with_retry(2), [1, 2]),
+        lambda pool: pool.map(as_text.with_retry(5), [1, 2], retry=sky.Retry(on_exception=2), timeout=9),
+        lambda pool: list(pool.map(str, [1, 2], retry=sky.Retry(on_exception=2), stream=True)),
+    ],
+)
+def test_map_is_retried_as_asked(plane: FakePlane, pool: Pool, send: Any) -> None:
+    assert send(pool) == ["1", "2"]
+    assert plane.only(TASKS)["spec"]["retry"]["onException"] == 2
+
+
+def test_map_over_an_iterator_is_retried_as_asked(plane: FakePlane, pool: Pool) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    pool.map(as_text, iter([1]), retry=sky.Retry(on_exception=2), stream=True).close()
+    assert plane.only(TASKS)["spec"]["retry"]["onException"] == 2

@@ -214,6 +214,9 @@ def test_gather_needs_pending_calls() -> None:
 
 def types(pool: Pool) -> None:
     """Never run: mypy checks that results keep their types through every operator."""
+    assert_type(add.with_retry(2)(1) >> pool, int)
+    assert_type(pool.map(name_of.with_retry(2), [1]), list[str])
+    assert_type(pool.map(name_of, [1], retry=sky.Retry(on_exception=2), stream=True), ResultIterator[str])
     assert_type(add(1) >> pool, int)
     assert_type(add(1) >> sky, int)
     assert_type(add(1) @ pool, list[int])
@@ -268,3 +271,19 @@ def test_retry_takes_what_the_api_takes() -> None:
         sky.Retry(**given)
         most = next(each.le for each in bounds[name] if hasattr(each, "le"))
         assert most == given[name.removesuffix("_seconds")]
+
+
+def test_retry_of_a_function_is_that_of_its_calls() -> None:
+    twice = sky.Retry(on_exception=2)
+
+    @sky.function(retry=twice, timeout=5)
+    def marked() -> None: ...
+
+    assert marked().retry == twice
+    again = marked.with_retry(3, on_interruption=1)
+    assert again().retry == sky.Retry(on_exception=3, on_interruption=1)
+    assert again().timeout == 5
+    assert marked().retry == twice
+    assert marked().with_retry(4).retry == sky.Retry(on_exception=4)
+    with pytest.raises(TypeError, match="retry must be like"):
+        sky.function(retry=2)(len)  # type: ignore[call-overload]

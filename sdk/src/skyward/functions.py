@@ -15,7 +15,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from skyward.runtime import call
-from skyward.validation import integer
+from skyward.validation import instance, integer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -202,10 +202,11 @@ class Function[**P, T]:
     __wrapped__: Callable[P, T]
     __name__: str
 
-    def __init__(self, fn: Callable[P, T], timeout: float | None = None) -> None:
+    def __init__(self, fn: Callable[P, T], timeout: float | None = None, retry: Retry | None = None) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.timeout = _positive("timeout", timeout)
+        self.retry = retry if retry is None else instance("retry", retry, Retry, "sky.Retry(on_exception=2)")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> PendingFunction[T]:
         """Describe one call. Raises TypeError at once if the arguments do not fit the signature."""
@@ -215,12 +216,21 @@ class Function[**P, T]:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise TypeError(f"{self.__name__}{signature}: {error}") from None
-        return PendingFunction(self.fn, args, MappingProxyType(kwargs), timeout=self.timeout)
+        return PendingFunction(
+            self.fn, args, MappingProxyType(kwargs), timeout=self.timeout, retry=self.retry
+        )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function here, in this process, as node 0 of 1."""
         with call({"node": 0, "total_nodes": 1, "job_id": "local", "task": "local"}):
             return self.fn(*args, **kwargs)
+
+    def with_retry(
+        self, on_exception: int = 0, *, on_interruption: int = 3, backoff: int = 1, max_backoff: int = 60
+    ) -> "Function[P, T]":
+        """The same function, each call of which is tried again this often, in a map too."""
+        retry = Retry(on_interruption, on_exception, backoff, max_backoff)
+        return Function(self.fn, self.timeout, retry)
 
     def _not_called(self, _: object) -> NoReturn:
         raise TypeError(_brackets_missing(self))
@@ -233,22 +243,27 @@ class Function[**P, T]:
 
 
 @overload
-def function[**P, T](fn: Callable[P, T], *, timeout: float | None = None) -> Function[P, T]: ...
+def function[**P, T](
+    fn: Callable[P, T], *, timeout: float | None = None, retry: Retry | None = None
+) -> Function[P, T]: ...
 @overload
 def function[**P, T](
-    fn: None = None, *, timeout: float | None = None
+    fn: None = None, *, timeout: float | None = None, retry: Retry | None = None
 ) -> Callable[[Callable[P, T]], Function[P, T]]: ...
 def function[**P, T](
-    fn: Callable[P, T] | None = None, *, timeout: float | None = None
+    fn: Callable[P, T] | None = None, *, timeout: float | None = None, retry: Retry | None = None
 ) -> Function[P, T] | Callable[[Callable[P, T]], Function[P, T]]:
-    """Mark a function for remote execution: `@sky.function` or `@sky.function(timeout=600)` (seconds)."""
+    """Mark a function for remote execution: `@sky.function` or `@sky.function(timeout=600)` (seconds).
+
+    `retry=sky.Retry(on_exception=2)` has its calls tried again.
+    """
     if fn is None:
-        return lambda decorated: Function(decorated, timeout)
+        return lambda decorated: Function(decorated, timeout, retry)
     if isinstance(fn, Function):
         return fn
     if not callable(fn):
         raise TypeError(f"@sky.function goes over a function, got {fn!r}")
-    return Function(fn, timeout)
+    return Function(fn, timeout, retry)
 
 
 compute = function

@@ -96,6 +96,7 @@ class CallTarget:
         stream: Literal[False] = ...,
         on_error: Literal["raise"] = ...,
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> list[R]: ...
     @overload
     def map[T, R](
@@ -107,6 +108,7 @@ class CallTarget:
         stream: Literal[False] = ...,
         on_error: Literal["return"],
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> list[R | Exception]: ...
     @overload
     def map[T, R](
@@ -118,6 +120,7 @@ class CallTarget:
         stream: Literal[True],
         on_error: Literal["raise"] = ...,
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> ResultIterator[R]: ...
     @overload
     def map[T, R](
@@ -129,6 +132,7 @@ class CallTarget:
         stream: Literal[True],
         on_error: Literal["return"],
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> ResultIterator[R | Exception]: ...
     @overload
     def map[T, R](
@@ -140,6 +144,7 @@ class CallTarget:
         stream: Literal[False] = ...,
         on_error: Literal["raise"] = ...,
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> list[R]: ...
     @overload
     def map[T, R](
@@ -151,6 +156,7 @@ class CallTarget:
         stream: Literal[False] = ...,
         on_error: Literal["return"],
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> list[R | Exception]: ...
     @overload
     def map[T, R](
@@ -162,6 +168,7 @@ class CallTarget:
         stream: Literal[True],
         on_error: Literal["raise"] = ...,
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> ResultIterator[R]: ...
     @overload
     def map[T, R](
@@ -173,6 +180,7 @@ class CallTarget:
         stream: Literal[True],
         on_error: Literal["return"],
         timeout: float | None = ...,
+        retry: Retry | None = ...,
     ) -> ResultIterator[R | Exception]: ...
     def map(
         self,
@@ -183,12 +191,13 @@ class CallTarget:
         stream: bool = False,
         on_error: OnError = "raise",
         timeout: float | None = None,
+        retry: Retry | None = None,
     ) -> Any:
         """Call `fn` once for each item, as one task, and return the results in the order of the items.
 
         With `stream=True` an iterator gives them while others still run; with `ordered=False` as they end.
         An item that fails fails only itself: `on_error="return"` puts its exception in its place, "raise"
-        raises the first one when all have ended. `timeout` is for each call, in seconds.
+        raises the first one when all have ended. `timeout` (in seconds) and `retry` are for each call.
 
         An iterator (anything without a length) is taken while results come, by a thread, and never more than
         a thousand items ahead of who reads; what it raises is raised behind the results before it.
@@ -196,8 +205,8 @@ class CallTarget:
         checked_on_error(on_error)
         what = fn if isinstance(fn, Function) else described(fn)
         refuse_items(PendingFunction(what.fn), "pool.map()")
-        if timeout is not None:
-            what = Function(what.fn, timeout)
+        if timeout is not None or retry is not None:
+            what = Function(what.fn, what.timeout if timeout is None else timeout, retry or what.retry)
 
         if not isinstance(items, Sized):
             iterator = _iterator(items)
@@ -208,7 +217,7 @@ class CallTarget:
             packed, count = pack_each(what, items)
             return session.send(self._name, what.__name__, packed, count, call, count) if count else None
 
-        handle = self._send(Call(timeout=what.timeout), send)
+        handle = self._send(Call(timeout=what.timeout, retry=what.retry), send)
         if handle is None:
             return ResultIterator.empty() if stream else []
         if stream or not ordered:
@@ -268,7 +277,8 @@ class CallTarget:
         self, described: Function[..., Any], items: Iterator[Any], *, ordered: bool, on_error: OnError
     ) -> ResultIterator[Any]:
         """A Task of one call per item of an iterator."""
-        task = self.open_task(described.__name__, Call(timeout=described.timeout))
+        call = Call(timeout=described.timeout, retry=described.retry)
+        task = self.open_task(described.__name__, call)
         running = OpenMap(task, described, items)
         leaving = self._entered()[0].leaving
         leaving.start()
