@@ -105,6 +105,47 @@ with sky.Compute(provider=sky.Local(), nodes=1) as pool, sky.Executor(pool) as e
         print("refused")
 """
 
+LEFT = """
+import sys, threading, time
+from concurrent.futures import as_completed, wait
+import skyward as sky
+@sky.function
+def double(number): return number * 2
+@sky.function
+def stop(number): return next(iter(()))
+sys.stderr = sys.stdout
+with sky.Compute(provider=sky.Local(), nodes=1) as pool:
+    print("map", sum(pool.map(double, iter(range(600)))))
+    for send in (lambda: stop(1) >> pool, lambda: pool.map(stop, iter([1])), lambda: pool.map(stop, [1])):
+        try:
+            send()
+        except RuntimeError as error:
+            print("stopped:", error)
+    found = pool.map(double, iter([1, threading.Lock(), 3]), on_error="return")
+    print("alone", found[0], type(found[1]).__name__, found[2])
+    begun = double(1) > pool
+    cancelled = [sky.function(time.sleep)(300) > pool for _ in range(2)]
+    executor = sky.Executor(pool)
+    cancelled += [executor.submit(time.sleep, 300) for _ in range(3)]
+    for each in cancelled:
+        each.cancel()
+    print("waited", len(wait(cancelled, 30).done), len(list(as_completed(cancelled, 30))), flush=True)
+    begun.result(60)
+    executor.shutdown()
+with sky.Compute(provider=sky.Local(), nodes=1) as pool:
+    executor = sky.Executor(pool)
+    pending = executor.submit(time.sleep, 300)
+    print("leaving", flush=True)
+try:
+    pending.result(5)
+except sky.SkywardError as error:
+    print("settled:", error.reason)
+try:
+    executor.submit(len, "x")
+except RuntimeError as error:
+    print("refused:", error)
+"""
+
 
 @pytest.fixture(scope="module")
 def person() -> Iterator[Person]:
@@ -145,6 +186,20 @@ def test_deleted_task_ends_its_executor(person: Person) -> None:
         shown = program.end()
     assert "ended: Cancelled" in shown
     assert "refused" in shown
+
+
+def test_what_was_cancelled_is_done_and_the_end_of_the_block_is_the_end_of_its_tasks(person: Person) -> None:
+    shown = person.script(LEFT)
+    assert "map 359400" in shown
+    assert shown.count("stopped: the call raised StopIteration") == 3
+    assert "alone 2 NotPicklable 6" in shown
+    assert "waited 5 5" in shown
+    first, last = shown.split("leaving")
+    assert "cancelling" not in first
+    assert "the block has ended: cancelling 1 call that nobody has waited for" in last
+    assert "settled: Cancelled" in shown
+    assert "refused: cannot schedule new futures: the block of pool" in shown
+    assert "Traceback" not in shown
 
 
 def test_the_example_estimates_pi(person: Person) -> None:

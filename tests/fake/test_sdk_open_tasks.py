@@ -115,3 +115,14 @@ def test_executor_without_calls_that_was_not_shut_down_ends_with_the_block(
     assert plane.only(TASKS)["status"]["phase"] == "Succeeded"
     with pytest.raises(RuntimeError, match="has ended"):
         executor.submit(abs, 1)
+
+
+def test_call_that_was_cancelled_is_not_cancelled_again_with_words(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.answer = lambda *_: {"phase": "Running"}
+    monkeypatch.setattr("skyward.session.Session._cancel", lambda session, task: None)  # it takes its time
+    with sky.Compute(provider=sky.Local(), options=PLAIN) as pool:
+        future = sky.function(abs)(1) > pool
+        assert future.cancel()
+    assert "cancelling" not in capsys.readouterr().err

@@ -124,7 +124,7 @@ def close_pool(
             raise error  # the second signal came while a pool inside of this one was being closed
         with _patience(session, hurried=hurried):
             open_handles = _not_ended(session.open_handles(view.name), 0.0 if hurried else END_SECONDS)
-        calls = sum(handle.unfinished for handle in open_handles)
+        calls = sum(handle.unfinished for handle in open_handles if not handle.is_cancelled)
         if words := _leaving_words(error, len(open_handles), calls, view.name if owned else None):
             console.say(words)
         if owned:

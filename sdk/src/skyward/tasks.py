@@ -100,6 +100,8 @@ class TaskHandle:
         self.calls = 0
         self.is_left = False
         """The block of its pool has ended."""
+        self.is_cancelled = False
+        """It was asked to stop."""
         self._open: OpenCalls | None = None
         self._count = count
         self._unfinished = count or 1
@@ -195,6 +197,7 @@ class TaskHandle:
     def cancel(self) -> None:
         """Ask for the remote work to be stopped; the Task ends as cancelled soon after."""
         if not self.is_finished:
+            self.is_cancelled = True
             self._cancel(self.name)
 
     def leave(self) -> None:
