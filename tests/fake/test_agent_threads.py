@@ -72,7 +72,7 @@ def test_call_that_cannot_be_interrupted_takes_the_process_with_it(operator: Ope
     operator.send(FrameKind.CANCEL, {"attempt": "stuck.0.1", "grace": 0.3})
     assert operator.result("stuck.0.1").error["reason"] == "Cancelled"
     beside = operator.result("beside.0.1").error
-    assert (beside["reason"], beside["kind"]) == ("WorkerDied", "System")
+    assert (beside["reason"], beside["kind"]) == ("Interrupted", "System")
     assert "another call" in beside["message"]
     assert operator.run("next.0.1", lambda: 1).value == 1
 

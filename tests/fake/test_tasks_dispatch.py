@@ -39,6 +39,7 @@ USER_ERROR = {
     "reason": "UserException",
 }
 DIED = {"type": "WorkerDied", "message": "killed by signal 9", "kind": "System", "reason": "WorkerDied"}
+INTERRUPTED = {"type": "Interrupted", "message": "beside", "kind": "System", "reason": "Interrupted"}
 STOPPED = {"type": "Cancelled", "message": "stopped", "kind": "System", "reason": "Cancelled"}
 
 
@@ -547,6 +548,34 @@ async def test_died_worker_is_not_retried_unasked(world: World) -> None:
     status = await world.ends()
     assert status["reason"] == "WorkerDied"
     assert status["error"]["kind"] == "System"
+
+
+async def test_call_whose_worker_was_stopped_for_another_one_is_tried_again_as_after_a_loss(
+    world: World,
+) -> None:
+    await world.pool()
+    node = world.node()
+    uid = await world.task()
+    for number in range(1, 4):
+        node.finish(f"{uid}.0.{number}", error=INTERRUPTED)
+        assert len(node.calls) == number + 1
+    node.finish(f"{uid}.0.4", body=b"in the end")
+    status = await world.ends()
+    assert world.outcomes(status)[0].body == b"in the end"
+    assert (status["attempts"]["total"], status["attempts"]["interrupted"]) == (4, 3)
+    assert {each["cause"] for each in status["attempts"]["recent"]} == {"WorkerStopped"}
+
+
+async def test_call_whose_worker_was_stopped_for_another_one_is_not_repeated_where_that_must_not_be(
+    world: World,
+) -> None:
+    await world.pool()
+    node = world.node()
+    await world.task(retry={"onInterruption": 0})
+    node.finish(error=INTERRUPTED)
+    status = await world.ends()
+    assert status["reason"] == "Indeterminate"
+    assert len(node.calls) == 1
 
 
 async def test_lost_node_moves_the_call(world: World) -> None:

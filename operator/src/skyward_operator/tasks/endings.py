@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskReason
-from skyward.wire.envelopes import ErrorInfo, FailureReason, attempt_id, parse_attempt
+from skyward.wire.envelopes import INTERRUPTED, ErrorInfo, FailureReason, attempt_id, parse_attempt
 from skyward.wire.outcomes import Outcome, pack_outcomes
 from skyward_operator.tasks import decide
 from skyward_operator.tasks.decide import Retried
@@ -174,6 +174,9 @@ class Endings:
 
     def is_outcome(self, room: Room, live: LiveTask, attempt: Attempt, error: ErrorInfo) -> bool:
         """Whether a failure ends its call; if not, it is tried again, or was cancelled with its task."""
+        if error.reason == INTERRUPTED:
+            self.lost(live, attempt, f"the worker on {attempt.node}", "WorkerStopped")
+            return False
         if live.open is not None and live.open.is_cancelled(attempt.index):
             return True
         if live.open is not None and live.open.has_begun(attempt.index) and error.reason != _CANCELLED:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from skyward.agent.process import WorkerProcess
-from skyward.wire.envelopes import ErrorInfo, FailureReason
+from skyward.wire.envelopes import INTERRUPTED, ErrorInfo, FailureReason
 from skyward.wire.frames import Frame
 
 _DEFAULT_GRACE = 10.0
@@ -97,9 +97,10 @@ def ended_early(attempt: Attempt, raised: dict[str, str] | None) -> ErrorInfo:
 
 def ended_by_death(attempt: Attempt, status: int) -> ErrorInfo:
     """Its worker ended with this status."""
-    message = f"the worker process ended during the call with {cause(status)}"
     if attempt.worker is not None and attempt.worker.retiring:
         message = "the worker process was stopped because another call in it did not end when it was asked to"
+        return ErrorInfo(INTERRUPTED, message, "", "", "System", INTERRUPTED)
+    message = f"the worker process ended during the call with {cause(status)}"
     return ErrorInfo("WorkerDied", message, "", "", "System", _DIED)
 
 

@@ -6,7 +6,7 @@ A field that is not `Required` may be absent. Times are seconds since the epoch,
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Literal, NotRequired, Self, TypedDict
+from typing import Any, Final, Literal, NotRequired, Self, TypedDict
 
 PROTOCOL = 5
 """Version of the frames. The agent refuses a HELLO of another one."""
@@ -51,6 +51,11 @@ class FailureReason(StrEnum):
     RESULT_TOO_LARGE = "ResultTooLarge"
     RESULT_NOT_STORED = "ResultNotStored"
     INTERNAL_ERROR = "InternalError"
+
+
+INTERRUPTED: Final = "Interrupted"
+"""Stands in a RESULT where a `FailureReason` does: its worker was stopped because of another call in it. It
+is no end of this one, which is tried again as if its node had been lost."""
 
 
 class RefusalReason(StrEnum):
