@@ -366,12 +366,12 @@ async def test_disk_too_small_for_the_parts_is_known_before_they_come(
     uid = await world.task(whole)
 
     class Full:
-        f_bavail, f_frsize = 1, 4096
+        f_bavail, f_blocks, f_frsize = 16, 32, 4096
 
-    monkeypatch.setattr("skyward_operator.gateway.incoming.os.statvfs", lambda _: Full)
+    monkeypatch.setattr("skyward_operator.disk.os.statvfs", lambda _: Full)
     status, text = await world.put(whole)
     assert status == 507
-    assert f"its {len(whole)} bytes do not fit on the operator's disk" in text
+    assert "bytes do not fit on the operator's disk: 65,536 are free" in text
     assert world.files(uid) == []
 
 

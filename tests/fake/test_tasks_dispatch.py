@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from base64 import b64decode, b64encode
 from contextlib import AsyncExitStack
 from io import BytesIO
@@ -22,6 +23,7 @@ from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.nodes.received import Part
 from skyward_operator.tasks import Tasks, build
 from skyward_operator.tasks.record import Pace
+from skyward_operator.tasks.results import ResultFile
 from skyward_operator.tasks.status import live_state
 
 if TYPE_CHECKING:
@@ -874,6 +876,33 @@ async def test_ended_task_is_deleted_after_its_time_to_live(world: World) -> Non
     await world.task(ttlSecondsAfterFinished=0)
     node.finish()
     await until(lambda: not any(plural == TASK.plural for plural, _, _ in world.api.objects))
+
+
+async def test_result_without_room_on_the_disk_is_said_and_comes_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyward_operator.tasks.results._RETRY_SECONDS", 0.01)
+    original, full = ResultFile._append, [True]
+
+    def append(file: ResultFile, batch: list[Any]) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        original(file, batch)
+
+    monkeypatch.setattr(ResultFile, "_append", append)
+    await world.pool()
+    node = world.node()
+    await world.task()
+    node.finish(body=b"v" * 100_000)
+    await until(lambda: world.api.status("task").get("reason") == "AwaitingStorage")
+    status = world.api.status("task")
+    assert status["phase"] == "Running"
+    assert re.search(
+        r"No space left on device: 100,000 bytes are needed and [\d,]+ are free", status["message"]
+    )
+    assert "Free space on the operator's disk" in status["message"]
+    full.clear()
+    assert (await world.ends())["phase"] == "Succeeded"
 
 
 async def test_task_managed_elsewhere_is_left_alone(world: World) -> None:

@@ -201,6 +201,25 @@ async def test_few_results_are_fetched_at_once(collector: Collector, agent: Agen
     assert len(agent.fetches) == AT_ONCE + 2
 
 
+def test_result_that_would_take_the_reserve_of_the_disk_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Disk:
+        f_bavail, f_blocks, f_frsize = 300 << 8, 100 << 18, 4096  # 300 MiB of 100 GiB
+
+    monkeypatch.setattr("skyward_operator.disk.os.statvfs", lambda _: Disk)
+    part = Part(tmp_path / "part", 100 << 20)
+    with pytest.raises(OSError, match=r"104,857,600 bytes do not fit .* 314,572,800 are free, and 268"):
+        part.append([b"x"])
+    part.drop()
+    small = Part(tmp_path / "small", 1 << 20)
+    small.append([b"x"])
+    Disk.f_bavail = 200 << 8
+    with pytest.raises(OSError, match="do not fit"):
+        small.append([b"x"])
+    small.drop()
+
+
 def test_result_larger_than_the_disk_is_not_begun(tmp_path: Path) -> None:
     part = Part(tmp_path / "part", 1 << 60)
     with pytest.raises(OSError, match="do not fit"):

@@ -237,6 +237,8 @@ def test_pools_nodes_and_tasks_in_words() -> None:
     words = task_words({"status": {"phase": "Running", "counts": counts}})
     assert words == "Running: 4 of 24 calls done, 2 running, 1 failed"
     assert task_words({"status": {"phase": "Queued", "message": "no slot"}}) == "Queued: no slot"
+    stuck = {"phase": "Running", "reason": "AwaitingStorage", "message": "results cannot be stored: full"}
+    assert task_words({"status": stuck}) == "Running: results cannot be stored: full"
 
 
 def test_a_stalled_pool_shows_the_line_that_failed() -> None:

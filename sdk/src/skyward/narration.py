@@ -67,7 +67,8 @@ def task_words(task: Mapping[str, Any]) -> str:
             parts.append(f"{counts['failed']} failed")
     elif phase == "Running" and status.get("node"):
         parts.append(f"on {status['node']}")
-    if phase in ("Queued", "Recovering", "Suspended") and status.get("message"):
+    waits = phase in ("Queued", "Recovering", "Suspended") or status.get("reason") == "AwaitingStorage"
+    if waits and status.get("message"):
         parts.append(_without_remedy(str(status["message"]), status.get("reason")))
     return ": ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
 

@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from skyward.wire.package import CallPackage, PackageError
+from skyward_operator import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,6 +76,8 @@ class Incoming:
         """Write these behind what is there. Raises Mismatch, WrongLength, TooMuch, or OSError."""
         if self._file is None:
             raise OSError(errno.EBADF, "the upload was given up")
+        if self.total is not None:
+            disk.need(self._file, self.total - self.received)  # others fill it meanwhile
         for piece in pieces:
             view = memoryview(piece)
             done = 0
@@ -136,9 +139,7 @@ class Incoming:
             raise TooMuch(self.total)
         for number, (digest, size) in enumerate(parts.items()):
             self._sections.append((f"part {number} of {len(parts)}", size, digest))
-        disk = os.statvfs(self.path)
-        if disk.f_bavail * disk.f_frsize < self.total - self.received:
-            raise OSError(errno.ENOSPC, f"its {self.total} bytes do not fit on the operator's disk")
+        disk.need(self.path, self.total - self.received)
 
 
 def part_of(final: Path) -> Path:

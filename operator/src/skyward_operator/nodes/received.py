@@ -6,11 +6,12 @@ outcomes by a rename, and its bytes are written once. Its digest is taken as it 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+
+from skyward_operator import disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,9 +89,7 @@ class Part:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._file = os.open(self.path, flags, 0o600)
-            disk = os.fstatvfs(self._file)
-            if disk.f_bavail * disk.f_frsize < self.size:
-                raise OSError(errno.ENOSPC, f"{self.size} bytes do not fit on the operator's disk")
+        disk.need(self._file, self.size - self.written)  # each time: others fill it meanwhile
         for piece in pieces:
             view = memoryview(piece)
             done = 0

@@ -145,8 +145,11 @@ class Recorder:
         self._timers[live.work.uid] = loop.call_later(delay, self._due, live)
 
     def _due(self, live: LiveTask) -> None:
-        if live.gone or (live.completing and not live.results.trouble):
+        if live.gone:
             self._timers.pop(live.work.uid, None)
+            return
+        if live.completing and not live.results.trouble:  # its results may still find no room
+            self._schedule(live, self._pace.running)
             return
         self._refresh(live)
         uid = live.work.uid

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from skyward.wire.digest import digest
 from skyward.wire.outcomes import Outcome, StreamDigest, digest_body, outcome_head, scan_outcomes
 from skyward.wire.package import PackageError
+from skyward_operator import disk
 from skyward_operator.nodes.received import ROOM, Received
 from skyward_operator.tasks.ranges import IndexSet
 
@@ -168,11 +169,21 @@ class ResultFile:
         try:
             await asyncio.to_thread(self._append, batch)
         except OSError as error:
-            self.trouble = f"results cannot be stored: {error.strerror or error}"
+            self.trouble = f"results cannot be stored: {self._why(error, batch)}"
             logger.error("%s: %s; trying again", self.path, self.trouble)
             return False
         self.trouble = None
         return True
+
+    def _why(self, error: OSError, batch: list[_Record | _Records]) -> str:
+        text = str(error.strerror or error)
+        if error.errno != errno.ENOSPC or "free" in text:
+            return text
+        size = sum(len(each.bytes) if isinstance(each, _Records) else len(each.body) for each in batch)
+        with contextlib.suppress(OSError):
+            folder = next(each for each in self.path.parents if each.exists())
+            text += f": {size:,} bytes are needed and {disk.free(folder):,} are free"
+        return text
 
     def _find(self, index: int) -> Outcome | None:
         found: Outcome | None = None
@@ -232,6 +243,7 @@ class ResultFile:
                 file.write(head)
                 if isinstance(record.body, Received):
                     file.flush()
+                    disk.need(file.fileno(), len(record.body))
                     record.body.splice(file.fileno())
                     file.seek(0, os.SEEK_END)
                 else:

@@ -28,16 +28,14 @@ def live_status(live: LiveTask, conditions: Sequence[Mapping[str, Any]], now: da
 
 def live_state(live: LiveTask) -> tuple[TaskPhase, TaskReason, str]:
     """Phase, reason and message of a task that goes on."""
+    if live.results.trouble:
+        return TaskPhase.RUNNING, TaskReason.AWAITING_STORAGE, live.results.trouble
     if live.ending is not None:
         return (
             TaskPhase.RUNNING,
             live.ending.reason,
             f"{live.ending.message}; running calls are being stopped",
         )
-    if live.results.trouble:
-        is_under_way = live.flights or live.completing
-        phase, reason = (TaskPhase.RUNNING, TaskReason.RUNNING) if is_under_way else live.waiting[:2]
-        return phase, reason, live.results.trouble
     if not live.flights:
         phase, reason, message = live.waiting
         if live.delayed:
@@ -141,7 +139,8 @@ def _status(
 
 def _with_remedy(phase: TaskPhase, reason: TaskReason, message: str) -> str:
     remedy = next_step(reason)
-    if phase in (TaskPhase.RUNNING, TaskPhase.SUCCEEDED) or not remedy or remedy.startswith("Nothing to do"):
+    is_well = phase in (TaskPhase.RUNNING, TaskPhase.SUCCEEDED) and reason is not TaskReason.AWAITING_STORAGE
+    if is_well or not remedy or remedy.startswith("Nothing to do"):
         return message
     end = "" if message.endswith(("?", "!")) else "."
     return f"{message.rstrip('.')}{end} {remedy}"

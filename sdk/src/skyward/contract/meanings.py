@@ -79,6 +79,7 @@ MEANING: dict[str, str] = {
     "AwaitingCaller": "the client of an open task is not connected",
     "CallerGone": "the client of an open task stayed away for longer than 60 s",
     "AwaitingNodes": "no node of the pool is ready",
+    "AwaitingStorage": "a call has ended, and the operator cannot store its result yet",
     "Scheduled": "a node has been chosen",
     "Running": "calls are running",
     "Retrying": "an attempt was lost or failed, and another one follows",

@@ -208,6 +208,7 @@ class TaskReason(StrEnum):
     POOL_STALLED = "PoolStalled"
     SUSPENDED = "Suspended"
     SCHEDULED = "Scheduled"
+    AWAITING_STORAGE = "AwaitingStorage"
     RUNNING = "Running"
     RETRYING = "Retrying"
     SUCCEEDED = "Succeeded"

@@ -136,6 +136,10 @@ NEXT_STEP: dict[str, str] = {
     "AwaitingPayload": (
         "The creator has to upload the payload; if its program ended before that, delete the task."
     ),
+    "AwaitingStorage": (
+        "Free space on the operator's disk, or have its object store answer: the result waits for that, and "
+        "comes by itself then. Deleting the task gives its results up."
+    ),
     "AwaitingCalls": "Nothing to do: the task is open and runs calls as they come; its client closes it.",
     "AwaitingCaller": (
         "The client that sends the calls is not connected: it comes back within 60 seconds, or the task is "
