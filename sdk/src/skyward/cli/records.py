@@ -58,5 +58,14 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _as_json(record: "CallRecord") -> str:
-    started = timestamp(record.started.timestamp()) if record.started is not None else None
-    return json.dumps(asdict(record) | {"started": started}, ensure_ascii=False)
+    fields = {
+        "index": record.index,
+        "ok": record.ok,
+        "attempts": record.attempts,
+        "node": record.node,
+        "rank": record.rank,
+        "started": timestamp(record.started.timestamp()) if record.started is not None else None,
+        "seconds": record.seconds,
+        "error": asdict(record.error) if record.error is not None else None,
+    }
+    return json.dumps(fields, ensure_ascii=False)
