@@ -131,6 +131,29 @@ async def test_many_wrong_tickets_cost_the_api_server_nothing_and_hurt_nobody_el
     assert (await asked(world, "/v1/namespaces/default/tasks/mine/logs", MINE))[0] == 200
 
 
+@pytest.mark.parametrize("ticket", [b"\xff\xfe", "schlüssel".encode(), b"\xed\xb3\xbf"])
+async def test_ticket_that_is_no_ascii_is_a_wrong_one(
+    world: World, ticket: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.task(name="mine")
+    host, port = world.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    statuses = []
+    for _ in range(BURST + 30):
+        path = b"/v1/namespaces/default/tasks/mine/logs"
+        writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nSkyward-Ticket: " + ticket + b"\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        statuses.append(int(head.split(b" ")[1]))
+        if statuses[-1] == 429:
+            break
+    writer.close()
+    assert statuses[0] == 403
+    assert set(statuses) == {403, 429}
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_guesses_are_forgiven_one_by_one_and_peers_apart() -> None:
     now = 100.0
     guesses = Guesses(lambda: now)

@@ -156,8 +156,11 @@ def ticket_hash(request: web.Request) -> str:
 
 
 def hash_ticket(ticket: str) -> str:
-    """What stands in `spec.ticketHash` for a ticket (hexadecimal text): the SHA-256 of its characters."""
-    return hashlib.sha256(ticket.encode()).hexdigest()
+    """What stands in `spec.ticketHash` for a ticket (hexadecimal text): the SHA-256 of its characters.
+
+    A header may hold any bytes: those that are no text are hashed as they came, and are a wrong ticket.
+    """
+    return hashlib.sha256(ticket.encode(errors="surrogateescape")).hexdigest()
 
 
 def refusal(kind: str, namespace: str, name: str) -> web.HTTPForbidden:
