@@ -12,7 +12,7 @@ from tests.fake.cluster_fakes import FakeNode, node_object, until
 from tests.fake.s3_server import S3Server, s3_server
 from tests.fake.test_gateway import MINE, World, package
 
-from skyward.contract.names import NODE, TASK
+from skyward.contract.names import NODE, POOL, TASK
 from skyward.wire.package import pack_calls
 from skyward_operator.tasks import custody
 
@@ -188,6 +188,30 @@ async def test_outcomes_on_a_lost_disk_run_again_only_where_that_is_allowed(
             assert status["reason"] == "Indeterminate"
 
 
+@pytest.mark.parametrize("how", ["cancel", "pool"])
+async def test_a_task_that_waits_for_its_store_can_be_given_up(
+    cluster: Cluster, server: S3Server, how: str
+) -> None:
+    async with cluster.operator() as first:
+        cluster.know(first)
+        node = first.node()
+        await first.task()
+        await until(lambda: node.waiting())
+        server.stop()
+        try:
+            node.finish(body=LARGE)
+            await until(lambda: first.api.status("task").get("reason") == "AwaitingStorage", 60)
+            if how == "cancel":
+                await first.api.patch(TASK, "default", "task", {"spec": {"cancel": True}})
+            else:
+                await first.api.delete(POOL, "default", "pool")
+            status = await ended(first, "Cancelled")
+        finally:
+            server.start()
+        assert "what its calls returned is lost" in status["message"]
+        assert "cannot be stored yet" in status["message"]
+
+
 async def test_a_task_waits_for_its_store_and_says_so(cluster: Cluster, server: S3Server) -> None:
     async with cluster.operator() as first:
         cluster.know(first)
@@ -199,6 +223,7 @@ async def test_a_task_waits_for_its_store_and_says_so(cluster: Cluster, server: 
             node.finish(body=LARGE)
             await until(lambda: "cannot be stored yet" in first.api.status("task").get("message", ""), 60)
             assert first.api.status("task")["phase"] == "Running"
+            assert first.api.status("task")["reason"] == "AwaitingStorage"
             await first.task(package(), name="other")
             status, text = await first.put(package(), name="other")
             assert status == 503

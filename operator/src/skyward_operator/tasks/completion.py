@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ class Completion:
 
     def stop(self, live: LiveTask, end: End) -> None:
         """End a task like this: nothing more is handed out, and what runs is asked to stop."""
-        if live.completing or live.ending is not None:
+        if live.ending is not None:
+            return
+        if live.completing:
+            self._give_up_results(live, end)
             return
         live.ending = end
         live.delayed.clear()
@@ -56,6 +60,14 @@ class Completion:
         room = self._floor.room_of(live)
         room.scheduler.forget(live.work.uid)
         self._floor.context.supervisor.spawn(f"end of task {live.work.name}", self._complete(room, live))
+
+    def _give_up_results(self, live: LiveTask, end: End) -> None:
+        """A task all of whose calls have ended is not wanted any more: it does not wait for a store that does
+        not take what they returned."""
+        if live.results.trouble:
+            lost = f"{end.message}; what its calls returned is lost with the operator's disk: "
+            live.ending = replace(end, message=lost + live.results.trouble)
+        live.results.given_up.set()
 
     def _give_up(self, live: LiveTask) -> None:
         room = self._floor.room_of(live)

@@ -7,6 +7,7 @@ others run, the journal of attempts, output) is on its own disk.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,10 +51,23 @@ class Custody:
         self._clock = clock
 
     async def keep_results(self, live: LiveTask) -> None:
-        """Keep what an ended task returned, however long that takes; its status says why it waits."""
+        """Keep what an ended task returned, however long that takes, unless that is given up; its status says
+        why it waits."""
         await live.results.flushed()
         if live.open is not None or live.outcome is not None or live.results.size <= INLINE_RESULT:
             return
+        keeping = asyncio.ensure_future(self._keep_results(live))
+        given_up = asyncio.ensure_future(live.results.given_up.wait())
+        try:
+            await asyncio.wait((keeping, given_up), return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                keeping.result()
+        finally:
+            keeping.cancel()
+            given_up.cancel()
+        live.results.trouble = None
+
+    async def _keep_results(self, live: LiveTask) -> None:
         blob = Blob(live.work.namespace, live.work.uid, live.results.path.name)
         pause = _FIRST_PAUSE
         while not live.gone:
@@ -63,10 +77,9 @@ class Custody:
                 live.results.trouble = f"its results cannot be stored yet: {error}"
                 logger.warning("%s: %s", live.work.label, error, extra={"object": live.work.label})
             else:
-                break
+                return
             await self._clock.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        live.results.trouble = None
 
     async def keep_members(self, live: LiveTask) -> None:
         """Keep the frozen nodes of a broadcast; it does not wait for that."""

@@ -81,6 +81,8 @@ class ResultFile:
         self._idle.set()
         self.is_closed = False
         """Nothing more comes: its task has ended."""
+        self.given_up = asyncio.Event()
+        """Nobody waits for the store to take it any more."""
         self._readers: set[asyncio.Event] = set()
 
     @property
