@@ -201,6 +201,29 @@ async def test_attempt_that_never_arrived_counts_once_when_the_client_brings_it_
     assert status["attempts"]["total"] == 1
 
 
+async def test_outcome_that_was_lost_with_operator_and_agent_makes_a_second_attempt_on_record(
+    world: World,
+) -> None:
+    uid = await opened(world)
+    node, client = world.node(), Client()
+    client.attach(world, uid)
+    client.call(world, uid, 0)
+    node.finish(body=b"on its way when the operator died")
+    await world.restart(node)
+    node.held.clear()
+    node.boot_id = "boot-2"
+    node.up()
+    client.attach(world, uid, 1, open="0")
+    client.call(world, uid, 0)
+    await until(lambda: len(node.calls) == 2)
+    assert [header["number"] for header, _ in node.calls] == [1, 2]
+    node.finish()
+    client.say(world, uid, FrameKind.ACK, indexes=[0])
+    client.say(world, uid, FrameKind.CLOSE, next=1)
+    attempts = (await world.ends())["attempts"]
+    assert (attempts["total"], attempts["interrupted"]) == (2, 1)
+
+
 async def test_outcome_in_a_file_is_told_from_there(world: World, tmp_path: Path) -> None:
     uid = await opened(world)
     node, client = world.node(), Client()

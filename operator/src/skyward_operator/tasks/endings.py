@@ -41,6 +41,7 @@ class Endings:
         self._completion = completion
         self._handout = handout
         handout.not_again = self.not_again
+        handout.outcome_lost = self.outcome_lost
         handout.settle = self.settle
         self.keep_open: Callable[[LiveTask, Outcome, bytes | Received, tuple[str, str] | None], None]
         """What to do with an outcome of an open task."""
@@ -158,6 +159,16 @@ class Endings:
         error = decide.broken("its node or its agent", "NodeLost")
         name = attempt_id(live.work.uid, index, max(1, live.past.get(index, FRESH).number))
         self._settle(live, Outcome(index, False, b"", error, attempt=name), b"", None)
+
+    def outcome_lost(self, live: LiveTask, index: int) -> None:
+        """A call of an open task had ended under an earlier operator, its client has not heard of it, and no
+        agent keeps the outcome: its attempt is gone as with its node, and not in silence."""
+        if live.open is None or (number := live.open.counted.pop(index, None)) is None:
+            return
+        name = attempt_id(live.work.uid, index, number)
+        attempt = Attempt(name, index, number, "", 0, live.started or self._floor.now())
+        live.flights.add(attempt)
+        self.lost(live, attempt, "the outcome of a call", "ResultLost")
 
     def forgotten(self, live: LiveTask, calls: range) -> None:
         """Calls had ended, and their outcomes are lost with the disk of an operator on another machine: as if

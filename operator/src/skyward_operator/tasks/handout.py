@@ -35,6 +35,8 @@ class Handout:
         self._stealing = Stealing(floor)
         self.not_again: Callable[[LiveTask, int], None]
         """What to do with a call that must not have another attempt."""
+        self.outcome_lost: Callable[[LiveTask, int], None]
+        """What to do with a call that had ended, and whose outcome nobody has."""
         self.settle: Callable[[LiveTask, Outcome], None]
         """What to do with the outcome of a call that does not run."""
         floor.on_change = self.hand_out
@@ -58,6 +60,10 @@ class Handout:
                 if live.open is not None and live.open.has_begun(assignment.index):
                     room.scheduler.release(assignment.uid, assignment.index)
                     self.not_again(live, assignment.index)
+                    again = True
+                    continue
+                if live.open is not None and assignment.index in live.open.counted:
+                    self.outcome_lost(live, assignment.index)
                     again = True
                     continue
                 attempt = self._board(room, live, assignment)

@@ -97,7 +97,9 @@ class Journal:
             _recall(live, record)
         if live.open is not None:
             live.open.counted = {
-                index: number for index, number in story.counted.items() if not live.has_ended(index)
+                index: number
+                for index, number in story.counted.items()
+                if number and not live.has_ended(index)
             }
         decided = IndexSet()
         for record in reversed(story.records):  # the newest word on a call is the one that holds

@@ -126,7 +126,7 @@ class Reunion:
     def _adopt(self, room: Room, live: LiveTask, attempt: Attempt) -> None:
         attempt.size, attempt.heard = attempt.count, self._floor.context.clock.monotonic()
         live.flights.add(attempt)
-        counted = live.open.counted.get(attempt.index, 0) if live.open is not None else 0
+        counted = live.open.counted.pop(attempt.index, 0) if live.open is not None else 0
         if attempt.number > max(counted, live.past.get(attempt.index, FRESH).number):
             live.attempts += attempt.count
         live.nodes.add(attempt.node)
