@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -199,6 +200,30 @@ async def test_uploading_twice_is_success(world: World) -> None:
     await world.task(package())
     assert (await world.put(package()))[0] == 204
     assert (await world.put(package()))[0] == 204
+
+
+async def test_complete_payload_is_not_replaced_and_another_length_is_refused(world: World) -> None:
+    uid = await world.task(package())
+    assert (await world.put(package()))[0] == 204
+    for body in (b"short", package() + b"x", b""):
+        status, text = await world.put(body)
+        assert status == 400
+        assert f"complete with {len(package())} bytes" in text
+    assert (await world.put(package()[7:], headers={**MINE, "Upload-Offset": "7"}))[0] == 204
+    assert world.payload(uid).read_bytes() == package()
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"x" * 200), b"no gzip at all"])
+async def test_compressed_payload_is_refused_in_words(
+    world: World, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    uid = await world.task(package())
+    status, text = await world.put(body, headers={**MINE, "Content-Encoding": "gzip"})
+    assert status == 415
+    assert "Content-Encoding" in text
+    assert world.files(uid) == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (await world.put(package(), headers={**MINE, "Content-Encoding": "identity"}))[0] == 204
 
 
 async def test_payload_with_another_digest_is_refused_and_dropped(world: World) -> None:

@@ -44,6 +44,7 @@ class Gateway:
             handler_cancellation=True,
             shutdown_timeout=_END_SECONDS,
             read_bufsize=_READ_BYTES,
+            auto_decompress=False,  # what is encoded is refused, and must not cost anything before
         )
         await runner.setup()
         assert runner.server is not None  # noqa: S101

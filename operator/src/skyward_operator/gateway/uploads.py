@@ -60,18 +60,28 @@ class Uploads:
         return await asyncio.to_thread(stored, final)
 
     async def take(self, task: dict[str, Any], request: web.Request) -> None:
-        """Store the body of a request as the payload of a task, or the rest of it; again is success.
+        """Store the body of a request as the payload of a task, or the rest of it.
+
+        What is complete stays: the same length again is success, and the body is not used.
 
         Raises HTTP errors.
         """
         metadata, blob = task["metadata"], _blob(task)
         size, length = int(blob["sizeBytes"]), request.content_length
+        if (coding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+            raise web.HTTPUnsupportedMediaType(
+                text=f"the body is {coding}: a payload is taken as it is, without a Content-Encoding"
+            )
         if size > self._largest or (length or 0) > self._largest:
             raise self._too_much(max(size, length or 0))
         final = self._blobs.payload(metadata["namespace"], metadata["uid"])
         async with self._alone(final):
             there, is_whole = await asyncio.to_thread(stored, final)
             offset = _offset(request)
+            if is_whole and length is not None and offset + length != there:
+                raise web.HTTPBadRequest(
+                    text=f"the payload is complete with {there} bytes, and the body ends at {offset + length}"
+                )
             if is_whole:
                 return
             if offset > there:
