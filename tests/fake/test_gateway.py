@@ -26,6 +26,7 @@ from skyward_operator.gateway.follower import Follower
 from skyward_operator.gateway.logs import LogBook
 from skyward_operator.gateway.server import Server
 from skyward_operator.gateway.service import Gateway
+from skyward_operator.gateway.streams import Lines
 from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.tasks import Tasks, build
 from skyward_operator.tasks.flights import Attempt
@@ -533,6 +534,28 @@ async def test_follower_gets_what_was_and_what_comes_and_an_end(world: World) ->
         assert json.loads(await answer.content.readline())["text"] == "after\n"
         node.finish()
         assert await answer.content.read() == b""
+
+
+async def test_reader_who_leaves_is_no_error(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a write has failed and the server has not heard yet that the connection is lost."""
+    await world.task()
+    write, left = Lines.write, []
+
+    async def failing(self: Lines, lines: bytes) -> None:
+        transport = self._request.transport
+        assert transport is not None
+        transport.abort()
+        left.append(lines)
+        await write(self, lines)
+
+    monkeypatch.setattr(Lines, "write", failing)
+    with pytest.raises(aiohttp.ClientError):
+        await world.get("/v1/logs?namespace=default&since=0")
+    assert left
+    assert (await world.get("/v1/healthz"))[0] == 200
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
 
 
 async def test_one_stream_brings_the_output_of_all_my_tasks(world: World) -> None:

@@ -27,7 +27,7 @@ import asyncio
 import binascii
 import logging
 from base64 import b64decode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_CLIENT_LEFT: Final = 499
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -179,8 +180,12 @@ class Server:
 async def _report(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+    except (web.HTTPException, asyncio.CancelledError):
         raise
+    except ConnectionError:
+        if request.transport is not None and not request.transport.is_closing():
+            raise
+        return web.Response(status=_CLIENT_LEFT)  # to nobody: that readers leave is no error of ours
     except Exception:
         # The path names objects; headers (the ticket) and bodies are never logged.
         logger.exception("%s %s failed", request.method, request.path)
