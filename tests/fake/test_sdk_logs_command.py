@@ -134,6 +134,10 @@ def test_wrong_words_say_what_to_write(plane: FakePlane, task: str) -> None:
         (["nothing"], 1, "`skyward tasks` and `skyward nodes` and `skyward pools` list what there is"),
         (["task/nothing"], 1, "there is no task nothing in namespace default"),
         (["task/nothing"], 1, "600 s unless sky.Options(result_ttl=...) says another time"),
+        ([""], 2, "'' can be no name of a task, node or pool"),
+        (["task/"], 2, "'' can be no name"),
+        ([".."], 2, "'..' can be no name"),
+        ([task, "--index", "5-0"], 2, "write 0-5"),
         (["pod/nothing"], 2, "write for example task/nothing"),
         ([plane.names(NODES)[0], "--index", "1"], 2, "a node has no calls"),
         ([task, "--tail", "-1"], 2, "tail"),
@@ -157,6 +161,13 @@ def test_tail_is_the_end_of_what_there_was_and_then_what_comes(plane: FakePlane,
     shown = [f"[node 0] {text}\n" for text in ("7", "8", "new 1", "new 2", "half a line")]
     assert _run("logs", task, "-f", "--tail", "2") == "".join(shown)
     assert _run("logs", task, "-f", "--tail", "0") == "".join(shown[2:])
+
+
+@pytest.mark.parametrize("tail", [0, 1, 3, 99])
+def test_tail_counts_a_last_line_without_an_end(plane: FakePlane, task: str, tail: int) -> None:
+    plane.task_logs[task] = [_printed("0\n1\n2\n3\nlast")]
+    shown = ["0", "1", "2", "3", "last"][max(0, 5 - tail) :]
+    assert _run("logs", task, "--tail", str(tail)) == "".join(f"[node 0] {text}\n" for text in shown)
 
 
 def test_lines_as_json_hold_all_that_is_known_of_them(plane: FakePlane, task: str) -> None:

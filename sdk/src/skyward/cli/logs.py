@@ -141,10 +141,10 @@ def _print(api: "Api", subject: Subject, printer: Printer, *, follow: bool, begi
     gateway = Gateway(api, ticket)
     try:
         for record in read_output(gateway, subject.path, follow=follow, since=begin):
-            if record is None:
-                printer.caught_up()
-            else:
+            if record is not None:
                 printer.take(record)
+            elif follow:
+                printer.caught_up()
     except GatewayError as error:
         printer.finish()
         _give_up(f"{error}", subject)

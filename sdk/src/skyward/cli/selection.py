@@ -50,7 +50,10 @@ def parse_index(text: str) -> range:
     if match is None:
         raise typer.BadParameter(f"{text!r} is neither an index such as 3 nor a range such as 0-5")
     first = int(match[1])
-    return range(first, int(match[2] or first) + 1)
+    last = int(match[2] or first)
+    if last < first:
+        raise typer.BadParameter(f"{text!r} ends before it begins: write {last}-{first}")
+    return range(first, last + 1)
 
 
 def timestamp(seconds: float) -> str:

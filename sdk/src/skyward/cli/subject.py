@@ -4,6 +4,7 @@
 of ours: who wrote it says which.
 """
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ _WORDS = {
     for kind, short in _SHORT.items()
     for word in (short, f"{short}s", kind.singular, kind.plural, kind.short)
 }
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 NOT_FOUND = 1
 WRONG = 2
 
@@ -61,6 +63,10 @@ def find(api: "Api", namespace: str, written: str) -> Subject:
     if slash and word.lower() not in _WORDS:
         raise _refused(
             WRONG, f"{word!r} is no kind: task, node and pool are", f"write for example task/{name}"
+        )
+    if not _NAME.fullmatch(name):
+        raise _refused(
+            WRONG, f"{name!r} can be no name of a task, node or pool", "`skyward tasks` lists names of tasks"
         )
     kinds = (_WORDS[word.lower()],) if slash else (TASK, NODE, POOL)
     found = [(kind, obj) for kind in kinds if (obj := api.get(kind, namespace, name)) is not None]
