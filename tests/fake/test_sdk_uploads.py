@@ -12,12 +12,15 @@ from tests.fake.sdk_plane import TASKS
 
 import skyward as sky
 from skyward.cluster.upload import Upload
+from skyward.console.plain import SilentConsole
+from skyward.tasks import TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tests.fake.sdk_plane import FakePlane
 
+    from skyward.console.board import Subject
     from skyward.pools import Pool
 
 
@@ -168,3 +171,36 @@ def test_progress_counts_every_byte_once() -> None:
     script = Script(httpx.Response(204))
     Upload("t", [b"a" * 600_000, b"b" * 7], script.put, script.ask, lambda *it: told.append(it)).send()
     assert told == [(262_144, 600_007), (524_288, 600_007), (600_000, 600_007), (600_007, 600_007)]
+
+
+def test_why_an_upload_waits_is_told() -> None:
+    answers = [
+        httpx.Response(503, text="the payload cannot be stored: s3://b does not answer"),
+        httpx.Response(204),
+    ]
+    told: list[str] = []
+    Upload(
+        "t",
+        [b"abc"],
+        lambda offset, rest: answers.pop(0),
+        lambda: httpx.Response(204),
+        lambda sent, size: None,
+        trouble=told.append,
+    ).send()
+    assert told == ["the payload cannot be stored: s3://b does not answer (HTTP 503)"]
+
+
+def test_why_an_upload_waits_is_shown_in_place_of_what_the_task_says() -> None:
+    shown: list[str] = []
+
+    class Shown(SilentConsole):
+        def update(self, subject: Subject, text: str, *, after: float = 0.0) -> None:
+            shown.append(text)
+
+    handle = TaskHandle("t", "pool", 1, Shown(), lambda *_: b"", lambda _: None, lambda *_: iter(()))
+    waiting = {"phase": "Queued", "reason": "AwaitingPayload", "message": "not uploaded yet"}
+    handle.on_object({"status": waiting})
+    handle.upload_waits("s3://b does not answer")
+    handle.on_object({"status": waiting})
+    assert shown[0] == "Queued: not uploaded yet"
+    assert shown[1:] == ["Queued: its arguments are not taken yet: s3://b does not answer"] * 2

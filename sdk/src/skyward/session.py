@@ -110,7 +110,8 @@ class Session:
             self.api.create(TASK, body)
             handle.submitted()
             if "blob" in body["spec"]["calls"]:
-                self.gateway.put_payload(self.namespace, name, packed.pieces, handle.uploading)
+                say = handle.uploading, handle.upload_waits
+                self.gateway.put_payload(self.namespace, name, packed.pieces, *say)
         except BaseException as error:
             self._withdraw(handle, error)
             if isinstance(error, ApiError):

@@ -114,6 +114,7 @@ class TaskHandle:
         self._words = ""
         self._sent = 0
         self._attempts = 0
+        self._upload_problem = ""
         self._losses_told: set[tuple[int, int]] = set()
 
     @property
@@ -144,6 +145,11 @@ class TaskHandle:
             self._sent = sent
             self._say_how_far(f"Queued: {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB of its arguments are sent")
 
+    def upload_waits(self, problem: str) -> None:
+        """The operator does not take its arguments now; they are sent again."""
+        self._upload_problem = problem
+        self._say_how_far(f"Queued: its arguments are not taken yet: {problem}")
+
     def on_output(self) -> None:
         """A call of it has printed something: it runs, whatever was heard of the Task so far."""
         if not self._words or self._words.startswith("Queued"):
@@ -166,6 +172,8 @@ class TaskHandle:
             self._console.done(self._subject)
             self.calls = counts.get("succeeded", 0) + counts.get("failed", 0)
             self._finish(task)
+        elif self._upload_problem and status.get("reason") == "AwaitingPayload":
+            self.upload_waits(self._upload_problem)  # it knows better what it waits for
         else:
             self._say_how_far(task_words(task))
 

@@ -40,8 +40,10 @@ class Gateway:
         task: str,
         pieces: Sequence[BytesLike],
         progress: Callable[[int, int], None] = lambda sent, size: None,
+        trouble: Callable[[str], None] = lambda problem: None,
     ) -> None:
-        """Upload the calls of a Task; `progress` is told how many bytes are sent, and of how many.
+        """Upload the calls of a Task; `progress` is told how many bytes are sent, and of how many, `trouble`
+        why it has to be tried again.
 
         Raises ArgumentTooLarge, PayloadError or GatewayError.
         """
@@ -56,7 +58,7 @@ class Gateway:
         def ask() -> httpx.Response:
             return self._answer("HEAD", where, {}, None)
 
-        Upload(task, pieces, put, ask, progress, self._patience).send()
+        Upload(task, pieces, put, ask, progress, self._patience, trouble).send()
 
     def result(self, namespace: str, task: str, start: int) -> AbstractContextManager[httpx.Response]:
         """The outcomes of a finished Task from a byte on, to be read; all of them where the status is 200.

@@ -37,6 +37,7 @@ class Upload:
         ask: Ask,
         progress: Callable[[int, int], None],
         patience: float = PATIENCE_SECONDS,
+        trouble: Callable[[str], None] = lambda problem: None,
     ) -> None:
         self._task = task
         self._pieces = [memoryview(piece).cast("B") for piece in pieces]
@@ -45,6 +46,7 @@ class Upload:
         self._ask = ask
         self._progress = progress
         self._patience = patience
+        self._trouble = trouble
 
     def send(self) -> None:
         """Return when the gateway has all of it, or the Task has ended.
@@ -71,6 +73,7 @@ class Upload:
                     raise
                 problem = str(error) or type(error).__name__
             there = None
+            self._trouble(problem)
             if time.monotonic() > deadline:
                 raise GatewayError(
                     f"the operator's gateway takes no arguments since {self._patience:.0f} s: {problem}",
