@@ -385,6 +385,16 @@ async def test_full_disk_is_said_and_other_payloads_are_taken(
     assert (await world.put(whole))[0] == 204
 
 
+async def test_what_came_of_a_payload_goes_when_its_task_is_cancelled(world: World) -> None:
+    whole = with_parts(2)
+    uid = await world.task(whole)
+    await world.put(whole[:-1000])
+    assert world.files(uid) == ["payload.part"]
+    await world.api.patch(TASK, "default", "task", {"spec": {"cancel": True}})
+    await until(lambda: world.api.status("task").get("phase") == "Cancelled")
+    await until(lambda: world.files(uid) == [])
+
+
 async def test_disk_too_small_for_the_parts_is_known_before_they_come(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,8 @@ class Uploads:
         except TooMuch as error:
             await asyncio.to_thread(incoming.drop)
             raise self._too_much(error.size) from error
+        except FileNotFoundError as error:
+            raise web.HTTPGone(text="the task ended while its payload came") from error
         except OSError as error:
             await asyncio.to_thread(incoming.drop)
             raise web.HTTPInsufficientStorage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -88,6 +89,7 @@ class Completion:
             live.open.caller.end(OVER, "the task has ended")
         self._floor.ledger.drop(live)
         self._floor.payloads.close(live.work)
+        await asyncio.to_thread(self._floor.payloads.drop_unfinished, live.work)
         self._floor.logs.close(live.work)
         room.tasks.pop(live.work.uid, None)
         room.spreading.discard(live.work.uid)

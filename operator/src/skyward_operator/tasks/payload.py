@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skyward.wire.envelopes import SLICE_BYTES
 from skyward.wire.package import CallPackage, PackageError
+from skyward_operator.gateway.incoming import part_of
 from skyward_operator.tasks.work import Terms, own_terms
 
 if TYPE_CHECKING:
@@ -141,6 +142,11 @@ class Payloads:
         """The task has ended."""
         if (opened := self._packages.pop(work.uid, None)) is not None:
             opened.package.close()
+
+    def drop_unfinished(self, work: Work) -> None:
+        """Remove what came of a payload that nobody will complete. Blocks."""
+        if work.blob is not None:
+            part_of(self._blobs.payload(work.namespace, work.uid)).unlink(missing_ok=True)
 
     def _open(self, work: Work) -> _Opened:
         opened = self._packages.get(work.uid)
