@@ -33,7 +33,7 @@ from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from skyward_operator.context import Context
@@ -119,8 +119,9 @@ class World:
         async with self.http.put(where, data=body, headers=MINE if headers is None else headers) as answer:
             return answer.status, await answer.text()
 
-    async def break_off(self, body: bytes, announced: int, offset: int) -> None:
-        """Upload some bytes of those that were announced, and then no more."""
+    async def break_off(self, body: bytes, announced: int, offset: int, is_begun: Callable[[], bool]) -> None:
+        """Upload some bytes of those that were announced, and no more once it is begun: a request whose
+        connection has ended before anybody read it is none."""
         host, port = self.url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
         head = (
@@ -128,6 +129,7 @@ class World:
         )
         writer.write(f"PUT {PAYLOAD} HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
         await writer.drain()
+        await until(is_begun)
         writer.close()
         await writer.wait_closed()
 
@@ -279,8 +281,8 @@ async def test_upload_that_breaks_off_is_not_used_and_goes_on_where_it_was(world
     uid = await world.task(whole)
     for cut in sorted(random.Random(3).sample(range(1, len(whole)), 8)):
         there, is_whole = await world.uploaded()
-        await world.break_off(whole[there:cut], len(whole) - there, there)
-        await until(world.payload(uid).with_name("payload.part").exists)
+        is_begun = world.payload(uid).with_name("payload.part").exists
+        await world.break_off(whole[there:cut], len(whole) - there, there, is_begun)
         assert there <= (await world.uploaded())[0] <= cut
         assert not is_whole
         assert world.files(uid) == ["payload.part"]
@@ -369,7 +371,7 @@ async def test_full_disk_is_said_and_other_payloads_are_taken(
     whole, real, full = with_parts(2), os.pwrite, True
 
     def pwrite(file: int, data: Any, place: int) -> int:
-        if full and place > 100_000:
+        if full and place + memoryview(data).nbytes > 100_000:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(file, data, place)
 
