@@ -14,6 +14,7 @@ from skyward.feeding import take_inputs
 from skyward.functions import Function, PendingFunction, PendingFunctionGroup, Retry
 from skyward.functions import function as described
 from skyward.gather import StreamingGroup, checked_on_error
+from skyward.leaving import Leaving
 from skyward.lifecycle import Tally
 from skyward.manifest import Call
 from skyward.open_map import OpenMap
@@ -268,10 +269,9 @@ class CallTarget:
         return self._submit(members, call, len(members), options)
 
     def _stream(self, handle: TaskHandle, ordered: bool, on_error: OnError) -> ResultIterator[Any]:
-        leaving = self._entered()[0].leaving
-        leaving.start()
+        soon = self._leaving().soon
         values = handle.stream(ordered=ordered, on_error=on_error)
-        return ResultIterator(values, handle.cancel, leaving.soon)
+        return ResultIterator(values, handle.cancel, soon)
 
     def _open_map(
         self, described: Function[..., Any], items: Iterator[Any], *, ordered: bool, on_error: OnError
@@ -280,10 +280,9 @@ class CallTarget:
         call = Call(timeout=described.timeout, retry=described.retry)
         task = self.open_task(described.__name__, call)
         running = OpenMap(task, described, items)
-        leaving = self._entered()[0].leaving
-        leaving.start()
+        soon = self._leaving().soon
         values = running.values(ordered=ordered, on_error=on_error)
-        return ResultIterator(values, running.leave, leaving.soon)
+        return ResultIterator(values, running.leave, soon)
 
     def _items(
         self, pending: PendingFunction[Any], feeds: list[Iterator[Any]], call: Call
@@ -294,9 +293,7 @@ class CallTarget:
         flow = CallFlow(task.handle.name, feeds, stream=True)
         task.call(packed, flow.ended, flow)
         task.close()
-        leaving = self._entered()[0].leaving
-        leaving.start()
-        return ItemIterator(flow, flow.close, leaving.soon)
+        return ItemIterator(flow, flow.close, self._leaving().soon)
 
     def _fed[T](self, pending: PendingFunction[T], feeds: list[Iterator[Any]], call: Call) -> CallFuture[T]:
         """A Task of one call that pulls from here and returns."""
@@ -314,6 +311,12 @@ class CallTarget:
         task.close()
         return future
 
+    def _leaving(self) -> Leaving:
+        """Who cancels in the background, begun."""
+        leaving = self._entered()[0].leaving
+        leaving.start()
+        return leaving
+
     def _result[T](self, future: CallFuture[T]) -> T:
         try:
             return future.result()
@@ -328,9 +331,7 @@ class CallTarget:
             with termination.interruptible():
                 return handle.values(on_error=on_error)
         except (KeyboardInterrupt, Terminated) as error:
-            leaving = self._entered()[0].leaving  # a control plane that does not answer holds nobody up
-            leaving.start()
-            leaving.soon(handle.cancel)
+            self._leaving().soon(handle.cancel)  # a control plane that does not answer holds nobody up
             raise error.with_traceback(None) from None
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__  # the remote frames are in its cause
