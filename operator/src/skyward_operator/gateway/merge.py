@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from skyward_operator.gateway.records import kept_at
+from skyward_operator.gateway.records import in_pieces, kept_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-_PIECE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Source:
 
 def merged(sources: Sequence[Source]) -> Iterator[bytes]:
     """All records, by time, in pieces. Each source keeps its own order, whatever its clock says."""
-    return _in_pieces(_by_time(sources))
+    return in_pieces(_by_time(sources))
 
 
 def timed(pieces: Iterable[bytes]) -> Iterator[tuple[float, bytes]]:
@@ -57,16 +55,3 @@ def _by_time(sources: Sequence[Source]) -> Iterator[bytes]:
             del opened[number]
         else:
             heapq.heappush(waiting, (max(when, following[0]), number, following[1]))
-
-
-def _in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    waiting: list[bytes] = []
-    size = 0
-    for line in lines:
-        waiting.append(line)
-        size += len(line)
-        if size > _PIECE:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)

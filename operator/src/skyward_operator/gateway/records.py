@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from skyward_operator.gateway.output import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _PIECE: Final = 1 << 16
@@ -24,17 +24,21 @@ def records(path: Path, after: float, until: float) -> Iterator[bytes]:
     """The records of a file that were kept in between, some at a time."""
     if changed(path) <= max(0.0, (after - _CLOCK_SLACK) * 1e9):
         return
-    lines: list[bytes] = []
+    yield from in_pieces(line for line in _lines_after(path, after) if after < _kept(line) <= until)
+
+
+def in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines together, some at a time."""
+    waiting: list[bytes] = []
     size = 0
-    for line in _lines_after(path, after):
-        if after < _kept(line) <= until:
-            lines.append(line)
-            size += len(line)
+    for line in lines:
+        waiting.append(line)
+        size += len(line)
         if size > _PIECE:
-            yield b"".join(lines)
-            lines, size = [], 0
-    if lines:
-        yield b"".join(lines)
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def begins(path: Path) -> float:
