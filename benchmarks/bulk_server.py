@@ -5,18 +5,14 @@ It serves loopback only and prints its port. `take N` reads N bytes and answers 
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING
 
-import asyncssh
+from benchmarks.open_server import serve
+
+if TYPE_CHECKING:
+    import asyncssh
 
 _PIECE = bytes(32 * 1024)
-
-
-class _Open(asyncssh.SSHServer):
-    def begin_auth(self, username: str) -> bool:
-        """Nobody is asked for a key: nothing can be had here."""
-        del username
-        return False
 
 
 async def _move(process: asyncssh.SSHServerProcess[bytes]) -> None:
@@ -33,14 +29,5 @@ async def _move(process: asyncssh.SSHServerProcess[bytes]) -> None:
     process.exit(0)
 
 
-async def _serve() -> None:
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    server = await asyncssh.create_server(
-        _Open, "127.0.0.1", 0, server_host_keys=[key], process_factory=_move, encoding=None
-    )
-    print(server.get_port(), flush=True)
-    await server.wait_closed()
-
-
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    serve(_move)
