@@ -302,3 +302,17 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+@contextmanager
+def programs[**P](make: Callable[P, Program]) -> Iterator[Callable[P, Program]]:
+    """What starts programs; they end with the block, and so do their pools."""
+    begun: list[Program] = []
+
+    def start(*arguments: P.args, **named: P.kwargs) -> Program:
+        begun.append(make(*arguments, **named))
+        return begun[-1].start()
+
+    yield start
+    for program in begun:
+        program.clean_up()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.chaos.scene import Plane, Program, eventually, own_plane
+from tests.chaos.scene import Plane, Program, eventually, own_plane, programs
 
 from skyward.contract.names import TASK
 
@@ -29,16 +29,13 @@ def plane() -> Iterator[Plane]:
 @pytest.fixture
 def run(plane: Plane) -> Iterator[Callable[..., Program]]:
     """Starts the program; it ends with the test, and so does its pool."""
-    programs: list[Program] = []
     plane.up()
 
-    def start(calls: int = 60, seconds: float = 0.05, cuts: int = 0) -> Program:
-        programs.append(Program(plane, calls, seconds, cuts, script=SCRIPT))
-        return programs[-1].start()
+    def make(calls: int = 60, seconds: float = 0.05, cuts: int = 0) -> Program:
+        return Program(plane, calls, seconds, cuts, script=SCRIPT)
 
-    yield start
-    for program in programs:
-        program.clean_up()
+    with programs(make) as start:
+        yield start
     assert not plane.left()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from tests.chaos.scene import Plane, Program, eventually, own_plane
+from tests.chaos.scene import Plane, Program, eventually, own_plane, programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,15 +32,12 @@ def plane(one_plane: Plane) -> Iterator[Plane]:
 @pytest.fixture
 def run(plane: Plane) -> Iterator[Callable[..., Program]]:
     """Starts the program; it ends with the test, and so does its pool."""
-    programs: list[Program] = []
 
-    def start(calls: int = 30, seconds: float = 0.1, padding: int = 0, way: str = "whole") -> Program:
-        programs.append(Program(plane, calls, seconds, padding, way))
-        return programs[-1].start()
+    def make(calls: int = 30, seconds: float = 0.1, padding: int = 0, way: str = "whole") -> Program:
+        return Program(plane, calls, seconds, padding, way)
 
-    yield start
-    for program in programs:
-        program.clean_up()
+    with programs(make) as start:
+        yield start
 
 
 def pid_of(processes: list[psutil.Process]) -> int:
