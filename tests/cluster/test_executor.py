@@ -37,6 +37,16 @@ def stay(path):
         raise
 @sky.function
 def named(a, *, b): return a - b
+@sky.function(timeout=1)
+def endless(): time.sleep(300)
+@sky.function(retry=sky.Retry(on_exception=2, backoff=0))
+def third_time(path):
+    with open(path, "a") as file:
+        print("tried", file=file)
+    tries = len(Path(path).read_text().split())
+    if tries < 3:
+        raise Odd(tries)
+    return tries
 
 def until(look):
     end = time.monotonic() + 60
@@ -53,6 +63,8 @@ with sky.Compute(provider=sky.Local(), nodes=2) as pool:
         found["map"] = list(executor.map(double, range(300)))
         found["bounded"] = list(executor.map(pow, range(20), range(20), buffersize=3))
         found["named"] = executor.submit(named, 5, b=3).result()
+        found["third time"] = executor.submit(third_time, os.path.abspath("tries")).result()
+        found["endless"] = executor.submit(endless).exception().reason
         try:
             executor.submit(refuse, 3).result()
         except Odd as error:
@@ -161,6 +173,8 @@ def test_executor_does_what_concurrent_futures_promises(person: Person) -> None:
     assert found["map"] == [number * 2 for number in range(300)]
     assert found["bounded"] == [number**number for number in range(20)]
     assert found["named"] == 2
+    assert found["third time"] == 3
+    assert found["endless"] == "RunTimeout"
     assert found["odd"] == [3, True]
     assert found["large"] == 5_000_000
     assert found["awaited"] == [2, 4]
@@ -172,10 +186,11 @@ def test_executor_does_what_concurrent_futures_promises(person: Person) -> None:
     task = json.loads(person.kubectl("get", "task", found["task"], "-o", "json"))
     assert task["spec"]["calls"] == {"python": task["spec"]["calls"]["python"], "open": True, "count": 1}
     counts = task["status"]["counts"]
-    # where, 300 of a map, 20, named, two that raise, one cancelled, two large, two awaited
-    assert (counts["total"], counts["failed"], counts["running"]) == (329, 3, 0)
-    assert counts["succeeded"] == 326
-    assert "call 322" in task["status"]["message"]
+    # where, 300 of a map, 20, named, one at its third try, one that timed out, two that raise, one cancelled,
+    # two large, two awaited
+    assert (counts["total"], counts["failed"], counts["running"]) == (331, 4, 0)
+    assert counts["succeeded"] == 327
+    assert "call 323" in task["status"]["message"]
     assert "result" not in task["status"]
 
 

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from skyward.errors import SkywardError
 from skyward.functions import Function, PendingFunction, Retry, resolve
-from skyward.manifest import Call
+from skyward.manifest import Call, call_options
 from skyward.open_task import OpenTask, PackedCall
 from skyward.packing import pack_function
 from skyward.results import passable, value_of
 from skyward.streaming import refuse_items
 from skyward.tasks import TaskFuture
+from skyward.wire.options import CallOptions
 from skyward.wire.package import Outcome
 
 if TYPE_CHECKING:
@@ -89,8 +91,9 @@ class CallFuture[T](TaskFuture[T]):
 class Executor(StandardExecutor):
     """Runs calls on a pool, as `ThreadPoolExecutor` does on threads: `with sky.Executor(pool) as executor:`.
 
-    `timeout` (seconds) ends each call that runs longer; `retry` says how often one is tried again. Use it
-    inside of the pool's `with`; several may be open at a time. The Task behind it ends with `shutdown`.
+    `timeout` (seconds) ends each call that runs longer; `retry` says how often one is tried again; what a
+    `@sky.function` says of itself comes first. Use it inside of the pool's `with`; several may be open at a
+    time. The Task behind it ends with `shutdown`.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class Executor(StandardExecutor):
 
     def _send(self, pending: PendingFunction[Any], function: bytes | None) -> CallFuture[Any]:
         refuse_items(pending, "an executor")
-        packed = PackedCall.of(pending, function)
+        packed = replace(PackedCall.of(pending, function), options=self._options(pending))
         task = self._task
         with task.changed:
             task.changed.wait_for(lambda: task.held < MOST_BYTES or task.failure is not None)
@@ -145,6 +148,15 @@ class Executor(StandardExecutor):
         future.cancels(lambda: self._task.cancel(index))
         future.add_done_callback(self._futures.discard)
         return future
+
+    def _options(self, pending: PendingFunction[Any]) -> CallOptions | None:
+        """What its function asks for, and otherwise what holds for all calls."""
+        if pending.timeout is None and pending.retry is None:
+            return None
+        rest = self._task.terms
+        return call_options(
+            replace(rest, timeout=pending.timeout or rest.timeout, retry=pending.retry or rest.retry)
+        )
 
     def _refuse_outside(self) -> None:
         handle = self._task.handle
@@ -210,4 +222,6 @@ class Executor(StandardExecutor):
 
 
 def _pending(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingFunction[Any]:
-    return PendingFunction(fn.fn if isinstance(fn, Function) else fn, args, kwargs)
+    if isinstance(fn, Function):
+        return PendingFunction(fn.fn, args, kwargs, timeout=fn.timeout, retry=fn.retry)
+    return PendingFunction(fn, args, kwargs)

@@ -8,13 +8,14 @@ rest. So an outcome is never lost, and a call is never run again because a conne
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
 from skyward.cluster.channel import Channel
 from skyward.contract import ranges
 from skyward.errors import ArgumentTooLarge, GatewayError, SkywardError
 from skyward.functions import PendingFunction
+from skyward.manifest import Call
 from skyward.packing import pack_arguments, pack_function
 from skyward.results import task_error
 from skyward.session import Session
@@ -22,6 +23,7 @@ from skyward.tasks import TaskHandle
 from skyward.wire.digest import digest
 from skyward.wire.envelopes import PROTOCOL, ErrorInfo, RefusalReason
 from skyward.wire.frames import CHUNK, MAX_BODY, Frame, FrameKind
+from skyward.wire.options import CallOptions
 from skyward.wire.package import Outcome
 
 MOST_SENT = 4096
@@ -42,6 +44,8 @@ class PackedCall:
     digest: str
     arguments_digest: str | None = None
     """Of arguments that travel in pieces: their node checks it."""
+    options: CallOptions | None = None
+    """How it runs, where that differs from what the Task says."""
 
     @classmethod
     def of(
@@ -100,9 +104,11 @@ class _Call:
 class OpenTask:
     """One Task of the session that takes calls for as long as it is open. Implements `channel.Peer`."""
 
-    def __init__(self, session: Session, handle: TaskHandle) -> None:
+    def __init__(self, session: Session, handle: TaskHandle, terms: Call) -> None:
         where = f"/v1/namespaces/{session.namespace}/tasks/{handle.name}/session"
         self.handle = handle
+        self.terms = terms
+        """How its calls run, unless one says otherwise."""
         self.held = 0
         """Bytes of the calls that have no outcome."""
         self.channel = Channel(session.gateway, where, self)
@@ -256,6 +262,8 @@ class OpenTask:
         header = {"index": index, "function": call.packed.digest, **traits}
         if call.packed.arguments_digest is not None:
             header["args"] = call.packed.arguments_digest
+        if call.packed.options is not None:
+            header["options"] = list(astuple(call.packed.options))
         yield from _in_pieces(FrameKind.CALL, header, call.packed.arguments)
         if call.cancelled:
             yield Frame(FrameKind.CANCEL, {"index": index})

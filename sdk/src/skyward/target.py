@@ -84,8 +84,9 @@ class CallTarget:
 
     def open_task(self, name: str, call: Call) -> OpenTask:
         """A task that takes calls while it is open: what `sky.Executor` works with."""
+        call = self._with_defaults(call)
         handle = self._send(call, lambda session, call: session.open_task(self._name, name, call))
-        return OpenTask(self._entered()[0], handle)
+        return OpenTask(self._entered()[0], handle, call)
 
     @overload
     def map[T, R](

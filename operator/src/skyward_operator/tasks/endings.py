@@ -51,7 +51,7 @@ class Endings:
         attempt.started = time = decide.placed(time, 0.0, attempt.sent, self._floor.now())
         live.started = min(live.started or time, time)
         attempt.heard = self._floor.context.clock.monotonic()
-        if run_seconds := self._floor.payloads.terms(live.work, attempt.index).run_seconds:
+        if run_seconds := self._floor.payloads.terms(live, attempt.index).run_seconds:
             patience = run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
             self._floor.later(live, patience, lambda: self._overrun(live, attempt, patience))
 
@@ -140,7 +140,7 @@ class Endings:
         if live.open is not None and live.open.has_begun(index):
             self._settle(live, outcome_of(attempt, decide.broken(where, cause), attempt.sent, 0.0), b"", None)
             return
-        retry = self._floor.payloads.terms(live.work, index).retry
+        retry = self._floor.payloads.terms(live, index).retry
         verdict = decide.interrupted(retry, past.interruptions, where, cause)
         if isinstance(verdict, Retried):
             # One text per loss, so that a node that takes a hundred calls along is one event with a count.
@@ -202,7 +202,7 @@ class Endings:
                 self.lost(live, attempt, f"node {attempt.node}", "Drained")
             return False
         past, span = live.past.get(attempt.index, FRESH), Span(attempt.index)
-        retry = self._floor.payloads.terms(live.work, attempt.index).retry
+        retry = self._floor.payloads.terms(live, attempt.index).retry
         verdict = decide.judge(error, retry, past.exceptions)
         if not isinstance(verdict, Retried) or live.ending is not None:
             return True
@@ -352,7 +352,7 @@ class Endings:
         self._floor.disembark(room, live, attempt)
         if rest is not attempt:
             self.lost(live, rest, f"the worker on {attempt.node}", TaskReason.RUN_TIMEOUT)
-        run_seconds = self._floor.payloads.terms(live.work, attempt.index).run_seconds
+        run_seconds = self._floor.payloads.terms(live, attempt.index).run_seconds
         text = f"it ran longer than {run_seconds} s, and {attempt.node} does not say that it stopped"
         error = decide.system_error(TaskReason.RUN_TIMEOUT, text)
         begun = attempt.started or attempt.sent

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from skyward.wire.frames import Frame
     from skyward.wire.outcomes import Outcome
+    from skyward_operator.tasks.work import Terms
 
 AWAY_SECONDS: Final = 60.0
 """How long the client of an open task may be away before the task is cancelled."""
@@ -54,6 +55,8 @@ class OpenCall:
     arguments: bytes
     digest: str | None = None
     """Of arguments that go to the node as a blob, which checks it: hashing them here would hold up all."""
+    terms: Terms | None = None
+    """How long it may run and how often it is tried again, where that differs from its task's other calls."""
     cancelled: bool = False
     stream: bool = False
     """What it yields goes to its client while it runs."""
@@ -169,6 +172,11 @@ class OpenCalls:
         call = self.calls[index]
         function = memoryview(self._functions[call.function])
         return CallPayload(call.function, function, memoryview(call.arguments))
+
+    def terms(self, index: int) -> Terms | None:
+        """The terms that the call has brought along, if any."""
+        call = self.calls.get(index)
+        return None if call is None else call.terms
 
     def is_cancelled(self, index: int) -> bool:
         """Whether the client has cancelled the call."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from skyward.wire.outcomes import Outcome
     from skyward_operator.gateway.blobs import BlobStore
+    from skyward_operator.tasks.ledger import LiveTask
     from skyward_operator.tasks.work import Work
 
 _CHUNK: Final = 1 << 20
@@ -128,8 +129,11 @@ class Payloads:
         except (PackageError, IndexError, OSError, binascii.Error):
             return 1  # sending the call says what is wrong
 
-    def terms(self, work: Work, index: int) -> Terms:
+    def terms(self, live: LiveTask, index: int) -> Terms:
         """How long one call may run and how often it is tried again: its own terms, else its task's."""
+        work = live.work
+        if live.open is not None:
+            return live.open.terms(index) or work.terms
         if work.package is None and work.blob is None:
             return work.terms
         try:

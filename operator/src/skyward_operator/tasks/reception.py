@@ -15,12 +15,14 @@ from skyward.contract.reasons import TaskPhase, TaskReason
 from skyward.wire.digest import is_digest
 from skyward.wire.envelopes import ErrorInfo, FailureReason, RefusalReason
 from skyward.wire.frames import Frame, FrameKind
+from skyward.wire.options import CallOptions
 from skyward.wire.outcomes import Outcome
 from skyward_operator.nodes.received import Received
 from skyward_operator.tasks.decide import End
 from skyward_operator.tasks.open import AWAY_SECONDS, Caller, OpenCall, OpenCalls, Untaken
 from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.streaming import Streaming
+from skyward_operator.tasks.work import own_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.floor import Floor
     from skyward_operator.tasks.handout import Handout
     from skyward_operator.tasks.ledger import LiveTask
+    from skyward_operator.tasks.work import Terms
 
 _STORE_SECONDS: Final = 0.5
 REPLACED: Final = 4001
@@ -271,7 +274,17 @@ def _open_call(header: Mapping[str, Any], arguments: bytes) -> OpenCall:
         stream=bool(header.get("stream")),
         inputs=inputs,
         begun=bool(header.get("begun")),
+        terms=_terms(header),
     )
+
+
+def _terms(header: Mapping[str, Any]) -> Terms | None:
+    options = header.get("options")
+    if options is None:
+        return None
+    if not isinstance(options, list) or not all(isinstance(each, int) and each >= 0 for each in options):
+        raise ValueError(f"{options!r} are no options of a call")
+    return own_terms(CallOptions(*options))
 
 
 def _digest(header: Mapping[str, Any]) -> str | None:

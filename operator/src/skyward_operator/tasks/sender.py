@@ -37,7 +37,7 @@ class Sender:
             payload = live.open.payload(attempt.index)
         else:
             payload = self._payloads.slice(live.work, attempt.index, attempt.count)
-        run_seconds = self._payloads.terms(live.work, attempt.index).run_seconds
+        run_seconds = self._payloads.terms(live, attempt.index).run_seconds
         header = _header(room, live, attempt, payload, run_seconds)
         arguments = payload.arguments
         if live.open is not None:
