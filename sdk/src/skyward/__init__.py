@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skyward.errors import (
         ArgumentTooLarge,
         BootstrapFailed,
+        ConfigurationError,
         ControlPlaneError,
         EnvironmentMismatch,
         GatewayError,
@@ -72,10 +73,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "ArgumentTooLarge BootstrapFailed ControlPlaneError EnvironmentMismatch GatewayError Indeterminate "
-    "NoControlPlane NodeLost NotPicklable PayloadError PoolDeleted PoolError PoolNotFound PoolNotReady "
-    "PoolStalled QueueTimeout RemoteError RemoteTraceback ResultNotPicklable ResultTooLarge SchemaMismatch "
-    "SkywardError TaskCancelled TaskError TaskTimeout WorkerDied"
+    "ArgumentTooLarge BootstrapFailed ConfigurationError ControlPlaneError EnvironmentMismatch GatewayError "
+    "Indeterminate NoControlPlane NodeLost NotPicklable PayloadError PoolDeleted PoolError PoolNotFound "
+    "PoolNotReady PoolStalled QueueTimeout RemoteError RemoteTraceback ResultNotPicklable ResultTooLarge "
+    "SchemaMismatch SkywardError TaskCancelled TaskError TaskTimeout WorkerDied"
 )
 _PROVIDERS = (
     "AWS DigitalOcean GCP Hyperstack Local Novita Provider RunPod Scaleway Sim TensorDock VastAI Verda Vultr"
@@ -142,6 +143,7 @@ __all__ = [
     "errors",
     "time",
     "SkywardError",
+    "ConfigurationError",
     "ControlPlaneError",
     "NoControlPlane",
     "SchemaMismatch",

@@ -116,6 +116,15 @@ class GatewayError(ControlPlaneError):
     default_reason = "GatewayUnavailable"
 
 
+class ConfigurationError(SkywardError):
+    """A configuration file or variable says what cannot be.
+
+    The message begins with the file and the line. `skyward config validate` looks through all of it.
+    """
+
+    default_reason = "Configuration"
+
+
 class PoolError(SkywardError):
     """The pool cannot serve calls.
 

@@ -69,19 +69,29 @@ def checked_name(name: str) -> str:
 
 
 def open_pool(
-    name: str, specs: Sequence[Spec], options: Options, aborted: threading.Event, tally: Tally
-) -> tuple[Session, PoolView]:
-    """Create the pool (or find it, without specs) and wait until it takes calls.
+    name: str,
+    specs: Sequence[Spec],
+    options: Options,
+    aborted: threading.Event,
+    tally: Tally,
+    *,
+    or_find: bool = False,
+) -> tuple[Session, PoolView, bool]:
+    """Create the pool (or find it, without specs) and wait until it takes calls. Says whether it was created.
 
-    Whatever goes wrong, a pool that was created is deleted again before the error is raised.
+    With `or_find`, a pool of that name that is there already is used, and stays. Whatever goes wrong, a pool
+    that was created is deleted again before the error is raised.
     """
     tally.began, tally.started = time.monotonic(), False
     for spec in specs:
         check_python(spec.image.python_minor, f"pool {name}")  # before it costs a machine
     session = sessions.acquire(open_console(options.console), options.namespace)
     view = PoolView(session, name)
+    owned = bool(specs)
     try:
-        if specs:
+        if owned and or_find and session.api.get(POOL, session.namespace, name) is not None:
+            owned = False
+        if owned:
             _create(session, name, specs, options)
         else:
             _find(session, name)
@@ -89,21 +99,21 @@ def open_pool(
         sessions.release(session)
         raise
     except BaseException:  # it may have been created all the same
-        _withdraw(session, name, owned=bool(specs))
+        _withdraw(session, name, owned=owned)
         raise
     try:
-        if specs and options.lease_timeout is not None:
+        if owned and options.lease_timeout is not None:
             view.keep_alive(options.lease_timeout)
         view.start()
         view.wait_usable(aborted)
         tally.started = True
     except BaseException as error:
-        close_pool(session, view, options, tally, error, owned=bool(specs))
+        close_pool(session, view, options, tally, error, owned=owned)
         raise
     if options.default_compute_timeout is not None:
         limit = elapsed(options.default_compute_timeout)
         session.console.say(f"calls without a timeout of their own are stopped after {limit}")
-    return session, view
+    return session, view, owned
 
 
 def close_pool(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
-from skyward import lifecycle, termination
+from skyward import config, lifecycle, termination
 from skyward.console.board import count
 from skyward.contract.names import POOL
 from skyward.errors import PoolNotReady, SkywardError
@@ -27,9 +27,9 @@ def Compute(  # noqa: N802 - reads as the thing that it returns
 ) -> "Pool":
     """Machines for the length of a `with`: `with sky.Compute(provider=sky.Local(), nodes=2) as pool:`.
 
-    Give the fields of one `Spec` as keywords, or several `Spec`s as candidates, or only the `name` of a
-    pool that is there already. With specs, `name` is the name of the new pool. Raises TypeError or
-    ValueError at once for what cannot be right.
+    Give the fields of one `Spec` as keywords, or several `Spec`s as candidates, or only a `name`: of a
+    `[pools.NAME]` in skyward.toml, or of a pool that is there already. With specs, `name` is the name of the
+    new pool. Raises TypeError or ValueError at once for what cannot be right, ConfigurationError for a file.
     """
     reject_unknown("Compute", fields, (*Spec.__dataclass_fields__, "name", "options"), ELSEWHERE)
     if specs and fields:
@@ -52,14 +52,25 @@ def Compute(  # noqa: N802 - reads as the thing that it returns
             "Compute() needs a provider, such as sky.Compute(provider=sky.Local(), nodes=2), "
             "or the name of a pool that exists: sky.Compute(name='train')"
         )
-    return Pool(specs, name, instance("options", options or Options(), Options, "sky.Options(console='log')"))
+    settings = config.load()
+    described = config.pool(settings, name) if name is not None and not specs else None
+    if options is None:
+        options = described.options if described is not None else config.options(settings)
+    instance("options", options, Options, "sky.Options(console='log')")
+    if described is not None:
+        return Pool(described.specs, name, options, or_find=True)
+    return Pool(specs, name, options)
 
 
 class Pool(CallTarget):
     """Machines that calls are sent to. Made by `Compute`; use it in a `with` or an `async with`."""
 
-    def __init__(self, specs: Sequence[Spec], name: str | None, options: Options) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], name: str | None, options: Options, *, or_find: bool = False
+    ) -> None:
         self._specs = tuple(specs)
+        self._or_find = or_find
+        self._owned = bool(specs)
         self._options = options
         self._name = lifecycle.checked_name(name) if name is not None else lifecycle.new_name()
         self._session: Session | None = None
@@ -75,7 +86,7 @@ class Pool(CallTarget):
     @property
     def is_attached(self) -> bool:
         """True for a pool that was there before and stays."""
-        return not self._specs
+        return not self._owned
 
     @property
     def is_active(self) -> bool:
@@ -166,8 +177,8 @@ class Pool(CallTarget):
         if self._session is not None:
             raise PoolNotReady(f"pool {self._name} is already in use", remedy="enter each pool once")
         self._aborted.clear()
-        self._session, self._view = lifecycle.open_pool(
-            self._name, self._specs, self._options, self._aborted, self._tally
+        self._session, self._view, self._owned = lifecycle.open_pool(
+            self._name, self._specs, self._options, self._aborted, self._tally, or_find=self._or_find
         )
         lifecycle.close_at_exit(self._at_exit)
 

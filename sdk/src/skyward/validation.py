@@ -37,13 +37,18 @@ def reject_unknown(
     """
     for name in given:
         if name not in known:
-            close = get_close_matches(name, known, n=1, cutoff=0.75)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = nearest(name, known)
             if name in elsewhere:
                 hint = f"; write {elsewhere[name]}."
             raise TypeError(
                 f"{where}() has no field {name!r}{hint or '.'} It takes: {', '.join(sorted(known))}"
             )
+
+
+def nearest(name: str, known: Collection[str], cutoff: float = 0.75) -> str:
+    """`; did you mean …?` for a name that is nearly one of `known`, else nothing."""
+    close = get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def integer(field: str, value: Any, *, minimum: int | None = None, maximum: int | None = None) -> int:
@@ -82,9 +87,8 @@ def one_of(field: str, value: Any, allowed: Sequence[str]) -> str:
         raise TypeError(f"{field} must be one of {choices}, got {value!r} ({type(value).__name__})")
     if value in allowed:
         return value
-    close = get_close_matches(value, allowed, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{field}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+    choices = ", ".join(map(repr, allowed))
+    raise ValueError(f"{field}={value!r} is not one of {choices}{nearest(value, allowed, cutoff=0.6)}")
 
 
 def texts(field: str, value: Any) -> tuple[str, ...]:

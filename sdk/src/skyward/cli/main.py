@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import skyward
-from skyward.cli import commands, local
+from skyward.cli import commands, config, local
 from skyward.errors import SkywardError
 
 INTERRUPTED = 130
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(local.app, name="local")
+app.add_typer(config.app, name="config")
 commands.register(app)
 
 

@@ -7,7 +7,7 @@ pays for it, not `--help` and not the completion of a word.
 import json as json_module
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +47,21 @@ def show(
     if not items:
         print(f"no {kind.plural} in namespace {place}")
         return
-    _print(items, columns)
+    rows = ([_cell(title, _at(item, path)) for title, path in columns.items()] for item in items)
+    print_rows(columns, rows)
 
 
-def _print(items: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
+def print_rows(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print rows of words below their titles."""
     from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in columns:
+    for title in titles:
         table.add_column(title, no_wrap=True)
-    for item in items:
-        table.add_row(*(Text(_cell(title, _at(item, path))) for title, path in columns.items()))
+    for row in rows:
+        table.add_row(*map(Text, row))
     # A pipe has no width: nothing is cut off there.
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "500"))
     Terminal(highlight=False, width=width).print(table, soft_wrap=True)
