@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import bytes as large_bytes
-from benchmarks import calls, executors, logs, maps, scale, starts
+from benchmarks import calls, executors, logs, maps, provision, scale, starts, steady
 from benchmarks.peers import run as peers
 from benchmarks.stage import NotMeasured, Stage, limited
 from benchmarks.table import Table
@@ -45,6 +45,8 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "lines": logs.lines,
     "chatty": logs.beside,
     "scale": scale.scale,
+    "provision": provision.provision,
+    "steady": steady.steady,
 }
 _LONGEST_SECONDS: Final = 300
 """For one measurement, and"""

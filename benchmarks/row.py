@@ -24,6 +24,8 @@ class Unit(StrEnum):
     MEMORY = "MiB"
     CPU = "CPU-ms"
     SHARE = "% of a core"
+    COUNT = "times"
+    PER_MINUTE = "/min"
 
     @property
     def less_is_better(self) -> bool:
@@ -117,6 +119,8 @@ def show(value: float, unit: Unit) -> str:
             return f"{value * 1e3:,.2f} ms"
         case Unit.SECONDS | Unit.CPU | Unit.SHARE:
             return f"{value:,.2f} {unit}"
+        case Unit.COUNT:
+            return f"{value:,.2f}"
         case _:
             return f"{value:,.0f} {unit}"
 

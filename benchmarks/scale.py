@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import time
@@ -22,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import psutil
 
+from benchmarks.apiserver import BASE, send, session
 from benchmarks.herd.provider import FILE_VARIABLE
 from benchmarks.memory import pid_of
+from benchmarks.processor import PATIENCE_SECONDS, cpu, settle
 from benchmarks.row import Bound, Row, Unit, Within
 from benchmarks.stage import control_plane, folder
 from skyward.contract.names import API_VERSION, LABEL_POOL
@@ -42,11 +43,9 @@ if TYPE_CHECKING:
 NODES: Final = 200
 FEW, MANY = 500, 5_000
 POOL: Final = "herd"
-_BASE: Final = "/apis/skyward.dev/v1alpha1/namespaces/default"
 _TOGETHER: Final = 16
 _PLUGIN: Final = Path(__file__).parent / "herd" / "plugin"
 _ROOT: Final = Path(__file__).parents[1]
-_PATIENCE_SECONDS: Final = 120
 _REST_SECONDS: Final = 10  # two rounds of pings
 _MIB: Final = 1 << 20
 
@@ -140,51 +139,51 @@ class _Run:
                 "lifetime": {"ttlSeconds": 0},
             },
         }
-        async with self._session() as http:
-            await _send(http.post(f"{_BASE}/computepools", json=body))
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with session(self._endpoint) as http:
+            await send(http.post(f"{BASE}/computepools", json=body))
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while await self._ready(http) < nodes:
                     await asyncio.sleep(0.2)
 
     async def rest(self) -> float:
         """The share of a processor that the operator takes with its nodes alone, in per cent."""
         operator = psutil.Process(pid_of("operator"))
-        await self._settle(operator)
-        begin, before = time.perf_counter(), _cpu(operator)
+        await settle(operator)
+        begin, before = time.perf_counter(), cpu(operator)
         await asyncio.sleep(_REST_SECONDS)
-        self._rest = (_cpu(operator) - before) / (time.perf_counter() - begin)
+        self._rest = (cpu(operator) - before) / (time.perf_counter() - begin)
         return self._rest * 100
 
     async def lives(self, count: int) -> Lives:
         """Whole lives of Tasks: all are queued before the first may end; then they end and are deleted."""
         operator = psutil.Process(pid_of("operator"))
-        async with self._session() as http, _ends(http) as ends:
+        async with session(self._endpoint) as http, _ends(http) as ends:
             self._herd.tell("hold")
-            whole, before = time.perf_counter(), _cpu(operator)
+            whole, before = time.perf_counter(), cpu(operator)
             await self._create(http, count)
-            await self._settle(operator)
+            await settle(operator)
             memory = operator.memory_info().rss / _MIB
             begin = time.perf_counter()
             self._herd.tell("release")
             await ends.reach(count)
             rate = count / (time.perf_counter() - begin)
             await self._delete(http)
-            await self._settle(operator)
-            spent = _cpu(operator) - before - self._rest * (time.perf_counter() - whole)
+            await settle(operator)
+            spent = cpu(operator) - before - self._rest * (time.perf_counter() - whole)
             return Lives(spent * 1000 / count, memory, rate)
 
     async def restart(self, count: int, nodes: int) -> tuple[float, float]:
         """Kill the operator while Tasks are queued. Seconds until the next one is ready, and until it has
         heard of every node and a call that was queued has run."""
-        async with self._session() as http, _ends(http) as ends:
+        async with session(self._endpoint) as http, _ends(http) as ends:
             self._herd.tell("hold")
             await self._create(http, count)
             victim = pid_of("operator")
-            await self._settle(psutil.Process(victim))
+            await settle(psutil.Process(victim))
             begin = time.perf_counter()
             os.kill(victim, signal.SIGKILL)
             self._herd.tell("release")
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while not _serves(victim):
                     await asyncio.sleep(0.02)
             ready = time.perf_counter() - begin
@@ -202,32 +201,18 @@ class _Run:
             for number in range(first, self._number + count, _TOGETHER):
                 body = task_object(f"t-{number}", "default", POOL, python, 1, self._package, call, owner)
                 del body["spec"]["ticketHash"], body["spec"]["ttlSecondsAfterFinished"]
-                await _send(http.post(f"{_BASE}/tasks", json=body))
+                await send(http.post(f"{BASE}/tasks", json=body))
 
         await asyncio.gather(*(some(self._number + first) for first in range(_TOGETHER)))
         self._number += count
 
     async def _delete(self, http: aiohttp.ClientSession) -> None:
-        await _send(http.delete(f"{_BASE}/tasks"))
-
-    async def _settle(self, operator: psutil.Process) -> None:
-        """Wait until the operator has nothing to do: less than a tenth of a processor in half a second."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            while True:
-                before = _cpu(operator)
-                await asyncio.sleep(0.5)
-                if _cpu(operator) - before < 0.05:
-                    return
+        await send(http.delete(f"{BASE}/tasks"))
 
     async def _ready(self, http: aiohttp.ClientSession) -> int:
-        async with http.get(f"{_BASE}/computepools/{POOL}") as answer:
+        async with http.get(f"{BASE}/computepools/{POOL}") as answer:
             pool = await answer.json()
         return int(((pool.get("status") or {}).get("nodes") or {}).get("ready") or 0)
-
-    def _session(self) -> aiohttp.ClientSession:
-        tls = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(self._endpoint.ca_file)))
-        headers = {"Authorization": f"Bearer {self._endpoint.token}"}
-        return aiohttp.ClientSession(self._endpoint.server, headers=headers, connector=tls)
 
 
 class _Ends:
@@ -239,7 +224,7 @@ class _Ends:
 
     async def reach(self, count: int) -> None:
         """Wait until so many have ended."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while len(self._ended) < count:
                 await self._more.wait()
                 self._more.clear()
@@ -249,7 +234,7 @@ class _Ends:
         begins with all there is."""
         query = {"watch": "true", "labelSelector": f"{LABEL_POOL}={POOL}"}
         while True:
-            async with http.get(f"{_BASE}/tasks", params=query, timeout=aiohttp.ClientTimeout()) as watch:
+            async with http.get(f"{BASE}/tasks", params=query, timeout=aiohttp.ClientTimeout()) as watch:
                 async for line in watch.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
@@ -308,14 +293,3 @@ def _serves(before: int) -> bool:
     if known is None or known.identity is None or known.identity.pid == before:
         return False
     return known.state is ComponentState.RUNNING
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-async def _send(request: Any) -> None:
-    async with request as answer:
-        answer.raise_for_status()
-        await answer.read()

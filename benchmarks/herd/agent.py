@@ -33,6 +33,8 @@ class Agent:
         self._done: dict[str, bytes] = {}
         self._held = False
         self._write: Callable[[bytes], None] | None = None
+        self.greetings = 0
+        """How often an operator has taken it over."""
 
     def connected(self, write: Callable[[bytes], None]) -> Decoder:
         """An operator has opened a channel; what it sends goes through the decoder to `take`."""
@@ -76,6 +78,7 @@ class Agent:
                 pass  # nothing else concerns an agent that runs nothing
 
     def _greet(self, header: dict[str, Any]) -> None:
+        self.greetings += 1
         self._slots = header.get("slots", 1)
         held = [
             *({"attempt": attempt, "state": "running"} for attempt in self._running),

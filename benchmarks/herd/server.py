@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import io
 import json
+import socket
 import sys
 import tarfile
 from pathlib import Path
@@ -20,6 +21,8 @@ import asyncssh
 from benchmarks.herd.agent import Agent
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from skyward.wire.frames import Decoder
 
 SOCKET = "/run/herd/agent"
@@ -52,13 +55,13 @@ class Herd:
 class _Machine(asyncssh.SSHServer):
     """One connection to a machine. Everybody may in: nothing can be had here."""
 
-    def __init__(self, herd: Herd) -> None:
+    def __init__(self, herd: Herd, name: str | None) -> None:
         self._herd = herd
-        self._name = ""
+        self._name = name or ""
 
     def begin_auth(self, username: str) -> bool:
-        """The user is the machine."""
-        self._name = username
+        """The user is the machine, unless the server is."""
+        self._name = self._name or username
         return False
 
     def unix_connection_requested(self, dest_path: str) -> Any:
@@ -96,12 +99,13 @@ class _Channel(asyncssh.SSHUNIXSession[bytes]):
             self._channel.write(data)
 
 
-async def serve(file: Path) -> None:
-    """Serve until standard input ends."""
-    herd = Herd()
+async def listen(
+    herd: Herd, key: asyncssh.SSHKey, sock: socket.socket, name: str | None = None
+) -> asyncssh.SSHAcceptor:
+    """Serve a machine of this name, or one for each user name."""
 
     async def run(process: asyncssh.SSHServerProcess[bytes]) -> None:
-        command, machine = process.command or "", str(process.get_extra_info("username"))
+        command, machine = process.command or "", name or str(process.get_extra_info("username"))
         if "bootstrap.sh" in command:
             archive = await process.stdin.read()
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -113,24 +117,34 @@ async def serve(file: Path) -> None:
             process.stdout.write(SOCKET.encode())
         process.exit(0)
 
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    server = await asyncssh.listen(
-        "127.0.0.1",
-        0,
-        server_factory=lambda: _Machine(herd),
+    return await asyncssh.listen(
+        sock=sock,
+        server_factory=lambda: _Machine(herd, name),
         server_host_keys=[key],
         process_factory=run,
         encoding=None,
         keepalive_interval=0,
     )
-    line = key.export_public_key("openssh").decode().strip()
-    file.write_text(json.dumps({"port": server.get_port(), "hostKey": line}))
-    print("ready", flush=True)
+
+
+async def words() -> AsyncIterator[str]:
+    """The lines on standard input, until it ends."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
     while word := (await reader.readline()).decode().strip():
+        yield word
+
+
+async def serve(file: Path) -> None:
+    """Serve until standard input ends."""
+    herd, key = Herd(), asyncssh.generate_private_key("ssh-ed25519")
+    server = await listen(herd, key, socket.create_server(("127.0.0.1", 0)))
+    line = key.export_public_key("openssh").decode().strip()
+    file.write_text(json.dumps({"port": server.get_port(), "hostKey": line}))
+    print("ready", flush=True)
+    async for word in words():
         herd.obey(word)
         print("done", flush=True)
     server.close()

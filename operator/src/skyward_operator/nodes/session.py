@@ -183,6 +183,7 @@ class Session:
         self._early = []
         try:
             self._progress(stage=Stage.CONNECTED)
+            self._log.line(f"connected to {self._subject.address.host}:{self._subject.address.port}")
             link = await self._reach_agent(connection)
             self._link = link
             reason = await link.watch()
