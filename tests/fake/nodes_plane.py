@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.fake.kube_server import FakeKube, collection
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from skyward.contract.hardware import Candidate
     from skyward.wire.frames import Frame
+    from skyward_operator.engine.clock import Clock
     from skyward_operator.kube.lease import Leadership
     from skyward_operator.nodes.fleet import ReadyNode
     from skyward_operator.nodes.received import Received
@@ -56,6 +57,21 @@ class Leader:
 
     def check(self) -> None:
         """Held."""
+
+
+class ShiftedClock(SystemClock):
+    """The computer's clock, moved on by hand."""
+
+    def __init__(self) -> None:
+        self.shift = 0.0
+
+    def now(self) -> datetime:
+        """The time, later."""
+        return super().now() + timedelta(seconds=self.shift)
+
+    def monotonic(self) -> float:
+        """The same for what is measured."""
+        return super().monotonic() + self.shift
 
 
 @dataclass
@@ -249,12 +265,14 @@ class Plane:
 
 
 @asynccontextmanager
-async def nodes_part(kube: FakeKube, root: Path, registry: Registry) -> AsyncIterator[Operator]:
+async def nodes_part(
+    kube: FakeKube, root: Path, registry: Registry, clock: Clock | None = None
+) -> AsyncIterator[Operator]:
     """The nodes' part of an operator with these providers; leaving it is a crash."""
     store = Store()
     async with Connection(kube.credentials()) as connection, Supervisor() as supervisor:
         api = Api(connection, observe=store.put)
-        clock = SystemClock()
+        clock = clock or SystemClock()
         context = Context(
             settings=Settings(data_dir=root),
             api=api,

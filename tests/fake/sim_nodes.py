@@ -40,7 +40,9 @@ class SimNodes:
     kube: FakeKube
     profile: str = "full"
 
-    def add(self, number: int = 0, price: str | None = None, **timeouts: int) -> None:
+    def add(
+        self, number: int = 0, price: str | None = None, secret: str | None = None, **timeouts: int
+    ) -> None:
         """A new node object, as a pool makes it."""
         spec = {
             "poolRef": {"name": "p", "uid": "pool-uid"},
@@ -52,6 +54,7 @@ class SimNodes:
                     "provider": "sim",
                     "instanceTypes": ["c.small", "c.large"],
                     "maxHourlyPrice": price,
+                    "credentialsRef": {"name": secret} if secret else None,
                 },
             ],
             "image": {"python": PYTHON},

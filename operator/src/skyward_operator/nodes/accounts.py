@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from skyward.contract.reasons import NodeReason
-from skyward_operator.kube.errors import NotFound
-from skyward_operator.kube.kinds import SECRET
 from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.observation import Refusal
 from skyward_operator.providers.errors import (
@@ -17,14 +14,17 @@ from skyward_operator.providers.errors import (
     QuotaExceeded,
     RateLimited,
     Rejected,
+    Transient,
     Unauthorized,
     UnknownOutcome,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
-    from skyward_operator.kube.api import Api
+    from skyward_operator.nodes.credentials import Credentials
     from skyward_operator.providers.contract import Provider
     from skyward_operator.providers.registry import Registry
 
@@ -43,8 +43,8 @@ class NoAccount(Exception):
 class Accounts:
     """Providers by candidate."""
 
-    def __init__(self, api: Api, registry: Registry) -> None:
-        self._api = api
+    def __init__(self, credentials: Credentials, registry: Registry) -> None:
+        self._credentials = credentials
         self._registry = registry
 
     async def provider(self, namespace: str, candidate: Candidate) -> Provider:
@@ -52,27 +52,26 @@ class Accounts:
         return await self.of(Account.of(namespace, candidate), f"candidate {candidate.name}")
 
     async def of(self, account: Account, who: str = "the account") -> Provider:
-        """The adapter for an account, with its credentials as they are now. Raises NoAccount, and what the
-        adapter says of them."""
+        """The adapter for an account, with its credentials as they were a few seconds ago at most. Raises
+        NoAccount, and what the adapter says of them."""
         if account.provider not in self._registry:
             known = ", ".join(self._registry.names)
             text = f"the operator has no adapter for provider {account.provider!r}; it has: {known}"
             raise NoAccount(Refusal(NodeReason.PROVIDER_UNKNOWN, text, permanent=True))
-        return self._registry.provider(account.provider, await self._credentials(account, who))
+        return self._registry.provider(account.provider, await self._data(account, who))
 
     async def of_node(self, node: ComputeNode) -> Provider:
         """The adapter that a node's machine was asked from. Raises NoAccount."""
         return await self.provider(node.metadata.namespace or "", chosen(node))
 
-    async def _credentials(self, account: Account, who: str) -> dict[str, str]:
+    async def _data(self, account: Account, who: str) -> Mapping[str, str]:
         if not account.secret:
             return {}
-        try:
-            secret = await self._api.get(SECRET, account.namespace, account.secret)
-        except NotFound:
+        data = await self._credentials.read(account.namespace, account.secret)
+        if data is None:
             text = f"{who} refers to Secret {account.secret}, which does not exist"
-            raise NoAccount(Refusal(NodeReason.CREDENTIALS_NOT_FOUND, text, permanent=False)) from None
-        return {name: base64.b64decode(value).decode() for name, value in secret.get("data", {}).items()}
+            raise NoAccount(Refusal(NodeReason.CREDENTIALS_NOT_FOUND, text, permanent=False))
+        return data
 
 
 def chosen(node: ComputeNode) -> Candidate:
@@ -80,6 +79,17 @@ def chosen(node: ComputeNode) -> Candidate:
     launch = node.status.launch
     name = launch.candidate if launch else None
     return next((each for each in node.spec.candidates if each.name == name), node.spec.candidates[0])
+
+
+def trouble(error: ProviderError | NoAccount | TimeoutError) -> Refusal:
+    """What keeps a provider from being asked, or from answering."""
+    match error:
+        case NoAccount():
+            return error.refusal
+        case TimeoutError():
+            return refusal(Transient(str(error) or "the provider did not answer in time"))
+        case _:
+            return refusal(error)
 
 
 def refusal(error: ProviderError) -> Refusal:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, assert_never
 
 from skyward.contract.names import FINALIZER, NODE
-from skyward.contract.reasons import NodePhase
+from skyward.contract.reasons import NodePhase, NodeReason
 from skyward.wire.bundle import bundle
 from skyward_operator.kube.cascade import others
 from skyward_operator.nodes.actions import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.fleet import Fleet, Key
     from skyward_operator.nodes.identity import Identities
     from skyward_operator.nodes.machines import Machines
+    from skyward_operator.nodes.observation import Refusal
     from skyward_operator.nodes.side import SideResources
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ class Actor:
             case CloseSession():
                 await self.close(key)
             case Terminate():
-                await self.machines.terminate(node)
+                if not await self.machines.terminate(node) and is_complaining(node):
+                    await self._write(node, obj, Write(NodePhase.TERMINATING, NodeReason.TERMINATING))
             case CleanUp():
                 for left in await self.side.clean_up(node):
                     self.context.events.emit(obj, "Warning", str(left.reason), left.message)
@@ -120,6 +122,14 @@ class Actor:
         session = self.fleet.forget(key)
         if session is not None:
             await session.close()
+
+    async def complain(self, node: ComputeNode, obj: Object, trouble: Refusal) -> None:
+        """Say on a node why its account cannot be asked. A failed one keeps the reason of its failure, and
+        what became of an order is written with the order."""
+        phase = node.status.phase
+        lost = trouble.reason == NodeReason.CREDENTIALS_NOT_FOUND
+        if phase == NodePhase.TERMINATING or (lost and phase == NodePhase.LAUNCHING):
+            await self._write(node, obj, Write(NodePhase(phase), trouble.reason, trouble.message))
 
     async def _write(self, node: ComputeNode, obj: Object, write: Write) -> None:
         fields = dict(write.fields)
@@ -202,6 +212,12 @@ class Actor:
 
 node_bundle = cache(bundle)
 """The archive for all nodes; it does not change while this process runs."""
+
+
+def is_complaining(node: ComputeNode) -> bool:
+    """Whether a node that is on its way out says why it was not."""
+    status = node.status
+    return status.phase == NodePhase.TERMINATING and status.reason != NodeReason.TERMINATING
 
 
 def key_of(node: ComputeNode) -> Key:

@@ -6,6 +6,7 @@ never put into an object other than the Secret, and never sent to a machine.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +35,15 @@ class Identities:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._keys: dict[str, asyncssh.SSHKey] = {}
+        self._loading = asyncio.Lock()
 
     async def key(self, namespace: str, pool: str, pool_uid: str) -> asyncssh.SSHKey:
         """The pool's key pair."""
-        known = self._keys.get(pool_uid)
-        if known is None:
-            known = self._keys[pool_uid] = await self._load_or_make(namespace, pool, pool_uid)
-        return known
+        if pool_uid not in self._keys:
+            async with self._loading:  # the nodes of a pool start together, and share one read
+                if pool_uid not in self._keys:
+                    self._keys[pool_uid] = await self._load_or_make(namespace, pool, pool_uid)
+        return self._keys[pool_uid]
 
     def forget(self, pool_uid: str) -> None:
         """The pool is gone."""

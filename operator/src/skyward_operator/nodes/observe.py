@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from skyward.contract.node import ComputeNode
     from skyward_operator.kube.store import Store
     from skyward_operator.nodes.accounts import Accounts
+    from skyward_operator.nodes.census import Census
     from skyward_operator.nodes.fleet import Fleet
     from skyward_operator.nodes.launch import OfferKey
     from skyward_operator.nodes.observation import Absent, SessionView
@@ -50,8 +51,9 @@ class Memory:
 class Observer:
     """Observations of nodes."""
 
-    def __init__(self, accounts: Accounts, fleet: Fleet, store: Store) -> None:
+    def __init__(self, accounts: Accounts, census: Census, fleet: Fleet, store: Store) -> None:
         self._accounts = accounts
+        self._census = census
         self._fleet = fleet
         self._store = store
         self.memory: dict[str, Memory] = {}
@@ -92,7 +94,7 @@ class Observer:
         try:
             provider = await self._accounts.of_node(node)
             async with asyncio.timeout(PROVIDER_SECONDS):
-                return checked(await provider.describe(node.status.provider_id)) or ABSENT
+                return checked(await self._census.describe(provider, node.status.provider_id)) or ABSENT
         except (NoAccount, ProviderError, TimeoutError) as error:
             label = f"{node.metadata.namespace}/{node.metadata.name}"
             text = "node %s: its provider cannot say how it is: %s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from skyward.contract.reasons import NodeReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
-from skyward_operator.nodes.accounts import Accounts, NoAccount
+from skyward_operator.nodes.accounts import Accounts, NoAccount, trouble
 from skyward_operator.nodes.act import Actor
 from skyward_operator.nodes.book import Book
+from skyward_operator.nodes.census import Census
+from skyward_operator.nodes.credentials import Credentials
 from skyward_operator.nodes.decide import decide
 from skyward_operator.nodes.fleet import Fleet, Key
 from skyward_operator.nodes.identity import Identities
@@ -89,6 +92,8 @@ class Reconciler:
         except (ProviderError, NoAccount, TimeoutError) as error:
             label = "/".join(key)
             logger.warning("node %s: %s: %s", label, type(error).__name__, error, extra={"object": label})
+            with suppress(NotFound):
+                await self.actor.complain(node, obj, trouble(error))
             pause = error.retry_after if isinstance(error, RateLimited) else None
             return PROVIDER_AGAIN if pause is None else pause + PAUSE_SLACK
 
@@ -105,8 +110,10 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     # What an earlier process had half fetched is fetched anew: the agents have it.
     shutil.rmtree(context.settings.data_dir / INCOMING, ignore_errors=True)
     fleet, queue = Fleet(), KeyedQueue[Key]()
-    accounts, identities = Accounts(context.api, registry), Identities(context.api)
-    observer = Observer(accounts, fleet, context.store)
+    accounts = Accounts(Credentials(context.api, context.clock), registry)
+    identities = Identities(context.api)
+    census = Census(context.leadership, context.clock)
+    observer = Observer(accounts, census, fleet, context.store)
     book = Book(context.api, context.settings, context.clock)
     machines = Machines(context, accounts, book, identities, observer)
     side = SideResources(accounts)
