@@ -111,11 +111,11 @@ async def serving(folder: Path, vms: Vms, scenario: Scenario | None) -> AsyncIte
 
 @asynccontextmanager
 async def sim_cloud(
-    *, ssh: bool = False, scenario: Scenario | Mapping[str, Any] | None = None
+    *, ssh: bool = False, vms: Vms | None = None, scenario: Scenario | Mapping[str, Any] | None = None
 ) -> AsyncIterator[Sim]:
     """A cloud of one's own; no machine of it is left afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="sky-sim-"))
-    vms = SshVms(folder) if ssh else NoVms()
+    vms = vms or (SshVms(folder) if ssh else NoVms())
     script = scenario if isinstance(scenario, Scenario) else Scenario.model_validate(scenario or {})
     try:
         async with serving(folder, vms, script) as sim:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from tests.fake.cluster_fakes import FakeApi, fake_context, pool_object, until
 
-from skyward.contract.names import NODE, POOL, POOL_FINALIZER, TASK, ssh_secret_name
+from skyward.contract.names import FINALIZER, NODE, POOL, POOL_FINALIZER, TASK, ssh_secret_name
 from skyward_operator.kube.errors import Unavailable
 from skyward_operator.kube.kinds import SECRET
 from skyward_operator.pools import build
@@ -61,9 +62,19 @@ async def api(tmp_path: Path, calls: FakeCalls, events: list[tuple[str, str]]) -
     async with fake_context(tmp_path) as (context, made):
         context.events.emit = lambda obj, type, reason, message: events.append((reason, message))  # type: ignore[method-assign]
         pools = asyncio.create_task(build(context, calls).run())
+        releasing: set[asyncio.Task[Any]] = set()
+
+        def release(_: dict[str, Any] | None, node: dict[str, Any] | None) -> None:
+            """As the nodes' part lets a node go for which nothing was bought."""
+            if node is not None and "deletionTimestamp" in node["metadata"]:
+                metadata = node["metadata"]
+                bare = made.patch(NODE, "default", metadata["name"], {"metadata": {"finalizers": []}})
+                releasing.add(asyncio.create_task(bare))
+
+        context.store.subscribe(NODE, release)
         yield made
         pools.cancel()
-        await asyncio.gather(pools, return_exceptions=True)
+        await asyncio.gather(pools, *releasing, return_exceptions=True)
 
 
 def nodes(api: FakeApi) -> list[dict[str, Any]]:
@@ -284,3 +295,28 @@ async def test_nothing_is_released_before_the_calls_are_known(api: FakeApi, call
     calls.has = Demand()
     await comes(api, "another")
     await until(lambda: not nodes(api))
+
+
+async def test_a_node_is_born_with_its_finalizer(api: FakeApi) -> None:
+    """Then nobody has to write it before something is bought."""
+    await api.create(POOL, pool_object(nodes=1))
+    await until(lambda: len(nodes(api)) == 1)
+    assert nodes(api)[0]["metadata"]["finalizers"] == [FINALIZER]
+
+
+async def test_a_heartbeat_has_no_pool_looked_at(tmp_path: Path, calls: FakeCalls) -> None:
+    """Hundreds of nodes beat each minute, and nothing of a pool follows from it."""
+    async with fake_context(tmp_path) as (context, api):
+        pools = build(context, calls)
+        running = asyncio.create_task(pools.run())
+        await api.create(POOL, pool_object(nodes=1))
+        await ready(api, 1)
+        await until(lambda: says(api, "Ready") and not len(pools.controller.queue))
+        name = nodes(api)[0]["metadata"]["name"]
+        with patch.object(pools.controller.queue, "add") as looked:
+            await api.patch_status(NODE, "default", name, {"heartbeatTime": "2026-01-01T00:01:00Z"})
+            looked.assert_not_called()
+            await api.patch_status(NODE, "default", name, {"reason": "Reconnecting"})
+            looked.assert_called_once_with(("default", "pool"))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

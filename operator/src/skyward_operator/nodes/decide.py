@@ -52,6 +52,11 @@ SHOW_LOST_AFTER = 3.0
 HEARTBEAT = 60.0
 OFFERS_AGAIN = 15.0
 LINE_EVERY = 5.0
+BOOTED_EVERY = 2.0
+"""The longest pause between two looks at a machine that boots: it costs money, and nobody uses it yet."""
+SHOW_STEP_AFTER = 2.0
+"""Seconds until a step of the bootstrap is written down. Where the image is there already, all of them are
+over before that, and each word would be a write for each node."""
 
 
 def decide(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
@@ -142,7 +147,7 @@ def locate(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     if machine is None or isinstance(machine, Absent) or machine.address is None:
         if age > node.spec.timeouts.provision_seconds:
             return fail(NodeReason.PROVISION_TIMEOUT, f"the machine has no address after {age:.0f} s")
-        return [Again(poll(age))]
+        return [Again(min(BOOTED_EVERY, poll(age)))]
     where = machine.address
     fields: dict[str, Any] = {
         "address": {"host": where.host, "port": where.port, "user": where.user},
@@ -166,12 +171,15 @@ def follow_connection(node: ComputeNode, session: SessionView, now: datetime) ->
 
 
 def follow_bootstrap(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
-    """Show how far the installation is."""
+    """Show how far the installation is, if it takes long enough for anybody to ask."""
     quiet = (now - session.progress).total_seconds()
     limit = node.spec.timeouts.bootstrap_seconds
     if quiet > limit:
         text = f"step {session.step} said nothing for {quiet:.0f} s; its last line: {session.last_line}"
         return fail(NodeReason.BOOTSTRAP_TIMEOUT, text)
+    young = SHOW_STEP_AFTER - (now - (session.step_began or session.started)).total_seconds()
+    if young > 0:
+        return [Again(young)]
     shown = node.status.bootstrap
     began = shown.start_time if shown and shown.start_time else now
     progress: dict[str, Any] = {"step": session.step, "startTime": timestamp(began)}

@@ -61,6 +61,7 @@ class SessionView:
     host_key: str | None = None
     """The host key seen on first contact, until it is pinned."""
     step: str | None = None
+    step_began: datetime | None = None
     last_line: str | None = None
     agent: Agent | None = None
     admitted: bool = False

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
+FIRST_LINK_PAUSE = 1.0
+"""The longest pause until the agent was met once: a machine that boots is paid for and not used yet."""
 BOOTSTRAP_TRIES = 3
 """A bootstrap that failed for a passing reason is run again in place: a new machine costs more."""
 
@@ -166,7 +168,8 @@ class Session:
                 self._broken(explain(error, self._subject.address))
             if not self.view.draining:
                 await self._clock.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - spreads reconnects
-                pause = min(LONGEST_PAUSE, pause * 2)
+                longest = FIRST_LINK_PAUSE if self.view.agent is None else LONGEST_PAUSE
+                pause = min(longest, pause * 2)
         self._show(stage=Stage.ENDED)
 
     async def _trust(self) -> None:
@@ -236,7 +239,7 @@ class Session:
 
     async def _bootstrap(self, connection: asyncssh.SSHClientConnection) -> str:
         """Make the machine a node. Returns the agent's socket."""
-        self._progress(stage=Stage.BOOTSTRAPPING, step="upload")
+        self._progress(stage=Stage.BOOTSTRAPPING, step="upload", step_began=self._clock.now())
         while True:
             try:
                 facts = await bootstrap(connection, self._plan, self)
@@ -255,7 +258,7 @@ class Session:
 
     def step(self, name: str) -> None:
         """A step of the bootstrap begins."""
-        self._progress(step=name)
+        self._progress(step=name, step_began=self._clock.now())
 
     def line(self, text: str) -> None:
         """A line of the bootstrap's output."""
@@ -362,6 +365,8 @@ class Session:
             lost = self._clock.now()
         if trouble != self.view.trouble:
             self._log.line(trouble)
+        elif lost is None and self.view.stage is Stage.CONNECTING:
+            return  # a machine that boots still refuses: nobody has to look at the node for that
         self._show(stage=Stage.CONNECTING, lost=lost, trouble=trouble)
 
     def _give_up(self, failure: Failure) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from skyward.contract.names import (
     API_VERSION,
     FIELD_MANAGER,
+    FINALIZER,
     LABEL_MANAGED_BY,
     LABEL_POOL,
     LABEL_RANK,
@@ -110,7 +111,10 @@ class Actor:
 
 
 def node_object(pool: ComputePool, action: CreateNode) -> dict[str, Any]:
-    """The ComputeNode for a rank: everything that it needs is copied, so that it never changes."""
+    """The ComputeNode for a rank: everything that it needs is copied, so that it never changes.
+
+    It is born with its finalizer, which must be on it before anything is bought.
+    """
     metadata, uid = pool.metadata, pool.metadata.uid or ""
     labels = {
         LABEL_POOL: metadata.name,
@@ -124,6 +128,7 @@ def node_object(pool: ComputePool, action: CreateNode) -> dict[str, Any]:
             "namespace": metadata.namespace,
             "name": node_name(metadata.name, uid, action.rank, action.incarnation),
             "labels": labels,
+            "finalizers": [FINALIZER],
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skyward.contract.names import NODE, POOL, TASK
 from skyward.contract.node import ComputeNode
 from skyward.contract.pool import ComputePool
-from skyward.contract.reasons import ConditionType, PoolPhase, PoolReason
+from skyward.contract.reasons import ConditionType, NodePhase, PoolPhase, PoolReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import Conflict, NotFound
@@ -173,8 +173,13 @@ def build(context: Context, calls: Calls) -> Pools:
             reconciler.forget(old)
 
     def node_changed(old: Object | None, new: Object | None) -> None:
-        if (obj := new or old) is not None:
+        # Hundreds of nodes start at about the same time; what decides over a pool is looked at at once.
+        if (obj := new or old) is None or _is_heartbeat(old, new):
+            return
+        if old is None or new is None or _is_decisive(new):
             queue.add(_pool_key(obj))
+        else:
+            queue.add_after(_pool_key(obj), TOGETHER_SECONDS)
 
     def task_changed(old: Object | None, new: Object | None) -> None:
         # Tasks matter to pools that grow with them, that lack their rank, or that wait for their end. Only
@@ -195,6 +200,22 @@ def build(context: Context, calls: Calls) -> Pools:
 
 def _pool_key(member: Object) -> Key:
     return member["metadata"]["namespace"], member["spec"]["poolRef"]["name"]
+
+
+def _is_heartbeat(old: Object | None, new: Object | None) -> bool:
+    """Whether a node only said that it is still there: no pool has to look for that."""
+    return old is not None and new is not None and _without_heartbeat(old) == _without_heartbeat(new)
+
+
+def _without_heartbeat(node: Object) -> tuple[dict[str, Any], ...]:
+    metadata = {name: value for name, value in node["metadata"].items() if name != "resourceVersion"}
+    status = {name: value for name, value in (node.get("status") or {}).items() if name != "heartbeatTime"}
+    return metadata, node["spec"], status
+
+
+def _is_decisive(node: Object) -> bool:
+    """Whether a node takes calls, or will never again."""
+    return (node.get("status") or {}).get("phase") in (NodePhase.READY, NodePhase.FAILED, NodePhase.GONE)
 
 
 def _is_bound(task: Object) -> bool:
