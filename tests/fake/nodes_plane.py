@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tests.fake.kube_server import FakeKube, collection
 from tests.fake.machines import lab
 
-from skyward.contract.names import FINALIZER, NODE
+from skyward.contract.names import FINALIZER, NODE, POOL
 from skyward_operator.context import Context
 from skyward_operator.engine.clock import SystemClock, timestamp
 from skyward_operator.engine.supervisor import Supervisor
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 PYTHON = "{}.{}".format(*__import__("sys").version_info[:2])
 NODES = collection("computenodes")
+POOLS = collection("computepools")
 
 
 class Leader:
@@ -151,6 +152,9 @@ class Listener:
     lost: list[tuple[str, str]] = field(default_factory=list)
     results: list[Mapping[str, Any]] = field(default_factory=list)
     bodies: list[bytes | Received] = field(default_factory=list)
+    cordoned: list[str] = field(default_factory=list)
+    has_calls: set[str] = field(default_factory=set)
+    """Nodes that are taken to have something on them."""
 
     def node_ready(self, node: ReadyNode) -> None:
         """A node answers."""
@@ -159,6 +163,14 @@ class Listener:
     def node_lost(self, namespace: str, name: str, reason: str) -> None:
         """A node is given up."""
         self.lost.append((name, reason))
+
+    def node_cordoned(self, namespace: str, name: str) -> None:
+        """A node gets no more calls."""
+        self.cordoned.append(name)
+
+    def busy(self, namespace: str, name: str) -> bool:
+        """As the test wants it."""
+        return name in self.has_calls
 
     def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
         """Ignored."""
@@ -287,6 +299,8 @@ async def nodes_part(
         nodes.fleet.listen(listener)
         for obj in kube.objects.get(NODES, {}).values():
             store.put(NODE, obj)
+        for obj in kube.objects.get(POOLS, {}).values():
+            store.put(POOL, obj)
         store.synced.set()
         supervisor.keep("events", context.events.run)
         running = asyncio.create_task(nodes.run())

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.fake.kube_server import FakeKube
-from tests.fake.nodes_plane import NODES, PYTHON, nodes_part
+from tests.fake.nodes_plane import NODES, POOLS, PYTHON, nodes_part
 from tests.fake.sim_cloud import sim_cloud
 
 from skyward.contract.names import FINALIZER, NODE
@@ -40,8 +40,17 @@ class SimNodes:
     kube: FakeKube
     profile: str = "full"
 
+    def pool(self, **spec: Any) -> None:
+        """The pool of the nodes; without one, what it would say is as it is by default."""
+        self.kube.put(POOLS, {"metadata": {"name": "p", "namespace": "default"}, "spec": spec})
+
     def add(
-        self, number: int = 0, price: str | None = None, secret: str | None = None, **timeouts: int
+        self,
+        number: int = 0,
+        price: str | None = None,
+        secret: str | None = None,
+        market: str = "spot-if-available",
+        **timeouts: int,
     ) -> None:
         """A new node object, as a pool makes it."""
         spec = {
@@ -55,6 +64,7 @@ class SimNodes:
                     "instanceTypes": ["c.small", "c.large"],
                     "maxHourlyPrice": price,
                     "credentialsRef": {"name": secret} if secret else None,
+                    "market": market,
                 },
             ],
             "image": {"python": PYTHON},
@@ -69,6 +79,17 @@ class SimNodes:
             "generation": 1,
         }
         self.kube.put(NODES, {"metadata": metadata, "spec": spec})
+
+    async def announce(self, seconds: float) -> str:
+        """Have the cloud say that it takes its only machine back. Returns the machine's id."""
+        (machine,) = self.sim.service.cloud.state.live()
+        await self.sim.staff("POST", f"/instances/{machine.id}/interrupt", json={"notice_seconds": seconds})
+        return str(machine.id)
+
+    def events(self) -> list[str]:
+        """The reasons of the events that people see."""
+        found = self.kube.objects.get("/api/v1/namespaces/default/events", {}).values()
+        return [str(each["reason"]) for each in found]
 
     def alive(self) -> list[str]:
         """Nodes that nobody deleted."""

@@ -42,6 +42,7 @@ class Recorder:
     logs: defaultdict[str, bytes] = field(default_factory=lambda: defaultdict(bytes))
     running: set[str] = field(default_factory=set)
     beats: int = 0
+    notices: list[float] = field(default_factory=list)
     pieces: dict[str, tuple[dict[str, Any], bytearray]] = field(default_factory=dict)
     link: AgentLink | None = None
     streams: list[Frame] = field(default_factory=list)
@@ -59,6 +60,10 @@ class Recorder:
     async def was_heard(self) -> bool:
         """Whether a ping was answered."""
         return self.beats > 0
+
+    def noticed(self, left: float) -> None:
+        """The machine is taken back."""
+        self.notices.append(left)
 
     def started(self, header: Mapping[str, Any]) -> None:
         """A STARTED frame."""

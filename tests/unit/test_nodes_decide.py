@@ -31,9 +31,10 @@ from skyward_operator.nodes.actions import (
     Terminate,
     Write,
 )
-from skyward_operator.nodes.decide import LOST_AFTER, MAX_ATTEMPTS, decide
+from skyward_operator.nodes.decide import MAX_ATTEMPTS, decide
 from skyward_operator.nodes.observation import (
     ABSENT,
+    PATIENCE,
     Agent,
     Failure,
     Observation,
@@ -259,8 +260,8 @@ def test_a_linked_node_writes_no_heartbeat_within_a_minute() -> None:
     [
         (1, None, []),
         (5, machine(), [Write]),
-        (LOST_AFTER + 1, machine(), [Write, Lose, CloseSession]),
-        (LOST_AFTER + 1, None, [Write, Lose, CloseSession]),
+        (PATIENCE + 1, machine(), [Write, Lose, CloseSession]),
+        (PATIENCE + 1, None, [Write, Lose, CloseSession]),
         (5, ABSENT, [Write, Lose, CloseSession]),
     ],
 )

@@ -103,6 +103,53 @@ def test_lost_node_is_replaced_by_its_next_incarnation() -> None:
     assert decision.failures.count == 0
 
 
+def test_node_that_leaves_is_replaced_at_once_and_let_be() -> None:
+    leaving = node(0, "Draining", ready_time=NOW, reason="Interrupted")
+    decision = decide(seen(pool(2), node(1), leaving), NOW)
+    assert (created(decision), deleted(decision)) == ([(0, 1)], [])
+    assert decision.failures.count == 0
+    making = node(0, "Launching", incarnation=1)
+    again = seen(pool(2), node(1), leaving, making)
+    assert decide(again, NOW).actions == ()
+    phase, reason, text = pool_state(again, decide(again, NOW))
+    assert (phase, reason) == ("Provisioning", "Launching")
+    assert "n0-0 leaves (Interrupted)" in text
+    both = seen(pool(2), node(1), leaving, node(0, incarnation=1))
+    assert decide(both, NOW).actions == ()
+    assert pool_state(both, decide(both, NOW))[:2] == ("Ready", "ReplacingNodes")
+    gone = seen(pool(2), node(1), replace(leaving, phase="Gone"), node(0, incarnation=1))
+    assert deleted(decide(gone, NOW)) == ["n0-0"]
+
+
+def test_node_that_leaves_goes_with_its_pool_and_when_it_is_suspended() -> None:
+    leaving = node(1, "Draining", ready_time=NOW, reason="Interrupted")
+    assert "n1-0" in deleted(decide(seen(pool(2, deleted=True), node(0), leaving), NOW))
+    assert "n1-0" in deleted(decide(seen(pool(2, suspend=True), node(0), leaving), NOW))
+
+
+def test_machines_that_are_taken_before_they_work_never_stall_a_pool() -> None:
+    memory, status = Memory(), dict[str, Any]()
+    for turn in range(5):
+        taken = node(0, "Failed", incarnation=turn, reason="Interrupted")
+        decision = decide(seen(pool(1, status=status), taken, memory=memory), NOW + timedelta(hours=turn))
+        assert not decision.stalled
+        assert decision.memory.retry_at is not None
+        failures = decision.failures
+        status = {"failures": {"count": failures.count, "generation": 1, "reason": failures.reason}}
+        memory = decision.memory
+    assert decision.failures.count == 5
+
+
+def test_bad_nodes_that_stay_are_said_by_their_pool() -> None:
+    text = "no sign of the agent for over 120 s; not replaced: 2 of 2 nodes are bad"
+    bad = [node(rank, reason="Unhealthy", message=text) for rank in range(2)]
+    made = seen(pool(2), *bad)
+    assert decide(made, NOW).actions == ()
+    phase, reason, said = pool_state(made, decide(made, NOW))
+    assert (phase, reason) == ("Degraded", "NodesUnhealthy")
+    assert said == f"n0-0, n1-0: {text}"
+
+
 def test_incarnation_is_remembered_after_the_object_is_gone() -> None:
     first = decide(seen(pool(1), node(0, "Failed", incarnation=4, ready_time=NOW)), NOW)
     assert created(decide(seen(pool(1), memory=first.memory), NOW)) == [(0, 5)]

@@ -5,6 +5,7 @@ the frozen one of the broadcast. This module travels to the VM: standard library
 """
 
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -124,9 +125,19 @@ class Call:
 
     @property
     def stopping(self) -> StopReason | None:
-        """Why this call is being stopped, or None while it is not."""
+        """Why this call is being stopped, or None while it is not. It may change at any time: ask again.
+
+        `preempted` comes ahead of the end: the provider takes the machine back, and until then the call goes
+        on. One that returns in time is done; one that does not is tried again on another node.
+        """
         reason: StopReason | None = self._context.get("stopping")
         return reason
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the machine is taken, at least 0; None where no end is known."""
+        at: float | None = self._context.get("stopping_at")
+        return None if at is None else max(0.0, at - time.monotonic())
 
 
 def instance_info() -> InstanceInfo:

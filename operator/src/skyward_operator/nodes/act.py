@@ -11,11 +11,14 @@ from skyward.contract.names import FINALIZER, NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward.wire.bundle import bundle
 from skyward_operator.kube.cascade import others
+from skyward_operator.nodes.accounts import NoAccount, chosen
 from skyward_operator.nodes.actions import (
     Admit,
     Again,
+    Avoid,
     CleanUp,
     CloseSession,
+    Cordon,
     Create,
     Drain,
     Guard,
@@ -28,16 +31,21 @@ from skyward_operator.nodes.actions import (
     Terminate,
     Write,
 )
+from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.image import plan
+from skyward_operator.nodes.interruption import LEAVING
+from skyward_operator.nodes.launch import recorded_offer
 from skyward_operator.nodes.log import NodeLog
 from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.session import Session, Subject
 from skyward_operator.nodes.ssh import fingerprint
 from skyward_operator.nodes.status import status_patch
 from skyward_operator.providers.contract import Address
+from skyward_operator.providers.errors import ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from skyward.contract.node import ComputeNode
     from skyward_operator.context import Context
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.machines import Machines
     from skyward_operator.nodes.observation import Refusal
     from skyward_operator.nodes.side import SideResources
+    from skyward_operator.providers.contract import Metadata, Offer
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +74,8 @@ class Actor:
     changed: Callable[[Key], None]
     epoch: int = 0
     """Grows with each leader, so that an agent knows the newest."""
+    took_away: Callable[[Account, Offer], None] | None = None
+    """Who remembers, for those who buy next, that the account took a machine of this offer back."""
 
     async def perform(self, node: ComputeNode, obj: Object, actions: Iterable[Action]) -> float | None:
         """Do these actions in order. Returns after how many seconds to look again, if at all."""
@@ -99,6 +110,12 @@ class Actor:
                     session.admit()
             case Lose(reason):
                 self.fleet.lost(key, str(reason))
+            case Cordon(due):
+                if session is not None:
+                    session.cordon(None if due is None else self._seconds_to(due))
+            case Avoid():
+                if self.took_away is not None:
+                    self.took_away(Account.of(key[0], chosen(node)), recorded_offer(node))
             case Drain(grace):
                 if session is not None:
                     session.drain(grace)
@@ -144,13 +161,17 @@ class Actor:
             write.phase,
             write.reason,
         ):
-            kind: EventType = "Warning" if write.phase is NodePhase.FAILED else "Normal"
+            bad = write.phase is NodePhase.FAILED or write.reason in LEAVING
+            kind: EventType = "Warning" if bad else "Normal"
             text = write.message or f"the node is {write.phase.lower()}"
             self.context.events.emit(obj, kind, str(write.reason), text)
             label = f"{namespace}/{meta.name}"
             logger.info(
                 "node %s: %s, %s: %s", label, write.phase, write.reason, text, extra={"object": label}
             )
+
+    def _seconds_to(self, due: datetime) -> float:
+        return max(0.0, (due - self.context.clock.now()).total_seconds())
 
     async def _pin(self, node: ComputeNode, host_key: str) -> None:
         """Make the key durable, then let the session use it. A key that is pinned already stays."""
@@ -184,6 +205,7 @@ class Actor:
             operator=self.context.leadership.identity,
             epoch=self.epoch,
             largest_result=self.context.settings.largest_result,
+            metadata=await self._metadata(node),
         )
         session = Session(
             subject,
@@ -199,6 +221,13 @@ class Actor:
         )
         self.fleet.keep(key, session)
         session.own(self.context.supervisor.spawn(f"session {namespace}/{name}", session.run()))
+
+    async def _metadata(self, node: ComputeNode) -> Metadata | None:
+        """Where the machine can see that it is taken back. Without its account, nobody knows; it is met."""
+        try:
+            return (await self.machines.accounts.of_node(node)).capabilities.metadata
+        except (NoAccount, ProviderError):
+            return None
 
     async def _finalizers(self, node: ComputeNode, wanted: list[str]) -> None:
         meta = node.metadata

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from skyward.contract.reasons import NodePhase, NodeReason
     from skyward_operator.providers.contract import Offer
@@ -72,6 +73,19 @@ class Lose:
 
 
 @dataclass(frozen=True, slots=True)
+class Cordon:
+    """Hand the node no more calls, have those back that have not begun, and tell the others what is ahead:
+    at `due` the machine is taken."""
+
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Avoid:
+    """Buy elsewhere for a while: what was bought for this node was taken back."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Let running calls finish within `grace` seconds, then have the agent end."""
 
@@ -115,6 +129,8 @@ type Action = (
     | Pin
     | Admit
     | Lose
+    | Cordon
+    | Avoid
     | Drain
     | CloseSession
     | Terminate

@@ -124,7 +124,13 @@ _REQUIRED: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
     FrameKind.TAKEN: {"digest": _is_text, "offset": _is_count},
 }
 _OPTIONAL: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
-    FrameKind.WELCOME: {"held": _is_held, "functions": _is_texts, "blobs": _is_texts, "facts": _is_object},
+    FrameKind.WELCOME: {
+        "held": _is_held,
+        "functions": _is_texts,
+        "blobs": _is_texts,
+        "facts": _is_object,
+        "left": _is_seconds,
+    },
     FrameKind.LOG: {"stream": _is_text, "time": _is_seconds},
     FrameKind.RESULT: {
         "started": _is_seconds,
@@ -135,4 +141,5 @@ _OPTIONAL: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
     },
     FrameKind.REFUSED: {"count": _is_some},
     FrameKind.PONG: {"t": _is_number},
+    FrameKind.NOTICE: {"left": _is_seconds},
 }

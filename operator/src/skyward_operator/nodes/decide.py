@@ -1,8 +1,8 @@
 """What to do about a node next. Pure: no provider, no connection, no clock.
 
 A node goes Pending → Launching → Connecting → Bootstrapping → Ready. On the way down it goes Draining →
-Terminating → Gone when it was deleted, or Failed when it did not work; a failed node's machine is released
-at once, and the pool decides what follows. Three rules stand above all:
+Terminating → Gone when it was deleted or leaves by itself (`interruption`), or Failed when it did not work; a
+failed node's machine is released at once, and the pool decides what follows. Three rules stand above all:
 
 - nothing is bought before the finalizer is on the node and the intent is in its status;
 - when it is not known whether something was bought, it is found out before anything else;
@@ -21,6 +21,7 @@ from skyward_operator.engine.clock import timestamp
 from skyward_operator.nodes.actions import (
     Admit,
     Again,
+    Avoid,
     CloseSession,
     Create,
     Guard,
@@ -30,6 +31,16 @@ from skyward_operator.nodes.actions import (
     RecordIntent,
     StartSession,
     Write,
+)
+from skyward_operator.nodes.interruption import (
+    announced,
+    cause,
+    gone_message,
+    is_leaving,
+    leave_on_notice,
+    leave_unwell,
+    lose,
+    retreat,
 )
 from skyward_operator.nodes.observation import Absent, Stage
 from skyward_operator.nodes.wind_down import end, gone, poll, release
@@ -41,15 +52,13 @@ if TYPE_CHECKING:
     from skyward.contract.node import ComputeNode
     from skyward_operator.nodes.actions import Action
     from skyward_operator.nodes.observation import Observation, SessionView
-    from skyward_operator.providers.contract import Machine
 
 MAX_ATTEMPTS = 5
 """Offers tried for one node. After that the pool makes another node, with a pause."""
-LOST_AFTER = 45.0
-"""Seconds without a sign of the agent until a node is given up while its provider still shows it."""
 SHOW_LOST_AFTER = 3.0
 """Seconds until a broken link is written down; most are back before that."""
 HEARTBEAT = 60.0
+SPARED_AGAIN = 5.0
 OFFERS_AGAIN = 15.0
 LINE_EVERY = 5.0
 BOOTED_EVERY = 2.0
@@ -72,6 +81,8 @@ def decide(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
             return serve(node, seen, now)
         case NodePhase.FAILED:
             return release(node, seen, now)
+        case NodePhase.DRAINING if is_leaving(node):
+            return retreat(node, seen, now)
         case NodePhase.DRAINING | NodePhase.TERMINATING | NodePhase.GONE:
             return end(node, seen, now)
         case _:
@@ -120,7 +131,10 @@ def launch(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
 def prepare(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Wait for the machine, connect to it, and follow its session until the agent answers."""
     if gone(seen.machine):
-        return fail(NodeReason.MACHINE_LOST, gone_message(seen.machine))
+        return fail(cause(node, seen.machine), gone_message(seen.machine))
+    if (notice := announced(seen)) is not None:
+        text = f"the provider takes the machine back at {timestamp(notice[0])}, before it was ready"
+        return [Avoid(), *fail(NodeReason.INTERRUPTED, text)]
     if node.status.address is None:
         return locate(node, seen, now)
     session = seen.session
@@ -211,21 +225,32 @@ def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Keep the link; give the node up when its machine is gone or silent for too long."""
     session = seen.session
     if gone(seen.machine):
-        return lose(NodeReason.MACHINE_LOST, gone_message(seen.machine))
+        return lose(cause(node, seen.machine), gone_message(seen.machine))
+    if (notice := announced(seen)) is not None:
+        return leave_on_notice(node, *notice, now)
     if session is None:
         return [StartSession(resume=True), Again(1)]
     if session.failure is not None:
         return [Lose(session.failure.reason), *fail_session(session)]
+    if session.stage is Stage.LINKED and session.ill:
+        return keep_unwell(session.ill, seen) if seen.spared else leave_unwell(session.ill)
     if session.stage is Stage.LINKED:
         return beat(node, session, now)
     silent = (now - (session.lost or session.started)).total_seconds()
     busy = session.stage is Stage.BOOTSTRAPPING
     quiet = (now - session.progress).total_seconds()
-    if silent > LOST_AFTER and not (busy and quiet < node.spec.timeouts.bootstrap_seconds):
+    if silent > seen.patience and not (busy and quiet < node.spec.timeouts.bootstrap_seconds):
+        if seen.spared:
+            return keep_unwell(f"no sign of the agent for over {seen.patience:.0f} s", seen)
         return lose(NodeReason.HEARTBEAT_LOST, f"no sign of the agent for {silent:.0f} s: {session.trouble}")
     if silent < SHOW_LOST_AFTER:
         return [Again(SHOW_LOST_AFTER - silent)]
     return [Write(NodePhase.READY, NodeReason.RECONNECTING, session.trouble), Again(2)]
+
+
+def keep_unwell(ill: str, seen: Observation) -> list[Action]:
+    """Too many are bad at once for this node to be the cause: it stays, and says so."""
+    return [Write(NodePhase.READY, NodeReason.UNHEALTHY, f"{ill}; {seen.spared}"), Again(SPARED_AGAIN)]
 
 
 def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
@@ -242,17 +267,6 @@ def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]
 
 
 # Small judgements
-
-
-def gone_message(machine: Machine | Absent | None) -> str:
-    """How the provider put it."""
-    text = machine.message if machine is not None and not isinstance(machine, Absent) else ""
-    return text or "the provider has no such machine any more"
-
-
-def lose(reason: NodeReason, message: str) -> list[Action]:
-    """Give a ready node up, with what ran on it."""
-    return [Write(NodePhase.FAILED, reason, message), Lose(reason), CloseSession(), Again(0)]
 
 
 def fail(reason: NodeReason, message: str) -> list[Action]:

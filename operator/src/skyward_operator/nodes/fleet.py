@@ -6,7 +6,7 @@ rebuilt after each restart from what the agents say. Tasks learn of nodes throug
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -48,6 +48,14 @@ class NodeListener(Protocol):
 
     def node_lost(self, namespace: str, name: str, reason: str) -> None:
         """A node is gone, with all that ran on it. `reason` is a NodeReason."""
+        ...
+
+    def node_cordoned(self, namespace: str, name: str) -> None:
+        """A node shall get no more calls, and what has not begun there shall come back."""
+        ...
+
+    def busy(self, namespace: str, name: str) -> bool:
+        """Whether a node has calls, or results that are not durable yet, as far as that is known."""
         ...
 
     def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
@@ -126,6 +134,13 @@ class Silence:
     def node_lost(self, namespace: str, name: str, reason: str) -> None:
         """Ignore it."""
 
+    def node_cordoned(self, namespace: str, name: str) -> None:
+        """Ignore it."""
+
+    def busy(self, namespace: str, name: str) -> bool:
+        """Nobody knows yet."""
+        return True
+
     def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
         """Ignore it."""
 
@@ -195,6 +210,12 @@ class Fleet:
         """A node answers: from now on it takes calls."""
         self._ready[key] = (node, link)
         self.listener.node_ready(node)
+
+    def cordon(self, key: Key) -> None:
+        """A node shall get no more calls; its link stays for those that it has."""
+        if (entry := self._ready.get(key)) is not None:
+            self._ready[key] = (replace(entry[0], draining=True), entry[1])
+        self.listener.node_cordoned(*key)
 
     def down(self, key: Key) -> None:
         """A node does not answer or shall take no more calls; what it runs is not given up yet."""

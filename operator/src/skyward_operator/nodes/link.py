@@ -13,12 +13,13 @@ import asyncio
 import hashlib
 import logging
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncssh
 
 from skyward.wire import printed
-from skyward.wire.envelopes import BLOB_REFUSED, PROTOCOL, RefusalReason
+from skyward.wire.envelopes import BLOB_REFUSED, INTERRUPTION, PROTOCOL, RefusalReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
 from skyward_operator.nodes.checks import check
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from skyward.contract.pool import Worker
+    from skyward_operator.providers.contract import Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,10 @@ class Inbox(Protocol):
 
     def heard(self) -> None:
         """The agent gave a sign of life."""
+        ...
+
+    def noticed(self, left: float) -> None:
+        """The machine is taken back in so many seconds."""
         ...
 
 
@@ -167,10 +173,15 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
     # what the session asks for
 
     async def hello(
-        self, operator: str, epoch: int, worker: Worker, largest_result: int | None = None
+        self,
+        operator: str,
+        epoch: int,
+        worker: Worker,
+        largest_result: int | None = None,
+        metadata: Metadata | None = None,
     ) -> Mapping[str, Any]:
-        """Take the agent over, and have calls fail that return more than so many bytes. Returns its WELCOME;
-        raises LinkClosed."""
+        """Take the agent over, have calls fail that return more than so many bytes, and have the machine
+        asked whether it will be taken back. Returns its WELCOME; raises LinkClosed."""
         header: dict[str, Any] = {
             "protocol": PROTOCOL,
             "operator": operator,
@@ -180,6 +191,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         }
         if largest_result is not None:
             header["largest_result"] = largest_result
+        if metadata is not None:
+            header["metadata"] = asdict(metadata)
         self._send(FrameKind.HELLO, header)
         async with asyncio.timeout(WELCOME_SECONDS):
             awaited: list[asyncio.Future[Any]] = [self._welcome, self.closed]
@@ -190,6 +203,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         self._functions.update(welcome.get("functions", ()))
         self._blobs.update(welcome.get("blobs", ()))
         return welcome
+
+    def announce(self, reason: str, left: float) -> None:
+        """Have calls know that the machine is gone in so many seconds, and why."""
+        self._send(FrameKind.LEAVING, {"reason": reason, "left": left})
 
     def stop(self, grace: float) -> None:
         """Have the agent end: at once where nothing runs, after `grace` seconds at the latest."""
@@ -279,6 +296,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
                 self._refused(header)
             case FrameKind.TAKEN:
                 self._outbox.taken(header["digest"], header["offset"])
+            case FrameKind.NOTICE if header.get("reason") == INTERRUPTION:
+                self._inbox.noticed(float(header.get("left") or 0.0))
             case FrameKind.NOTICE:
                 if header.get("reason") == BLOB_REFUSED:
                     self._outbox.give_up(str(header.get("digest")))

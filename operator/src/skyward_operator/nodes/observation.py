@@ -6,12 +6,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from skyward.contract.pool_options import Health
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from skyward.contract.reasons import NodeReason
     from skyward_operator.providers.contract import Machine, Offer
+
+
+PATIENCE: Final = float(Health().unhealthy_after_seconds)
 
 
 class Stage(StrEnum):
@@ -65,6 +70,12 @@ class SessionView:
     last_line: str | None = None
     agent: Agent | None = None
     admitted: bool = False
+    cordoned: bool = False
+    """It takes no more calls, and was told why."""
+    notice: datetime | None = None
+    """When its machine is taken, as the machine itself says."""
+    ill: str = ""
+    """What its agent says is wrong with the node."""
     draining: bool = False
     failure: Failure | None = None
     trouble: str = ""
@@ -108,3 +119,11 @@ class Observation:
     """This process recorded the launch intent and has not asked the provider yet."""
     idempotent: bool = False
     """The provider refuses to make a second machine for one token."""
+    notice: datetime | None = None
+    """When the machine is taken, as the provider's API says."""
+    busy: bool = False
+    """Calls, or results that are not durable, are on a node that leaves, or nobody knows yet."""
+    patience: float = PATIENCE
+    """Seconds without a sign of the agent until the node is given up while its provider still shows it."""
+    spared: str = ""
+    """Why no node is replaced for being bad, if that is so."""

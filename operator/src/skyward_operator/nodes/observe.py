@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from skyward.contract.names import POOL
+from skyward.contract.names import NODE, POOL
+from skyward.contract.pool_options import Health
 from skyward.contract.reasons import NodePhase, NodeReason
+from skyward_operator.kube.store import key_of
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
+from skyward_operator.nodes.health import Member, spared
+from skyward_operator.nodes.interruption import is_leaving
 from skyward_operator.nodes.launch import allowed, in_order, key
 from skyward_operator.nodes.observation import ABSENT, Observation, Offers, Refusal, Stage
 from skyward_operator.nodes.ssh import fingerprint
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
     from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
-    from skyward_operator.kube.store import Store
+    from skyward_operator.kube.store import Object, Store
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.census import Census
     from skyward_operator.nodes.fleet import Fleet
@@ -46,6 +50,8 @@ class Memory:
     doubtful: str | None = None
     """The token of an order that was refused after one whose answer was lost: only looking helps."""
     refused: dict[OfferKey, Refusal] = field(default_factory=dict)
+    notice: datetime | None = None
+    """When the provider's API says that it takes the machine back."""
 
 
 class Observer:
@@ -60,13 +66,22 @@ class Observer:
 
     def remember(self, node: ComputeNode) -> Memory:
         """What this process did for a node."""
-        return self.memory.setdefault(node.metadata.uid or "", Memory())
+        return self.memory_of(node.metadata.uid or "")
 
-    async def observe(self, node: ComputeNode) -> Observation:
+    def memory_of(self, uid: str) -> Memory:
+        """What this process knows of the node with this uid."""
+        return self.memory.setdefault(uid, Memory())
+
+    async def observe(self, node: ComputeNode, now: datetime) -> Observation:
         """Everything that the next decision about this node may look at."""
-        session = self._fleet.session((node.metadata.namespace or "", node.metadata.name))
+        key = node.metadata.namespace or "", node.metadata.name
+        session = self._fleet.session(key)
         view = session.view if session is not None else None
-        seen = Observation(session=view)
+        seen = Observation(session=view, notice=self.remember(node).notice)
+        if is_leaving(node):
+            seen = replace(seen, busy=self._fleet.listener.busy(*key))
+        if view is not None and (view.ill or view.lost is not None):
+            seen = self._with_health(seen, node, now)
         if wants_offers(node):
             return replace(seen, offers=await self._offers(node))
         if wants_machine(node, view):
@@ -80,6 +95,23 @@ class Observer:
                 unasked=token is not None and token == self.remember(node).unasked,
             )
         return seen
+
+    def _with_health(self, seen: Observation, node: ComputeNode, now: datetime) -> Observation:
+        """How long this node may be silent, and whether bad ones of its pool are replaced at all."""
+        namespace, name = node.metadata.namespace or "", node.spec.pool_ref.name
+        pool = self._store.get(POOL, namespace, name)
+        health = Health.model_validate((pool or {}).get("spec", {}).get("health") or {})
+        patience = float(health.unhealthy_after_seconds)
+        members = [self._member(obj) for obj in self._store.by_pool(NODE, namespace, name)]
+        return replace(
+            seen, patience=patience, spared=spared(members, health.max_unhealthy_percent, patience, now)
+        )
+
+    def _member(self, obj: Object) -> Member:
+        status = obj.get("status") or {}
+        session = self._fleet.session(key_of(obj))
+        view = session.view if session is not None else None
+        return Member(status.get("phase") or "", status.get("reason") or "", view)
 
     async def _idempotent(self, node: ComputeNode) -> bool:
         try:

@@ -23,6 +23,7 @@ from skyward_operator.nodes.decide import decide
 from skyward_operator.nodes.fleet import Fleet, Key
 from skyward_operator.nodes.identity import Identities
 from skyward_operator.nodes.machines import Machines
+from skyward_operator.nodes.notices import Notices
 from skyward_operator.nodes.observe import Observer
 from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.side import SideResources
@@ -52,6 +53,7 @@ class Nodes:
     registry: Registry
     accounts: Accounts
     book: Book
+    notices: Notices
 
     async def run(self) -> None:
         """Reconcile nodes until cancelled. Sessions end with it; agents and machines stay."""
@@ -60,9 +62,11 @@ class Nodes:
         self.actor.epoch = int(self.context.clock.now().timestamp() * 1000)
         for obj in store.list(NODE):
             self.controller.queue.add(key_of(obj))
+        asking = self.context.supervisor.keep("interruption notices", self.notices.run)
         try:
             await self.controller.run()
         finally:
+            asking.cancel()
             for key in list(self.fleet.sessions()):
                 await self.actor.close(key)
             await self.registry.aclose()
@@ -85,7 +89,7 @@ class Reconciler:
             return None
         node = ComputeNode.read(obj)
         try:
-            seen = await self.observer.observe(node)
+            seen = await self.observer.observe(node, self.context.clock.now())
             return await self.actor.perform(node, obj, decide(node, seen, self.context.clock.now()))
         except NotFound:
             return None
@@ -129,7 +133,8 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             observer.memory.pop(str(old["metadata"].get("uid", "")), None)
 
     context.store.subscribe(NODE, on_change)
-    return Nodes(context, fleet, controller, actor, observer, registry, accounts, book)
+    notices = Notices(context, accounts, observer, queue.add)
+    return Nodes(context, fleet, controller, actor, observer, registry, accounts, book, notices)
 
 
 def key_of(obj: Object) -> Key:

@@ -13,6 +13,7 @@ import logging
 import random
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.image import Plan
     from skyward_operator.nodes.log import NodeLog
     from skyward_operator.nodes.received import Received
-    from skyward_operator.providers.contract import Address
+    from skyward_operator.providers.contract import Address, Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Subject:
     epoch: int
     largest_result: int | None = None
     """Bytes that one call may return; None: as many as it likes."""
+    metadata: Metadata | None = None
+    """Where the machine can see that its provider takes it back."""
 
 
 class Session:
@@ -131,6 +134,14 @@ class Session:
         """Let the node take calls, now and after each reconnection."""
         self._show(admitted=True)
         self._offer()
+
+    def cordon(self, left: float | None) -> None:
+        """Take no more calls; `left` are the seconds until the machine is taken, for what runs on it."""
+        self._retiring = True
+        self._show(cordoned=True)
+        self._fleet.cordon(self.key)
+        if self._link is not None and left is not None:
+            self._link.announce("preempted", left)
 
     def drain(self, grace: float) -> None:
         """Take no more calls, and have the agent end once it is idle or after `grace` seconds."""
@@ -230,7 +241,9 @@ class Session:
         """The agent's welcome, or None if it speaks another protocol."""
         subject = self._subject
         try:
-            return await link.hello(subject.operator, subject.epoch, subject.worker, subject.largest_result)
+            return await link.hello(
+                subject.operator, subject.epoch, subject.worker, subject.largest_result, subject.metadata
+            )
         except LinkClosed as closed:
             if str(closed).startswith(RefusalReason.PROTOCOL):
                 self._refusal = str(closed).removeprefix(f"{RefusalReason.PROTOCOL}: ")
@@ -304,6 +317,12 @@ class Session:
         """Why a large result does not come; None when it comes again."""
         self._tell(lambda: self._fleet.listener.stalled(*self.key, attempt, trouble))
 
+    def noticed(self, left: float) -> None:
+        """The machine itself says that it will be taken in so many seconds. The first word counts."""
+        if self.view.notice is None:
+            self._log.line(f"the machine says that its provider takes it back in {left:.0f} s")
+            self._show(notice=self._clock.now() + timedelta(seconds=left))
+
     def heard(self) -> None:
         """The agent gave a sign of life."""
         self.view = replace(self.view, heard=self._clock.now())
@@ -331,6 +350,8 @@ class Session:
         self._log.line(f"linked with agent {agent.boot_id}, Python {agent.python}, {agent.slots} slots")
         self._progress(stage=Stage.LINKED, agent=agent, lost=None, trouble="", heard=self._clock.now())
         self._offer()
+        if welcome.get("left") is not None:
+            self.noticed(float(welcome["left"]))
 
     def _offer(self) -> None:
         """Show the node to the fleet, if it is linked and admitted."""

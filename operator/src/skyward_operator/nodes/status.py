@@ -86,11 +86,17 @@ def judgements(node: ComputeNode, phase: NodePhase, reason: NodeReason) -> dict[
             answers = "True" if reason == NodeReason.AGENT_READY else "Unknown"
             return dict([launched, bootstrapped, (ConditionType.READY, (answers, reason)), calm])
         case NodePhase.FAILED:
-            return dict([not_ready, *failed_step(node, reason)])
+            return dict([not_ready, *failed_step(node, reason), *taken(reason)])
         case NodePhase.DRAINING:
-            return dict([not_ready, (ConditionType.DRAINED, ("False", reason))])
+            return dict([not_ready, (ConditionType.DRAINED, ("False", reason)), *taken(reason)])
         case NodePhase.TERMINATING | NodePhase.GONE:
             return dict([not_ready, (ConditionType.DRAINED, ("True", NodeReason.DRAINED))])
+
+
+def taken(reason: NodeReason) -> list[tuple[ConditionType, Judgement]]:
+    """Whether the provider took the machine back, or will; it stays so once it was said."""
+    is_taken = reason in (NodeReason.INTERRUPTED, NodeReason.PREEMPTED)
+    return [(ConditionType.INTERRUPTED, ("True", reason))] if is_taken else []
 
 
 def failed_step(node: ComputeNode, reason: NodeReason) -> list[tuple[ConditionType, Judgement]]:

@@ -40,6 +40,9 @@ DETERMINISTIC: Final = frozenset(
 CURABLE: Final = frozenset({NodeReason.CREDENTIALS_NOT_FOUND, NodeReason.INVALID_CREDENTIALS})
 """Deterministic failures that go away without a change of the pool: those are tried again, slowly."""
 
+TAKEN: Final = frozenset({NodeReason.INTERRUPTED, NodeReason.PREEMPTED})
+"""Failures that say nothing of the spec: the market took the machine. They are met with pauses only."""
+
 MOST_FAILURES: Final = 3
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
@@ -183,7 +186,7 @@ def _pause(count: int, reason: str) -> float:
 
 
 def _is_stalled(failures: Failures) -> bool:
-    if failures.count == 0 or failures.reason in CURABLE:
+    if failures.count == 0 or failures.reason in CURABLE or failures.reason in TAKEN:
         return False
     return failures.count >= MOST_FAILURES or failures.reason in DETERMINISTIC
 

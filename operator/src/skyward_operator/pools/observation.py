@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skyward.contract.names import POOL_FINALIZER
-from skyward.contract.reasons import NodePhase
+from skyward.contract.reasons import NodePhase, NodeReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,16 @@ class NodeView:
     def failed(self) -> bool:
         """Whether it did not work, or worked and was lost."""
         return self.phase in (NodePhase.FAILED, NodePhase.GONE)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its calls end and it takes no others: another node is wanted in its place."""
+        return self.phase == NodePhase.DRAINING and not self.deleting
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is not well, and stays because too many others are not either."""
+        return self.ready and self.reason == NodeReason.UNHEALTHY
 
     @property
     def holds_rank(self) -> bool:

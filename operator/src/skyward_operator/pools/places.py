@@ -4,6 +4,8 @@
 - Of too many, those that are idle go: first what has not been bought, then what is being made, then who has
   been idle longest. Rank 0, where others find each other, goes last of all.
 - A node that runs something goes only where the pool may have no more that many, and after the idle ones.
+- A node that leaves by itself (its provider takes it back, or it is not well) is left to that, and holds no
+  rank meanwhile; where the pool may have no nodes at all it goes as well.
 - A rank that calls are bound to gets its node before others do.
 """
 
@@ -33,6 +35,8 @@ def superfluous(
     released += _surplus(seen, holders, wanted, busy_at)
     head = holders.get(0)
     others = any(node.rank > 0 for node in seen.nodes)
+    if ceiling_of(seen.pool.spec) == 0:
+        released += [(node, False) for node in seen.nodes if node.leaving]
     if wanted == 0 and head is not None and not others:
         must = ceiling_of(seen.pool.spec) == 0
         if must or head.name not in seen.busy:

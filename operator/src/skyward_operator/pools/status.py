@@ -115,10 +115,14 @@ def pool_state(seen: Observation, decision: Decision) -> State:
         if spec.nodes.max:
             return PoolPhase.READY, PoolReason.AWAITING_TASKS, "nodes are made when a task is queued"
         return PoolPhase.PENDING, PoolReason.NO_NODES_WANTED, "spec.nodes.desired is 0"
+    if bad := [node.name for node in seen.nodes if node.bad]:
+        return PoolPhase.DEGRADED, PoolReason.NODES_UNHEALTHY, _unhealthy(seen, bad)
     if ready >= wanted:
         text = (
             f"{ready} of {wanted} nodes ready" if ready == wanted else f"{ready} nodes ready, {wanted} wanted"
         )
+        if leaving := _going(seen):
+            return PoolPhase.READY, PoolReason.REPLACING_NODES, f"{text}; {leaving}"
         if left > wanted:
             return PoolPhase.READY, PoolReason.SCALING_DOWN, f"{text}: {_leaving(seen)}"
         if outdated := [node.name for node in seen.nodes if node.outdated]:
@@ -127,6 +131,18 @@ def pool_state(seen: Observation, decision: Decision) -> State:
             return PoolPhase.READY, PoolReason.NODES_OUTDATED, text
         return PoolPhase.READY, PoolReason.ALL_NODES_READY, text
     return _incomplete(seen, decision, ready)
+
+
+def _going(seen: Observation) -> str:
+    """The nodes that leave by themselves, and why."""
+    going = [f"{node.name} leaves ({node.reason})" for node in seen.nodes if node.leaving]
+    return ", ".join(going[:3]) + (", …" if len(going) > 3 else "")
+
+
+def _unhealthy(seen: Observation, bad: list[str]) -> str:
+    """That bad nodes stay, and why: they say it themselves."""
+    why = next(node.message for node in seen.nodes if node.bad)
+    return f"{', '.join(bad[:4])}{', …' if len(bad) > 4 else ''}: {why}"
 
 
 def _leaving(seen: Observation) -> str:
@@ -147,9 +163,8 @@ def _awaited(seen: Observation) -> str:
 
 def _incomplete(seen: Observation, decision: Decision, ready: int) -> State:
     text = f"{ready} of {decision.wanted} nodes ready"
-    progress = _progress(seen)
-    if progress:
-        text = f"{text}; {progress}"
+    for said in filter(None, (_going(seen), _progress(seen))):
+        text = f"{text}; {said}"
     if decision.failures.count:
         text = f"{text}; {_failure_text(decision)}"
     if ready and ready >= minimum_nodes(seen.pool.spec):
@@ -166,7 +181,7 @@ def _incomplete(seen: Observation, decision: Decision, ready: int) -> State:
 
 
 def _was_ready(seen: Observation) -> bool:
-    return any(node.failed and node.ready_time for node in seen.nodes) or (
+    return any((node.failed and node.ready_time) or node.leaving for node in seen.nodes) or (
         seen.pool.status.phase == PoolPhase.DEGRADED
     )
 

@@ -23,8 +23,6 @@ IGNORED: Final = (
     "lifetime.ttl_seconds",
     "lifetime.linger_seconds",
     "lifetime.max_lifetime_seconds",
-    "health.unhealthy_after_seconds",
-    "health.max_unhealthy_percent",
     "health.probe",
     "image.includes_digest",
     "image.metrics",

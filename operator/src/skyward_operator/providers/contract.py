@@ -42,6 +42,26 @@ class MachineState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Metadata:
+    """An address inside of a machine that answers 404 until the provider takes it back, and then a JSON
+    object with the time. The agent asks it every `every` seconds."""
+
+    base: str
+    """Where the service is, such as http://169.254.169.254."""
+    path: str
+    time_field: str
+    """The member of the answer with the time, in RFC 3339."""
+    base_variable: str = ""
+    """A variable of the machine's environment that stands for `base` where it is set."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    token_path: str = ""
+    """PUT here first, with `token_headers`; what it answers goes into the header `token_header`."""
+    token_header: str = ""
+    token_headers: Mapping[str, str] = field(default_factory=dict)
+    every: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an adapter can do, for callers that must work around what it cannot."""
 
@@ -65,7 +85,9 @@ class Capabilities:
     spot: bool = False
     regions: bool = False
     interruption_notice_seconds: float | None = None
-    """How long before it takes a machine back the provider says so; None: it does not."""
+    """How long before it takes a machine back the provider says so by `interruptions`; None: it does not."""
+    metadata: Metadata | None = None
+    """Where a machine itself can see that it will be taken back; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +139,8 @@ class Machine:
     host_key: str | None = None
     created: datetime | None = None
     message: str = ""
+    preempted: bool = False
+    """The provider took it back, as it may; false where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

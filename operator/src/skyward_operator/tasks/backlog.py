@@ -36,6 +36,14 @@ class Backlog:
         """A node is gone."""
         self._tell(lambda: self._target.node_lost(namespace, name, reason))
 
+    def node_cordoned(self, namespace: str, name: str) -> None:
+        """A node gets no more calls."""
+        self._tell(lambda: self._target.node_cordoned(namespace, name))
+
+    def busy(self, namespace: str, name: str) -> bool:
+        """Before the tasks are known, every node may have something."""
+        return self._kept is not None or self._target.busy(namespace, name)
+
     def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
         """A STARTED frame."""
         self._tell(lambda: self._target.started(namespace, node, header))

@@ -49,7 +49,7 @@ class Dispatcher:
         self._batches = Batches(floor, self._endings)
         self._admission = Admission(floor, self._completion, self._handout)
         self.reception = Reception(floor, self._completion, self._handout, self._endings)
-        self._reunion = Reunion(floor, self._completion, self._endings)
+        self._reunion = Reunion(floor, self._completion, self._handout, self._endings)
 
     # The start
 
@@ -163,6 +163,30 @@ class Dispatcher:
         self._heard_of(room, name)
         self._handout.hand_out(room)
         self._floor.sweep(room)
+
+    def node_cordoned(self, namespace: str, name: str) -> None:
+        """A node gets no more calls: what has not begun there is called back and goes to others."""
+        room = self._floor.room_of_node.get((namespace, name))
+        if room is None:
+            return
+        room.cordon(name)
+        room.scheduler.pause_node(name)
+        for uid, index in room.scheduler.in_flight(name):
+            live = self._floor.ledger.get(uid)
+            attempt = live.flights.get(index) if live is not None else None
+            if live is not None and attempt is not None and live.ending is None:
+                attempt.recalled = True
+                self._floor.sender.recall(live, attempt)
+        self._handout.hand_out(room)
+
+    def busy(self, namespace: str, name: str) -> bool:
+        """Whether a node has calls, or results that are not durable yet. Looks at all tasks of its pool."""
+        room = self._floor.room_of_node.get((namespace, name))
+        if room is None:
+            return False
+        if name in room.awaited or name in room.remembered or room.scheduler.in_flight(name):
+            return True
+        return any(node == name for live in room.tasks.values() for node, _ in live.unacknowledged)
 
     def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
         """A STARTED frame."""

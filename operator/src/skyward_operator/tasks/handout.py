@@ -155,9 +155,10 @@ class Handout:
         for attempt in attempts:
             if not live.flights.holds(attempt):
                 continue  # its node was lost meanwhile
-            if live.ending is None:
+            if live.ending is None and room.takes_calls(attempt.node):
                 self._send(room, live, attempt)
             else:
                 self._floor.disembark(room, live, attempt)
+                self.requeue(room, live, Span(attempt.index))
         self._completion.complete_if_done(live)
         self.hand_out(room)

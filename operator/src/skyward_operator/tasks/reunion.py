@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from skyward_operator.tasks.completion import Completion
     from skyward_operator.tasks.endings import Endings
     from skyward_operator.tasks.floor import Floor
+    from skyward_operator.tasks.handout import Handout
     from skyward_operator.tasks.room import Room
 
 
 class Reunion:
     """Brings ledger and agents together."""
 
-    def __init__(self, floor: Floor, completion: Completion, endings: Endings) -> None:
+    def __init__(self, floor: Floor, completion: Completion, handout: Handout, endings: Endings) -> None:
         self._floor = floor
         self._completion = completion
+        self._handout = handout
         self._endings = endings
 
     def meet(self, node: ReadyNode) -> Room:
@@ -40,9 +42,7 @@ class Reunion:
         before = room.nodes.get(node.name)
         self._floor.room_of_node[node.namespace, node.name] = room
         room.join(node)
-        room.scheduler.add_node(node.name, node.rank, node.slots)
-        if node.draining:
-            room.scheduler.pause_node(node.name)
+        room.scheduler.add_node(node.name, node.rank, node.slots, takes=not node.draining)
         restarted = before is not None and before.node.boot_id != node.boot_id
         for live, attempt in _remembered(room, node.name):
             room.scheduler.adopt(live.work.uid, attempt.index, node.name)
@@ -90,6 +90,9 @@ class Reunion:
                 self._completion.complete_if_done(live)
             elif live.open is not None and piece.index not in live.open.calls:
                 self._never_arrived(room, live, piece)  # its client brings it again
+            elif node.draining:
+                self._never_arrived(room, live, piece)
+                self._handout.requeue(room, live, Span(piece.index, piece.count))
             else:
                 self._floor.sender.send(room, live, piece)
 

@@ -6,7 +6,7 @@ of, or given up: what those nodes hold must be known before anything is handed o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from skyward_operator.tasks.decide import PoolView
@@ -64,10 +64,18 @@ class Room:
             self._pythons = {name: known.node.python for name, known in nodes if known.node.python}
         return self._pythons
 
+    def takes_calls(self, name: str) -> bool:
+        """Whether a node answers and shall get calls."""
+        known = self.nodes.get(name)
+        return known is not None and not known.node.draining
+
     def layout(self) -> tuple[dict[str, int], list[dict[str, Any]]]:
         """The dense place of each node that answers, and all of them as peers; until the nodes change."""
         if self._layout is None:
-            nodes = sorted((known.node for known in self.nodes.values()), key=lambda node: node.rank)
+            known = [each.node for each in self.nodes.values()]
+            # One that leaves is no peer of what begins now: another one has its rank, or will have it.
+            stay = [node for node in known if not node.draining] or known
+            nodes = sorted(stay, key=lambda node: node.rank)
             places = {node.name: place for place, node in enumerate(nodes)}
             self._layout = places, peers_of([node.address for node in nodes])
         return self._layout
@@ -76,6 +84,12 @@ class Room:
         """A node answers (again): its agent is not known to have any function."""
         self.nodes[node.name] = KnownNode(node)
         self._layout = self._pythons = None
+
+    def cordon(self, name: str) -> None:
+        """A node stays for what it has, and gets nothing more."""
+        if (known := self.nodes.get(name)) is not None:
+            known.node = replace(known.node, draining=True)
+            self._layout = None
 
     def leave(self, name: str) -> None:
         """A node is gone."""

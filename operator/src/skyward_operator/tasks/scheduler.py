@@ -103,8 +103,9 @@ class Scheduler:
 
     # What happened
 
-    def add_node(self, name: str, rank: int, slots: int) -> None:
-        """A node takes calls from now on; again for one that is known: its slots may have changed."""
+    def add_node(self, name: str, rank: int, slots: int, *, takes: bool = True) -> None:
+        """A node takes calls from now on; again for one that is known: its slots may have changed. One that
+        does not take any is there for what it has, and leaves its rank to another one."""
         known = self._nodes.get(name)
         if known is None:
             node = self._nodes[name] = _Node(name, rank, slots, open=False)
@@ -112,6 +113,9 @@ class Scheduler:
             node = known
             self._close(node)
             node.slots = slots
+        if not takes:
+            self._ranks.setdefault(rank, node)
+            return
         self._ranks[rank] = node
         node.open = True
         self._open += 1

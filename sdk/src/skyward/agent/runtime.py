@@ -15,7 +15,8 @@ from skyward.runtime import call_context
 
 @dataclass(slots=True)
 class CallContext:
-    """One attempt at one call, on one slot of one worker. `stopping` is set when it is asked to end."""
+    """One attempt at one call, on one slot of one worker. `stopping` is set when it is asked to end, and when
+    its machine will be taken."""
 
     node: int = 0
     total_nodes: int = 1
@@ -38,6 +39,8 @@ class CallContext:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that the operator said about the call's place."""
     stopping: str | None = None
+    stopping_at: float | None = None
+    """When it ends at the latest, by the machine's monotonic clock, as far as that is known."""
     _mapping: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -72,7 +75,16 @@ class CallContext:
 
     def stop(self, reason: str) -> None:
         """Tell the call that it is being ended, and why."""
-        self.stopping = reason
+        self._tell(reason, None)
+
+    def warn(self, reason: str, at: float) -> None:
+        """Tell the call that it ends at that time, whatever it does, unless it is being ended already."""
+        if self.stopping is None:
+            self._tell(reason, at)
+
+    def _tell(self, reason: str, at: float | None) -> None:
+        self.stopping, self.stopping_at = reason, at
+        self.mapping["stopping_at"] = at
         self.mapping["stopping"] = reason
 
 
@@ -90,7 +102,7 @@ _GIVEN = (
     "head_port",
     "job_id",
 )
-_PUBLIC = (*_GIVEN, "task", "index", "attempt_id", "deadline", "stopping")
+_PUBLIC = (*_GIVEN, "task", "index", "attempt_id", "deadline", "stopping", "stopping_at")
 
 _current: ContextVar[CallContext | None] = ContextVar("skyward_agent_call", default=None)
 

@@ -27,6 +27,7 @@ from skyward.agent.checks import checked_call, refused, seconds
 from skyward.agent.connection import Connection
 from skyward.agent.facts import facts, visible_gpus
 from skyward.agent.link import Outbox
+from skyward.agent.metadata import MetadataWatch
 from skyward.agent.output import Output
 from skyward.agent.process import WorkerPlan
 from skyward.agent.slices import Slice
@@ -35,6 +36,7 @@ from skyward.agent.spool import Spool
 from skyward.wire.bundle import bundle_digest
 from skyward.wire.digest import digest, is_digest
 from skyward.wire.envelopes import (
+    INTERRUPTION,
     PROTOCOL,
     Executor,
     RefusalReason,
@@ -85,6 +87,7 @@ class Agent:
         workers = 1 if settings.executor == "thread" else settings.slots
         plan = WorkerPlan(work, self._spool.folder, threads, workers, visible_gpus(self._facts, os.environ))
         self._slots = Slots(plan, self, reuse=settings.reuse)
+        self._metadata = MetadataWatch(self._machine_is_taken)
 
     async def run(self, listening: Callable[[], None]) -> None:
         """Serve until STOP or SIGTERM; `listening` is called once the socket accepts connections."""
@@ -101,6 +104,7 @@ class Agent:
             await self._stopped.wait()
         finally:
             server.close()
+            self._metadata.stop()
             self.settings.socket.unlink(missing_ok=True)
             self._slots.kill()
             await _end(workers)
@@ -182,6 +186,12 @@ class Agent:
         """slots.Listener"""
         self.outbox.send(Frame(FrameKind.NOTICE, {"reason": reason, "message": message}))
 
+    def _machine_is_taken(self, left: float) -> None:
+        """metadata: calls are told at once, and an operator that is not here now learns it from WELCOME."""
+        self._slots.announce("preempted", left)
+        message = f"the provider takes the machine back in {left:.0f} s"
+        self.outbox.send(Frame(FrameKind.NOTICE, {"reason": INTERRUPTION, "message": message, "left": left}))
+
     def _hold(self, attempt: str, held: bool) -> None:
         self._slots.hold(attempt, held)
 
@@ -225,6 +235,8 @@ class Agent:
                 self.outbox.stream(f"fetch {name}", pieces)
             case FrameKind.LOGGED:
                 self.outbox.written_down({str(name): int(end) for name, end in header["attempts"].items()})
+            case FrameKind.LEAVING:
+                self._slots.announce(str(header["reason"]), seconds(header["left"]) or 0.0)
             case FrameKind.STOP:
                 self._stop(bool(header.get("drain")), seconds(header.get("grace")))
             case _:
@@ -242,6 +254,8 @@ class Agent:
             largest = header.get("largest_result")
             self._slots.largest_result = None if largest is None else int(largest)
             self._take_over(connection, operator, epoch)
+            if (metadata := header.get("metadata")) is not None:
+                self._metadata.ask(metadata)
 
     def _turn_away(self, connection: Connection, reason: RefusalReason, message: str) -> None:
         log.warning("HELLO refused: %s", message)
@@ -269,7 +283,9 @@ class Agent:
     def _welcome(self) -> dict[str, Any]:
         running = [_held(name, "running", count) for name, count in self._slots.held()]
         done = [_held(name, "done", self._spool.count(name)) for name in self._spool.held()]
+        left = self._metadata.left
         return {
+            **({} if left is None else {"left": left}),
             "protocol": PROTOCOL,
             "agent": bundle_digest()[:12],
             "boot_id": self.boot_id,

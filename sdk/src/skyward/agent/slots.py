@@ -51,6 +51,8 @@ class Slots:
         self._live: set[WorkerProcess] = set()
         self._early_deaths = 0
         self._stderr_tail = b""
+        self._ahead: str | None = None
+        """What workers are told of the end of the machine."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -139,6 +141,14 @@ class Slots:
             attempt.condemned = None  # not only the item whose time is up
             attempt.box.condemn(None)
 
+    def announce(self, reason: str, left: float) -> None:
+        """Have all calls know, those to come as well, that the machine is gone in so many seconds. The first
+        word counts: who says the same later knows no better."""
+        if self._ahead is None and reason.isidentifier():
+            self._ahead = f"leaving {reason} {time.monotonic() + left:.3f}"
+            for worker in self._live:
+                worker.tell(self._ahead)
+
     def hold(self, attempt: str, held: bool) -> None:
         """Have what an attempt prints wait, or no longer; one that is being ended never waits."""
         running = self.find(attempt)
@@ -200,6 +210,8 @@ class Slots:
                 await asyncio.sleep(1)
                 continue
             self._live.add(worker)
+            if self._ahead is not None:
+                worker.tell(self._ahead)
             try:
                 status = await worker.ended()
             finally:

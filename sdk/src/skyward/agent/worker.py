@@ -56,6 +56,8 @@ class Worker:
         self._in_call: dict[str, int] = {}
         self._interrupted: set[str] = set()
         self._told = False
+        self._ahead: tuple[str, float] | None = None
+        """Why calls end soon, and when by the clock that nobody sets."""
         self._pid = os.getpid()
         self._decoder = Decoder()
         self._streams: dict[str, CallStream] = {}
@@ -82,9 +84,16 @@ class Worker:
                     self._receive(self._early.popleft(), start)
 
     def hear(self, word: str) -> None:
-        """What the agent says while a call has the main thread: `rest SLICE`, or why a call is ended."""
+        """What the agent says while a call has the main thread: `rest SLICE`, `leaving WHY WHEN`, or why a
+        call is ended."""
         if word.startswith("rest "):
             self._give_back(word.removeprefix("rest "))
+            return
+        if word.startswith("leaving "):
+            _, why, when = word.split(" ")
+            self._ahead = why, float(when)
+            for context in list(self._contexts.values()):
+                context.warn(*self._ahead)
             return
         for attempt, context in list(self._contexts.items()):
             if not self._is_spared(attempt):
@@ -95,6 +104,8 @@ class Worker:
         """items.Host"""
         attempt = context.attempt_id
         self._contexts[attempt] = context
+        if self._ahead is not None:
+            context.warn(*self._ahead)
         has_begun = True
         try:
             with (

@@ -70,7 +70,8 @@ MEANING: dict[str, str] = {
     "HeartbeatLost": "the node does not answer any more",
     "Unhealthy": "the node failed its health probe",
     "NodesUnhealthy": "too many nodes are bad at once",
-    "Interrupted": "the provider takes the spot machine back",
+    "Interrupted": "the provider takes the machine back, and says when",
+    "Preempted": "the provider took the machine back without notice",
     "MachineLost": "the machine is gone without notice",
     # tasks
     "Queued": "the task waits for a free slot",

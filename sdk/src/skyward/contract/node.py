@@ -23,6 +23,7 @@ from skyward.contract.node_status import (
     Billing,
     BootstrapProgress,
     ComputeNodeStatus,
+    Interruption,
     Launch,
     LaunchOffer,
     NodeDisplay,
@@ -106,6 +107,7 @@ __all__ = [
     "AgentInfo",
     "BootstrapProgress",
     "Billing",
+    "Interruption",
     "NodeDisplay",
     "ComputeNodeStatus",
 ]

@@ -98,6 +98,16 @@ class Billing(Observed):
     hourly_price: Money | None = Field(None, description="Price in US dollars per hour.")
 
 
+class Interruption(Observed):
+    """What the provider announced: it takes the machine back."""
+
+    notice_time: datetime | None = Field(None, description="When the operator heard of it, in RFC 3339.")
+    deadline: datetime | None = Field(None, description="When the machine is taken, in RFC 3339.")
+    source: Word | None = Field(
+        None, description="Who said so first: Machine (from inside of it) or Provider (its API)."
+    )
+
+
 class NodeDisplay(Observed):
     """Texts for the columns of `kubectl get`."""
 
@@ -148,6 +158,9 @@ class ComputeNodeStatus(Observed):
     )
     ready_time: datetime | None = Field(None, description="When the node first took calls, in RFC 3339.")
     billing: Billing | None = Field(None, description="The interval in which the machine costs money.")
+    interruption: Interruption | None = Field(
+        None, description="The provider's notice that it takes the machine back; a notice is final."
+    )
     display: NodeDisplay | None = Field(None, description="Texts for the columns of kubectl get.")
     conditions: Conditions = Field(
         (), description="Aspects of the node's state: Launched, Bootstrapped, Ready, Interrupted, Drained."

@@ -193,6 +193,7 @@ class NodeReason(StrEnum):
     TERMINATING = "Terminating"
     TERMINATED = "Terminated"
     INTERNAL_ERROR = "InternalError"
+    PREEMPTED = "Preempted"
 
 
 class TaskReason(StrEnum):

@@ -120,12 +120,19 @@ NEXT_STEP: dict[str, str] = {
         "Nothing to do: the machine no longer answers and is replaced; its calls are retried as spec.retry "
         "allows."
     ),
-    "Unhealthy": "Nothing to do: the node failed its health probe and is replaced; its log says why.",
+    "Unhealthy": (
+        "Nothing to do: the node is bad, as the message says, and is replaced once its calls have ended or "
+        "had their time."
+    ),
     "NodesUnhealthy": (
         "Too many nodes are bad at once, so none is replaced: find the cause, then delete the bad nodes."
     ),
     "Interrupted": (
-        "Nothing to do: the provider takes the spot machine back and it is replaced; choose market: "
+        "Nothing to do: the provider takes the machine back; its calls have until then, and another one is "
+        "made at once. Choose market: on-demand to avoid it."
+    ),
+    "Preempted": (
+        "Nothing to do: the provider took the machine back without notice and it is replaced; choose market: "
         "on-demand to avoid it."
     ),
     "MachineLost": (

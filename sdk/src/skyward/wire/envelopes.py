@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal, NotRequired, Self, TypedDict
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Version of the frames. The agent refuses a HELLO of another one."""
 
 BLOB_REFUSED = "BlobRefused"
 """The reason of a NOTICE: the agent does not take the bytes of this digest, and drops what comes of them."""
+
+INTERRUPTION: Final = "Interruption"
+"""The reason of a NOTICE: the machine says that its provider takes it back."""
 
 BLOB_WINDOW = 24 * 1024 * 1024
 """Bytes of blobs that may be on their way to an agent, or wait there for its disk."""
@@ -108,9 +111,25 @@ class Context(TypedDict, total=False):
     job_id: str
 
 
+class Metadata(TypedDict):
+    """Where the machine can see that its provider takes it back; the operator's provider contract has the
+    same fields, which say what they mean."""
+
+    base: str
+    path: str
+    time_field: str
+    base_variable: str
+    headers: dict[str, str]
+    token_path: str
+    token_header: str
+    token_headers: dict[str, str]
+    every: float
+
+
 class Hello(TypedDict):
     """HELLO: an operator takes the agent over. The newest one of the highest `epoch` wins. A call that
-    returns more than `largest_result` bytes fails."""
+    returns more than `largest_result` bytes fails. `metadata` is asked from then on; an
+    operator that does not know where it is changes nothing."""
 
     protocol: int
     operator: str
@@ -118,6 +137,7 @@ class Hello(TypedDict):
     slots: NotRequired[int]
     executor: NotRequired[Executor]
     largest_result: NotRequired[int]
+    metadata: NotRequired[Metadata]
 
 
 class Function(TypedDict):
@@ -221,6 +241,14 @@ class Stop(TypedDict):
     grace: NotRequired[float]
 
 
+class Leaving(TypedDict):
+    """LEAVING: the machine is gone in `left` seconds, and `reason` is what calls are told. Nothing is ended.
+    It is also what a worker is told."""
+
+    reason: str
+    left: float
+
+
 class Held(TypedDict):
     """One attempt that the agent knows. `count` says that it is that many items of a slice from `attempt` on:
     those of one batch, or the items of a slice (running or waiting) that no RESULT has been made of yet."""
@@ -231,7 +259,8 @@ class Held(TypedDict):
 
 
 class Welcome(TypedDict):
-    """WELCOME: the answer to HELLO. `boot_id` changes whenever the agent process does."""
+    """WELCOME: the answer to HELLO. `boot_id` changes whenever the agent process does. `left`: the machine
+    said that its provider takes it back in so many seconds."""
 
     protocol: int
     agent: str
@@ -244,6 +273,7 @@ class Welcome(TypedDict):
     held: list[Held]
     functions: list[str]
     blobs: list[str]
+    left: NotRequired[float]
 
 
 class Credit(TypedDict):
@@ -361,11 +391,13 @@ class Refused(TypedDict):
 
 
 class Notice(TypedDict):
-    """NOTICE: something the operator should know that belongs to no attempt, e.g. `BlobCorrupt`."""
+    """NOTICE: something the operator should know that belongs to no attempt, e.g. `BlobCorrupt`. Of an
+    `Interruption`, `left` are the seconds until it happens."""
 
     reason: str
     message: str
     digest: NotRequired[str]
+    left: NotRequired[float]
 
 
 class Pong(TypedDict):

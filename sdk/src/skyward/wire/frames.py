@@ -51,6 +51,7 @@ class FrameKind(IntEnum):
     CREDIT = 16
     INPUT = 17
     LOGGED = 20
+    LEAVING = 21
     # agent to its worker
     FLOW = 32
     # agent to operator

@@ -10,6 +10,9 @@ from pydantic import BaseModel
 
 from skyward_operator.providers import contract
 
+INTERRUPTED = "interrupted:"
+"""How the cloud begins to say why a machine is gone that it took back."""
+
 
 class Accelerator(BaseModel):
     """Accelerators of an offer."""
@@ -96,6 +99,7 @@ class Instance(BaseModel):
             host_key=self.host_key,
             created=self.created,
             message=self.message,
+            preempted=self.message.startswith(INTERRUPTED),
         )
 
 

@@ -20,6 +20,7 @@ from skyward_operator.providers.contract import (
     Capabilities,
     Listing,
     MachineState,
+    Metadata,
     Notice,
 )
 from skyward_operator.providers.errors import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 NAME = "sim"
 VISIBILITY_SECONDS = 2.0
 MOST_PAGES = 1000
+METADATA = Metadata("", "/interruption", "at", base_variable="SIM_METADATA_URL", every=1.0)
 
 
 class SimProvider:
@@ -72,6 +74,7 @@ class SimProvider:
             spot=True,
             regions=True,
             interruption_notice_seconds=120.0,
+            metadata=METADATA,
         )
 
     async def offers(self, candidate: Candidate) -> Sequence[Offer]:
