@@ -119,7 +119,7 @@ async def test_nodes_that_boot_together_are_polled_together() -> None:
         assert calls["describe"] + pages <= 5 * MANY, calls
 
 
-async def test_nodes_at_rest_write_a_heartbeat_a_minute_and_ask_their_cloud_nothing() -> None:
+async def test_nodes_at_rest_write_a_heartbeat_a_minute_and_ask_their_cloud_for_notices_only() -> None:
     async with ready_nodes(FEW) as world:
         writes, calls = world.writes(), world.calls()
         for _ in range(3):
@@ -131,7 +131,7 @@ async def test_nodes_at_rest_write_a_heartbeat_a_minute_and_ask_their_cloud_noth
             await world.look()
             await world.look()
             assert world.writes() == writes + minute * FEW
-        assert world.calls() == calls
+        assert (world.calls() - calls).keys() <= {"notices"}  # one question for all, whatever their number
 
 
 def heard_lately(world: World) -> bool:

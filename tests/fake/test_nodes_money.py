@@ -143,13 +143,13 @@ async def test_a_market_that_rose_above_the_cap_is_told_as_that() -> None:
         assert nodes.sim.audit().bought == 0
 
 
-@pytest.mark.parametrize("effect", ["vanish", "preempt"])
-async def test_a_machine_that_the_cloud_took_is_not_looked_for_for_ever(effect: str) -> None:
+@pytest.mark.parametrize(("effect", "reason"), [("vanish", "MachineLost"), ("preempt", "Preempted")])
+async def test_a_machine_that_the_cloud_took_is_not_looked_for_for_ever(effect: str, reason: str) -> None:
     async with sim_nodes(faults=[fault("vm", effect, seconds=1)]) as nodes:
         nodes.add()
         async with nodes.operator():
             status = await nodes.reaches(phase="Failed")
-            assert status["reason"] == "MachineLost"
+            assert status["reason"] == reason
             await eventually(lambda: "endTime" in nodes.status()["billing"], 20)
         await gives_all_back(nodes, bought=1)
 
