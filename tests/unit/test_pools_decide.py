@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 
 import pytest
 
 from skyward.contract.pool import ComputePool
+from skyward_operator.kube.merge import merged
+from skyward_operator.money.balance import Balance, Stop
+from skyward_operator.money.budget import Scope
 from skyward_operator.pools.act import node_object, template_hash
 from skyward_operator.pools.decide import (
     AddFinalizer,
@@ -303,7 +307,7 @@ def test_pool_says_what_its_nodes_are_doing() -> None:
 def test_status_holds_what_people_need() -> None:
     observation = seen(pool(2), node(0), node(1))
     status = pool_status(observation, decide(observation, NOW), NOW)
-    assert status["display"] == {"nodes": "2/2", "hardware": "local", "hourly": "0"}
+    assert status["display"] == {"nodes": "2/2", "hardware": "local", "hourly": "0.00", "spent": "0.00"}
     assert status["nodes"] == {"total": 2, "ready": 2, "launching": 0, "failed": 0}
     assert status["usable"] is True
     assert status["selector"] == "skyward.dev/pool=train"
@@ -314,7 +318,9 @@ def test_status_does_not_change_by_itself() -> None:
     observation = seen(pool(2), node(0), node(1))
     status = pool_status(observation, decide(observation, NOW), NOW)
     again = replace(observation, pool=pool(2, status=status))
-    assert pool_status(again, decide(again, NOW), NOW + timedelta(hours=1)) == status
+    later = pool_status(again, decide(again, NOW), NOW + timedelta(hours=1))
+    written = merged({}, status)
+    assert merged(written, later) == written
 
 
 def test_node_object_holds_everything_and_a_stable_name() -> None:
@@ -348,7 +354,7 @@ def test_fields_without_effect_are_said() -> None:
         budget={"maxTotal": "3"}, lifetime={"maxLifetimeSeconds": 60}, image={"includesDigest": "0" * 64}
     )
     assert (some["status"], some["reason"]) == ("True", "FieldsIgnored")
-    assert "on spec.budget, spec.lifetime.maxLifetimeSeconds, spec.image.includesDigest." in some["message"]
+    assert "on spec.lifetime.maxLifetimeSeconds, spec.image.includesDigest." in some["message"]
 
 
 @pytest.mark.parametrize("path", IGNORED)
@@ -365,3 +371,74 @@ def test_deleted_pool_says_what_keeps_it() -> None:
 def test_a_rejected_image_stalls_at_once() -> None:
     failed = node(0, "Failed", reason="ImageRejected", message="env: a command of image.shellVars failed")
     assert decide(seen(pool(1), failed), NOW).stalled
+
+
+USED_UP = Balance(stop=Stop(Scope.POOL, Decimal(3), "", "the budget is $3 and used up"), percent=100)
+
+
+def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {each["type"]: (each["status"], each["reason"]) for each in status["conditions"]}
+
+
+def test_a_pool_whose_budget_is_used_up_releases_all_nodes_and_says_so() -> None:
+    observation = seen(pool(2), node(0), node(1, "Bootstrapping"), balance=USED_UP)
+    decision = decide(observation, NOW)
+    assert deleted(decision) == ["n0-0", "n1-0"]
+    assert created(decision) == []
+    assert not any(isinstance(action, DeleteNode) and action.if_idle for action in decision.actions)
+    status = pool_status(observation, decision, NOW)
+    assert (status["phase"], status["reason"]) == ("Stalled", "BudgetExceeded")
+    assert status["message"].startswith("the budget is $3 and used up. Raise the budget")
+    assert conditions(status)["Stalled"] == ("True", "BudgetExceeded")
+    assert conditions(status)["BudgetExceeded"] == ("True", "BudgetExceeded")
+    assert status["cost"]["stopped"]["limit"] == "3"
+
+
+def test_a_pool_whose_budget_was_raised_goes_on() -> None:
+    stopped = pool(2, status={"desiredNodes": 0, "cost": {"stopped": {"scope": "Pool", "limit": "3"}}})
+    observation = seen(stopped, memory=Memory(wanted=0))
+    decision = decide(observation, NOW)
+    assert created(decision) == [(0, 0), (1, 0)]
+    status = pool_status(observation, decision, NOW)
+    assert conditions(status)["BudgetExceeded"] == ("False", "WithinBudget")
+    assert status["cost"]["stopped"] is None
+
+
+def test_a_pool_that_is_deleted_or_suspended_ends_as_ever_with_a_budget_that_is_used_up() -> None:
+    gone = decide(seen(pool(2, deleted=True), balance=USED_UP), NOW)
+    assert gone.actions == (ForgetPool(),)
+    suspended = seen(pool(2, suspend=True), balance=USED_UP)
+    assert pool_state(suspended, decide(suspended, NOW))[0] == "Suspended"
+
+
+REFUSED: dict[str, Any] = {"reason": "BudgetExceeded", "message": "$1 needed"}
+
+
+def test_a_pool_that_cannot_pay_for_one_node_says_so_and_asks_for_no_more() -> None:
+    observation = seen(pool(3), node(0, "Pending", **REFUSED))
+    decision = decide(observation, NOW)
+    assert decision.actions == ()
+    assert pool_state(observation, decision)[:2] == ("Stalled", "BudgetExceeded")
+
+
+def test_a_pool_with_a_node_goes_on_although_there_is_no_money_for_another() -> None:
+    observation = seen(pool(2, nodes={"desired": 2, "min": 1}), node(0), node(1, "Pending", **REFUSED))
+    status = pool_status(observation, decide(observation, NOW), NOW)
+    assert status["phase"] == "Ready"
+    assert status["usable"]
+    assert conditions(status)["BudgetExceeded"] == ("True", "BudgetExceeded")
+
+
+def test_a_cost_that_grows_with_the_time_is_written_once_a_minute() -> None:
+    cost = {"hourly": "1", "onDemandHourly": "1", "accrued": "2", "saved": "0", "time": NOW.isoformat()}
+    for seconds, hourly, written in (
+        (1, 1, False),
+        (59, 1, False),
+        (60, 1, True),
+        (1, 2, True),
+        (1, 0, True),
+    ):
+        balance = Balance(Decimal(hourly), Decimal(hourly), Decimal(3))
+        observation = seen(pool(1, status={"cost": cost}), node(0), balance=balance)
+        now = NOW + timedelta(seconds=seconds)
+        assert ("cost" in pool_status(observation, decide(observation, now), now)) is written

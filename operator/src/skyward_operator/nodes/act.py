@@ -128,6 +128,7 @@ class Actor:
                 for left in await self.side.clean_up(node):
                     self.context.events.emit(obj, "Warning", str(left.reason), left.message)
             case RemoveFinalizer():
+                await self.machines.settle(node)
                 await self._finalizers(node, others(node.metadata.finalizers, FINALIZER))
             case Again():
                 pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.names import NODE
@@ -35,8 +36,13 @@ from skyward_operator.providers.errors import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
     from skyward_operator.context import Context
+    from skyward_operator.money.ledger import Ledger
+    from skyward_operator.money.purse import Purse
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.book import Book
     from skyward_operator.nodes.identity import Identities
@@ -59,23 +65,36 @@ class Machines:
     book: Book
     identities: Identities
     observer: Observer
+    purse: Purse
+    ledger: Ledger
 
     async def record_intent(self, node: ComputeNode, offer: Offer, attempt: int) -> None:
-        """Make the intent durable. Raises Conflict if the node has moved on, and then nothing is bought."""
-        launch: dict[str, Any] = {
-            "attempt": attempt,
-            "candidate": offer.candidate,
-            "offer": offer_document(offer),
-            "token": token(node.metadata.uid or "", attempt, offer),
-            "requestTime": timestamp(self.context.clock.now()),
-            "outcome": PENDING,
-        }
-        hourly = f"{offer.hourly_price:f}" if offer.hourly_price is not None else None
-        fields = {"launch": launch, "display": {"hourly": hourly}}
-        await self._write(
-            node, NodePhase.LAUNCHING, NodeReason.INTENT_RECORDED, "", fields, node.metadata.resource_version
-        )
+        """Set aside what the offer may cost, and make the intent durable. Raises Unaffordable, or Conflict if
+        the node has moved on, and then nothing is bought."""
+        provider = await self.accounts.provider(node.metadata.namespace or "", candidate_of(node, offer))
+        async with self.purse.reserve(node, offer, provider.capabilities) as terms:
+            launch: dict[str, Any] = {
+                "attempt": attempt,
+                "candidate": offer.candidate,
+                "offer": offer_document(offer)
+                | {
+                    "billingUnitSeconds": terms.unit,
+                    "billingMinimumSeconds": terms.minimum,
+                    "reservedSeconds": terms.tail,
+                },
+                "token": token(node.metadata.uid or "", attempt, offer),
+                "requestTime": timestamp(self.context.clock.now()),
+                "outcome": PENDING,
+            }
+            hourly = f"{offer.hourly_price:f}" if offer.hourly_price is not None else None
+            fields = {"launch": launch, "display": {"hourly": hourly}}
+            version = node.metadata.resource_version
+            await self._write(node, NodePhase.LAUNCHING, NodeReason.INTENT_RECORDED, "", fields, version)
         self.observer.remember(node).unasked = launch["token"]
+
+    async def settle(self, node: ComputeNode) -> None:
+        """Have what the node's machine has cost outlive the node. Its object may go once this returns."""
+        await self.ledger.settle(node)
 
     async def create(self, node: ComputeNode) -> None:
         """Ask for the machine whose intent is recorded, and write down the answer.
@@ -134,6 +153,8 @@ class Machines:
             gone = known is None or await provider.terminate(known, launch_token)
             if gone and launch_token:
                 listing = await provider.list({TAG_TOKEN: launch_token})
+                if listing.machines:
+                    await self._record_billing(node, listing.machines[0])
                 ended = [await provider.terminate(each.id, launch_token) for each in listing.machines]
                 proven = listing.complete if known or ended else self._is_certain(node, provider, listing)
                 gone = all(ended) and proven
@@ -201,18 +222,28 @@ class Machines:
         )
 
     async def _launched(self, node: ComputeNode, machine: Machine) -> None:
+        fields = {
+            "providerId": machine.id,
+            "launch": {"outcome": LAUNCHED},
+            "billing": self._billing(node, machine),
+        }
+        await self._write(node, NodePhase.CONNECTING, NodeReason.LAUNCHED, "", fields)
+
+    async def _record_billing(self, node: ComputeNode, machine: Machine) -> None:
+        """Write down since when a machine is paid for that is found only to be ended."""
+        if node.status.billing is None or node.status.billing.start_time is None:
+            meta, patch = node.metadata, {"billing": self._billing(node, machine)}
+            await self.context.api.patch_status(NODE, meta.namespace or "", meta.name, patch)
+
+    def _billing(self, node: ComputeNode, machine: Machine) -> dict[str, Any]:
+        """Since when a machine is paid for, and for how much."""
         offer = recorded_offer(node)
         price = f"{offer.hourly_price:f}" if offer.hourly_price is not None else None
         now = self.context.clock.now()
         # A provider's clock may be wrong by hours, and money must not depend on it.
         earliest = (node.status.launch.request_time if node.status.launch else None) or now
         began = min(now, max(earliest, machine.created or now))
-        fields = {
-            "providerId": machine.id,
-            "launch": {"outcome": LAUNCHED},
-            "billing": {"startTime": timestamp(began), "hourlyPrice": price},
-        }
-        await self._write(node, NodePhase.CONNECTING, NodeReason.LAUNCHED, "", fields)
+        return {"startTime": timestamp(began), "hourlyPrice": price}
 
     async def _outcome(self, node: ComputeNode, outcome: str, reason: NodeReason, message: str) -> None:
         status = node.status
@@ -223,7 +254,7 @@ class Machines:
 
     async def _gone(self, node: ComputeNode) -> None:
         """Write that the machine is gone; a failed node that nobody deleted stays failed, with its reason."""
-        ended = {"billing": {"endTime": timestamp(self.context.clock.now())}}
+        ended = {"billing": {"endTime": timestamp(whole_second_after(self.context.clock.now()))}}
         failed = node.status.phase == NodePhase.FAILED and not node.metadata.is_deleted
         if failed and node.status.reason:
             reason = NodeReason(node.status.reason)
@@ -245,3 +276,15 @@ class Machines:
         await self.context.api.patch_status(
             NODE, meta.namespace or "", meta.name, patch, resource_version=resource_version
         )
+
+
+def candidate_of(node: ComputeNode, offer: Offer) -> Candidate:
+    """The candidate of the node that an offer answers."""
+    return next(
+        (each for each in node.spec.candidates if each.name == offer.candidate), node.spec.candidates[0]
+    )
+
+
+def whole_second_after(moment: datetime) -> datetime:
+    """Times are written in whole seconds: an end is rounded up, so that no cost is forgotten."""
+    return moment if moment.microsecond == 0 else moment.replace(microsecond=0) + timedelta(seconds=1)

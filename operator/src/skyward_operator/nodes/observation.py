@@ -127,3 +127,5 @@ class Observation:
     """Seconds without a sign of the agent until the node is given up while its provider still shows it."""
     spared: str = ""
     """Why no node is replaced for being bad, if that is so."""
+    grace: float | None = None
+    """Seconds that running calls have when the node goes, where a budget says so."""

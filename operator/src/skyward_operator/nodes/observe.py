@@ -13,6 +13,7 @@ from skyward.contract.names import NODE, POOL
 from skyward.contract.pool_options import Health
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.kube.store import key_of
+from skyward_operator.money.purse import DRAIN_SECONDS
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
 from skyward_operator.nodes.health import Member, spared
 from skyward_operator.nodes.interruption import is_leaving
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
     from skyward_operator.kube.store import Object, Store
+    from skyward_operator.money.purse import Purse
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.census import Census
     from skyward_operator.nodes.fleet import Fleet
@@ -57,9 +59,10 @@ class Memory:
 class Observer:
     """Observations of nodes."""
 
-    def __init__(self, accounts: Accounts, census: Census, fleet: Fleet, store: Store) -> None:
+    def __init__(self, accounts: Accounts, census: Census, fleet: Fleet, store: Store, purse: Purse) -> None:
         self._accounts = accounts
         self._census = census
+        self._purse = purse
         self._fleet = fleet
         self._store = store
         self.memory: dict[str, Memory] = {}
@@ -77,7 +80,8 @@ class Observer:
         key = node.metadata.namespace or "", node.metadata.name
         session = self._fleet.session(key)
         view = session.view if session is not None else None
-        seen = Observation(session=view, notice=self.remember(node).notice)
+        grace = self._grace(node) if node.metadata.is_deleted else None
+        seen = Observation(session=view, notice=self.remember(node).notice, grace=grace)
         if is_leaving(node):
             seen = replace(seen, busy=self._fleet.listener.busy(*key))
         if view is not None and (view.ill or view.lost is not None):
@@ -150,8 +154,20 @@ class Observer:
                     refusals.append(nothing_fits(candidate, offers))
         refused = self.remember(node).refused
         left = [offer for offer in found if key(offer) not in refused]
-        selection = self._selection(node)
-        return Offers(tuple(in_order(left, node.spec.candidates, selection)), (*refused.values(), *refusals))
+        ordered = in_order(left, node.spec.candidates, self._selection(node))
+        judged = [(offer, self._purse.admit(node, offer)) for offer in ordered]
+        broke = [said for _, said in judged if said is not None]
+        affordable = tuple(offer for offer, said in judged if said is None)
+        return Offers(affordable, (*broke[:1], *refused.values(), *refusals))
+
+    def _grace(self, node: ComputeNode) -> float | None:
+        """How long running calls may go on when the node is to go because a budget is used up."""
+        pool = self._store.get(POOL, node.metadata.namespace or "", node.spec.pool_ref.name) or {}
+        if not ((pool.get("status") or {}).get("cost") or {}).get("stopped"):
+            return None
+        budget = pool["spec"].get("budget") or {}
+        stops = budget.get("onExceeded") == "Stop"
+        return 0.0 if stops else float(budget.get("drainSeconds", DRAIN_SECONDS))
 
     async def _ask(self, node: ComputeNode, candidate: Candidate) -> list[Offer]:
         provider = await self._accounts.provider(node.metadata.namespace or "", candidate)

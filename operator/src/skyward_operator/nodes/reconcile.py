@@ -14,6 +14,8 @@ from skyward.contract.reasons import NodeReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
+from skyward_operator.money.ledger import Ledger
+from skyward_operator.money.purse import Purse, Unaffordable
 from skyward_operator.nodes.accounts import Accounts, NoAccount, trouble
 from skyward_operator.nodes.act import Actor
 from skyward_operator.nodes.book import Book
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 PROVIDER_AGAIN = 5.0
 PAUSE_SLACK = 0.1
+BROKE_AGAIN = 1.0
+"""Somebody else took the money a moment ago: the next look says so on the node."""
 WORKERS = 16
 
 
@@ -54,6 +58,7 @@ class Nodes:
     accounts: Accounts
     book: Book
     notices: Notices
+    purse: Purse
 
     async def run(self) -> None:
         """Reconcile nodes until cancelled. Sessions end with it; agents and machines stay."""
@@ -93,6 +98,8 @@ class Reconciler:
             return await self.actor.perform(node, obj, decide(node, seen, self.context.clock.now()))
         except NotFound:
             return None
+        except Unaffordable:
+            return BROKE_AGAIN
         except (ProviderError, NoAccount, TimeoutError) as error:
             label = "/".join(key)
             logger.warning("node %s: %s: %s", label, type(error).__name__, error, extra={"object": label})
@@ -117,9 +124,11 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     accounts = Accounts(Credentials(context.api, context.clock), registry)
     identities = Identities(context.api)
     census = Census(context.leadership, context.clock)
-    observer = Observer(accounts, census, fleet, context.store)
+    ledger = Ledger(context)
+    purse = Purse(context, ledger)
+    observer = Observer(accounts, census, fleet, context.store, purse)
     book = Book(context.api, context.settings, context.clock)
-    machines = Machines(context, accounts, book, identities, observer)
+    machines = Machines(context, accounts, book, identities, observer, purse, ledger)
     side = SideResources(accounts)
     actor = Actor(context, fleet, machines, side, identities, queue.add)
     reconciler = Reconciler(context, fleet, actor, observer)
@@ -130,11 +139,13 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
         if obj is not None:
             queue.add(key_of(obj))
         if new is None and old is not None:
-            observer.memory.pop(str(old["metadata"].get("uid", "")), None)
+            uid = str(old["metadata"].get("uid", ""))
+            observer.memory.pop(uid, None)
+            purse.forget(uid)
 
     context.store.subscribe(NODE, on_change)
     notices = Notices(context, accounts, observer, queue.add)
-    return Nodes(context, fleet, controller, actor, observer, registry, accounts, book, notices)
+    return Nodes(context, fleet, controller, actor, observer, registry, accounts, book, notices, purse)
 
 
 def key_of(obj: Object) -> Key:

@@ -59,9 +59,10 @@ def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         case NodePhase.TERMINATING | NodePhase.FAILED:
             return release(node, seen, now)
         case NodePhase.READY:
-            text = f"running calls have {DRAIN_GRACE:.0f} s to finish"
+            grace = grace_of(seen)
+            text = f"running calls have {grace:.0f} s to finish"
             linked = session is not None and session.stage is Stage.LINKED
-            drains: list[Action] = [Drain(DRAIN_GRACE)] if linked else []
+            drains: list[Action] = [Drain(grace)] if linked else []
             return [Write(NodePhase.DRAINING, NodeReason.DRAINING, text), *drains, Again(1 if linked else 0)]
         case NodePhase.DRAINING if waiting := drain(node, seen, now):
             return waiting
@@ -86,12 +87,18 @@ def drain(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     if session.stage is Stage.ENDED:
         return []
     passed = min(since_change(node, now), (now - session.started).total_seconds())
-    left = DRAIN_GRACE + DRAIN_SLACK - passed
+    grace = grace_of(seen)
+    left = grace + DRAIN_SLACK - passed
     if left <= 0:
         return []
     if session.stage is not Stage.LINKED:
         return [Again(min(1.0, left))]
-    return [Again(left)] if session.draining else [Drain(DRAIN_GRACE), Again(left)]
+    return [Again(left)] if session.draining else [Drain(grace), Again(left)]
+
+
+def grace_of(seen: Observation) -> float:
+    """Seconds that running calls have to finish."""
+    return DRAIN_GRACE if seen.grace is None else seen.grace
 
 
 def gone(machine: Machine | Absent | None) -> bool:

@@ -5,6 +5,8 @@
 - A node that failed is released and another one takes its rank, after a pause that grows. A third failure
   in a row, or one that would be the same again (no such package), stalls the pool until its spec changes:
   nobody should pay for machines that cannot work.
+- A pool whose budget, or whose namespace's, is used up releases all nodes until it is raised; one that cannot
+  have even one machine within its budget says so, and asks for no more.
 - A pool that is deleted waits for its tasks to be told and for its machines to be gone.
 """
 
@@ -14,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from skyward.contract.reasons import NodeReason
+from skyward.contract.reasons import NodePhase, NodeReason, PoolReason
 from skyward_operator.pools.observation import Failures, Memory, Observation
 from skyward_operator.pools.places import held_ranks, missing, superfluous
 from skyward_operator.pools.scale import Wanted, ceiling_of, next_change, wanted_nodes
@@ -42,6 +44,10 @@ CURABLE: Final = frozenset({NodeReason.CREDENTIALS_NOT_FOUND, NodeReason.INVALID
 
 TAKEN: Final = frozenset({NodeReason.INTERRUPTED, NodeReason.PREEMPTED})
 """Failures that say nothing of the spec: the market took the machine. They are met with pauses only."""
+UNAFFORDABLE: Final = frozenset(
+    {NodeReason.BUDGET_EXCEEDED, NodeReason.PRICE_UNKNOWN, NodeReason.BUDGET_UNREADABLE}
+)
+"""Refusals that last until somebody changes a budget."""
 
 MOST_FAILURES: Final = 3
 FIRST_PAUSE_SECONDS: Final = 5.0
@@ -95,6 +101,8 @@ class Decision:
     """Seconds after which to look again, although nothing may have changed."""
     why: str = ""
     """Why so many nodes are wanted."""
+    broke: tuple[PoolReason, str] | None = None
+    """Why there is no money for a node, and what is needed; None while there is, or a node runs."""
 
 
 def decide(seen: Observation, now: datetime) -> Decision:
@@ -103,6 +111,9 @@ def decide(seen: Observation, now: datetime) -> Decision:
     if seen.pool.metadata.is_deleted:
         return _release_all(seen, memory)
     failures, memory = _count_failures(seen, memory, now)
+    if seen.balance.stop is not None and not seen.pool.spec.suspend:
+        return _stop_spending(seen, failures, memory)
+    broke = _broke(seen)
     stalled = _is_stalled(failures)
     wanted = _scale(seen, now)
     busy_at = _remember_busy(seen, now)
@@ -112,14 +123,14 @@ def decide(seen: Observation, now: datetime) -> Decision:
         DeleteNode(node.name, node.uid, if_idle)
         for node, if_idle in superfluous(seen, wanted.nodes, memory.busy_at)
     ]
-    ranks = [] if stalled or paused else missing(seen, wanted.nodes)
+    ranks = [] if stalled or paused or broke else missing(seen, wanted.nodes)
     if ranks and not seen.guarded:
         actions.append(AddFinalizer())
     for rank in ranks:
         incarnation = memory.incarnations.get(rank, -1) + 1
         actions.append(CreateNode(rank, incarnation))
     again = _again(seen, memory, stalled, now)
-    return Decision(tuple(actions), wanted.nodes, failures, memory, stalled, again, wanted.why)
+    return Decision(tuple(actions), wanted.nodes, failures, memory, stalled, again, wanted.why, broke)
 
 
 def _release_all(seen: Observation, memory: Memory) -> Decision:
@@ -127,6 +138,24 @@ def _release_all(seen: Observation, memory: Memory) -> Decision:
     if not seen.nodes and not seen.live_tasks:
         actions.append(ForgetPool())
     return Decision(tuple(actions), 0, seen.failures, memory)
+
+
+def _stop_spending(seen: Observation, failures: Failures, memory: Memory) -> Decision:
+    """A budget is used up: all nodes go, with as much notice as it says, and no other is made."""
+    actions: list[Action] = [DeleteNode(node.name, node.uid) for node in seen.nodes if not node.deleting]
+    text = seen.balance.stop.message if seen.balance.stop else ""
+    broke = PoolReason.BUDGET_EXCEEDED, text
+    memory = replace(memory, wanted=0)
+    return Decision(tuple(actions), 0, failures, memory, again=seen.balance.again, why=text, broke=broke)
+
+
+def _broke(seen: Observation) -> tuple[PoolReason, str] | None:
+    """Why not even one node can be paid for."""
+    held = [node for node in seen.nodes if node.holds_rank]
+    refused = [node for node in held if node.phase == NodePhase.PENDING and node.reason in UNAFFORDABLE]
+    if not refused or len(refused) < len(held):
+        return None
+    return PoolReason(refused[0].reason), refused[0].message
 
 
 def _scale(seen: Observation, now: datetime) -> Wanted:
@@ -192,7 +221,7 @@ def _is_stalled(failures: Failures) -> bool:
 
 
 def _again(seen: Observation, memory: Memory, stalled: bool, now: datetime) -> float | None:
-    waits = []
+    waits = [] if seen.balance.again is None else [seen.balance.again]
     if memory.retry_at is not None and not stalled and now < memory.retry_at:
         waits.append((memory.retry_at - now).total_seconds())
     spec, demand = seen.pool.spec, seen.demand

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from skyward.contract.names import POOL_FINALIZER
 from skyward.contract.reasons import NodePhase, NodeReason
+from skyward_operator.money.balance import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from skyward.contract.node import ComputeNode
     from skyward.contract.pool import ComputePool
+    from skyward_operator.money.balance import Balance
     from skyward_operator.pools.scale import Needs
 
 MAKING = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePhase.BOOTSTRAPPING)
@@ -124,6 +126,7 @@ class Observation:
     live_tasks: int = 0
     template: str = ""
     memory: Memory = Memory()
+    balance: Balance = EMPTY
 
     @property
     def busy(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import Conflict, NotFound
 from skyward_operator.kube.store import key_of, uid_of, version_of
+from skyward_operator.money.balance import EMPTY
 from skyward_operator.pools.act import Actor, template_hash
 from skyward_operator.pools.decide import LOOK_SECONDS, Decision, decide
 from skyward_operator.pools.lease import Leases
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from skyward_operator.context import Context
     from skyward_operator.kube.store import Key, Object
-    from skyward_operator.pools.workload import Calls
+    from skyward_operator.pools.workload import Calls, Money
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,10 @@ class Pools:
 class Reconciler:
     """One look at one pool."""
 
-    def __init__(self, context: Context, calls: Calls) -> None:
+    def __init__(self, context: Context, calls: Calls, money: Money | None) -> None:
         self._context = context
         self._calls = calls
+        self._money = money
         self._actor = Actor(context.api, calls)
         self._leases = Leases(context.api, context.store, context.clock)
         self._memories: dict[str, Memory] = {}
@@ -79,7 +81,7 @@ class Reconciler:
                 return None
         except (Conflict, NotFound):
             return AFTER_NEWS_SECONDS
-        seen = self._observe(pool)
+        seen = await self._observe(pool)
         now = self._context.clock.now()
         decision = decide(seen, now)
         try:
@@ -127,13 +129,17 @@ class Reconciler:
             self._context.events.emit(
                 obj, "Warning" if bad else "Normal", status["reason"], status["message"]
             )
+        percent = seen.balance.percent
+        if percent > int((before.get("cost") or {}).get("budgetPercent") or 0) and seen.balance.stop is None:
+            reason = PoolReason.BUDGET_EXCEEDED if percent >= 100 else PoolReason.BUDGET_WARNING
+            self._context.events.emit(obj, "Warning", reason, seen.balance.told)
         if scaled := scaling(seen, decision):
             self._context.events.emit(obj, "Normal", scaled["reason"], scaled["message"])
         ignored = _ignored(status)
         if ignored and ignored != _ignored(before):
             self._context.events.emit(obj, "Warning", PoolReason.FIELDS_IGNORED, ignored)
 
-    def _observe(self, pool: ComputePool) -> Observation:
+    async def _observe(self, pool: ComputePool) -> Observation:
         metadata, store = pool.metadata, self._context.store
         namespace, name = metadata.namespace or "", metadata.name
         nodes = self._nodes(metadata.uid or "", store.by_pool(NODE, namespace, name))
@@ -147,6 +153,7 @@ class Reconciler:
             live_tasks,
             template_hash(pool),
             self._memories.get(metadata.uid or "", Memory()),
+            await self._money.balance(pool) if self._money is not None else EMPTY,
         )
 
     def _nodes(self, pool_uid: str, objects: Sequence[Object]) -> list[ComputeNode]:
@@ -161,10 +168,10 @@ class Reconciler:
         return [node for _, node in now.values()]
 
 
-def build(context: Context, calls: Calls) -> Pools:
-    """The pools of one operator. `calls` counts the calls of a pool."""
+def build(context: Context, calls: Calls, money: Money | None = None) -> Pools:
+    """The pools of one operator. `calls` counts the calls of a pool, `money` what it costs."""
     queue = KeyedQueue["Key"]()
-    reconciler = Reconciler(context, calls)
+    reconciler = Reconciler(context, calls, money)
 
     def pool_changed(old: Object | None, new: Object | None) -> None:
         if new is not None:

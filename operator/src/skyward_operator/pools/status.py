@@ -10,12 +10,14 @@ from skyward.contract.reasons import (
     POOL_CONDITIONS,
     ConditionType,
     NodePhase,
+    NodeReason,
     PoolPhase,
     PoolReason,
     next_step,
 )
 from skyward_operator.engine.clock import timestamp
 from skyward_operator.kube.cascade import others
+from skyward_operator.money.balance import WRITE_SECONDS
 from skyward_operator.pools.decide import CURABLE
 from skyward_operator.pools.scale import minimum_nodes
 from skyward_operator.pools.unsupported import ignored_fields
@@ -58,7 +60,7 @@ def is_usable(seen: Observation, decision: Decision) -> bool:
     if seen.pool.metadata.is_deleted:
         return False
     ready = sum(node.ready for node in seen.nodes)
-    startable = not (decision.stalled or seen.pool.spec.suspend)
+    startable = not (decision.stalled or decision.broke or seen.pool.spec.suspend)
     return ready >= minimum_nodes(seen.pool.spec) and (ready > 0 or startable)
 
 
@@ -90,8 +92,12 @@ def _state_of(seen: Observation, decision: Decision, now: datetime) -> dict[str,
         }
         if failures.count
         else None,
-        "cost": {"hourly": "0", "accrued": "0", "onDemandHourly": "0", "saved": "0"},
-        "display": {"nodes": f"{ready}/{decision.wanted}", "hardware": _hardware(seen), "hourly": "0"},
+        **_cost(seen, now),
+        "display": {
+            "nodes": f"{ready}/{decision.wanted}",
+            "hardware": _hardware(seen),
+            **_cost_shown(seen, now),
+        },
         "conditions": _conditions(seen, decision, (phase, reason, message), now),
     }
 
@@ -103,6 +109,8 @@ def pool_state(seen: Observation, decision: Decision) -> State:
     left = len(seen.nodes)
     if seen.pool.metadata.is_deleted:
         return PoolPhase.DELETING, PoolReason.DELETING, _awaited(seen)
+    if decision.broke is not None and not spec.suspend:
+        return PoolPhase.STALLED, *decision.broke
     if decision.stalled:
         return PoolPhase.STALLED, _pool_reason(decision.failures.reason), _failure_text(decision)
     if spec.suspend:
@@ -227,12 +235,74 @@ def _hardware(seen: Observation) -> str:
     return clip(f"{accelerator.count}x{accelerator.name} {candidate.provider}", 128)
 
 
+def _over_budget(seen: Observation) -> str:
+    """Which budget has no money for a machine that is wanted, with figures; empty if none refuses one."""
+    if seen.balance.stop is not None:
+        return seen.balance.stop.message
+    refused = (
+        node.message for node in seen.nodes if node.making and node.reason == NodeReason.BUDGET_EXCEEDED
+    )
+    return next(refused, "")
+
+
+def _cost(seen: Observation, now: datetime) -> dict[str, Any]:
+    """What the pool costs, if that is to be written now."""
+    balance, stop = seen.balance, seen.balance.stop
+    if not is_cost_due(seen, now):
+        return {}
+    stopped = None
+    if stop is not None:
+        stopped = {
+            "scope": str(stop.scope),
+            "limit": f"{stop.limit:f}",
+            "period": stop.period or None,
+            "message": clip(stop.message),
+        }
+    cost = {
+        "hourly": f"{balance.hourly:f}",
+        "accrued": f"{balance.accrued:f}",
+        "onDemandHourly": f"{balance.on_demand_hourly:f}",
+        "saved": f"{balance.saved:f}",
+        "time": timestamp(now),
+        "budgetPercent": balance.percent or None,
+        "stopped": stopped,
+    }
+    return {"cost": cost}
+
+
+def is_cost_due(seen: Observation, now: datetime) -> bool:
+    """Whether the cost is to be written: when prices, machines or a budget's state have changed, and of what
+    only grows with the time once a minute."""
+    written, balance = seen.pool.status.cost, seen.balance
+    if written is None or written.time is None:
+        return True
+    limit = written.stopped.limit if written.stopped else None
+    said = (written.hourly, written.on_demand_hourly, written.budget_percent or 0, limit)
+    stop = balance.stop.limit if balance.stop else None
+    if said != (balance.hourly, balance.on_demand_hourly, balance.percent, stop):
+        return True
+    late = (now - written.time).total_seconds() >= WRITE_SECONDS
+    return written.accrued != balance.accrued and (late or not balance.hourly)
+
+
+def _cost_shown(seen: Observation, now: datetime) -> dict[str, Any]:
+    """The texts for columns, as old as the cost that is written."""
+    if not is_cost_due(seen, now):
+        return {}
+    budget = seen.pool.spec.budget
+    spent = f"{seen.balance.accrued:.2f}"
+    if budget is not None and budget.max_total is not None:
+        spent = f"{spent}/{budget.max_total:.2f}"
+    return {"hourly": f"{seen.balance.hourly:.2f}", "spent": spent}
+
+
 def _conditions(seen: Observation, decision: Decision, state: State, now: datetime) -> list[dict[str, Any]]:
     phase, reason, message = state
     pool = seen.pool
     reasons = [*(node.reason for node in seen.nodes if node.making), decision.failures.reason]
     bad_credentials = next((reason for reason in reasons if reason in CURABLE), None)
     ignored = ignored_fields(pool)
+    broke = _over_budget(seen)
     holds = {
         ConditionType.READY: is_usable(seen, decision),
         ConditionType.PROVISIONING: any(node.making for node in seen.nodes),
@@ -241,6 +311,7 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
         ConditionType.STALLED: phase is PoolPhase.STALLED,
         ConditionType.UNSUPPORTED: bool(ignored),
         ConditionType.DELETING: phase is PoolPhase.DELETING,
+        ConditionType.BUDGET_EXCEEDED: bool(broke),
     }
     made = []
     for type_ in POOL_CONDITIONS:
@@ -250,6 +321,8 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
             why = bad_credentials or PoolReason.CREDENTIALS_ACCEPTED
         elif type_ is ConditionType.UNSUPPORTED and ignored:
             why = PoolReason.FIELDS_IGNORED
+        elif type_ is ConditionType.BUDGET_EXCEEDED:
+            why = PoolReason.BUDGET_EXCEEDED if broke else PoolReason.WITHIN_BUDGET
         before = condition(pool.status.conditions, type_)
         same = before is not None and before.status == status and before.last_transition_time is not None
         since = before.last_transition_time if same and before else now
@@ -265,5 +338,7 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
         elif type_ is ConditionType.UNSUPPORTED and ignored:
             text = f"this version does not act on {', '.join(ignored)}"
             entry["message"] = clip(_with_remedy(PoolReason.FIELDS_IGNORED, text), 1024)
+        elif type_ is ConditionType.BUDGET_EXCEEDED and broke:
+            entry["message"] = clip(_with_remedy(PoolReason.BUDGET_EXCEEDED, broke), 1024)
         made.append(entry)
     return made

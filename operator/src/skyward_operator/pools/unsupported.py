@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 IGNORED: Final = (
     "volumes",
     "plugins",
-    "budget",
     "lifetime.ttl_seconds",
     "lifetime.linger_seconds",
     "lifetime.max_lifetime_seconds",

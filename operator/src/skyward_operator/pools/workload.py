@@ -12,6 +12,9 @@ from skyward_operator.pools.observation import Demand
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from skyward.contract.pool import ComputePool
+    from skyward_operator.money.balance import Balance
+
 
 class Workload(Protocol):
     """The calls of a pool, counted by those who run them: what `Demand` says, field by field."""
@@ -55,6 +58,14 @@ class Calls(Protocol):
 
     def reinstate(self, namespace: str, pool: str, node: str) -> None:
         """A node that was to be released stays: it takes calls again."""
+        ...
+
+
+class Money(Protocol):
+    """Who knows what pools cost, and what they may."""
+
+    async def balance(self, pool: ComputePool) -> Balance:
+        """A pool's money now. Raises ApiError."""
         ...
 
 

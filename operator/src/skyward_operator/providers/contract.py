@@ -88,6 +88,10 @@ class Capabilities:
     """How long before it takes a machine back the provider says so by `interruptions`; None: it does not."""
     metadata: Metadata | None = None
     """Where a machine itself can see that it will be taken back; None: nowhere."""
+    billing_unit_seconds: int = 1
+    """A machine is paid for in units of so many seconds, each one whole once it has begun."""
+    billing_minimum_seconds: int = 0
+    """So many seconds are paid for a machine at least."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ _COLUMNS: dict[Kind, list[Schema]] = {
         _column("Nodes", ".status.display.nodes", "Ready and wanted nodes."),
         _column("Hardware", ".status.display.hardware", "Hardware of the nodes."),
         _column("$/h", ".status.display.hourly", "Price of all nodes in US dollars per hour."),
+        _column("Spent", ".status.display.spent", "Cost so far, and the budget, in US dollars."),
         _column("Reason", ".status.reason", "Why the pool is in its phase.", wide=True),
         _MESSAGE,
         _AGE,

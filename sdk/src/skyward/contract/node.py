@@ -27,6 +27,7 @@ from skyward.contract.node_status import (
     Launch,
     LaunchOffer,
     NodeDisplay,
+    PriceChange,
 )
 from skyward.contract.pool import PoolTimeouts, Worker
 from skyward.contract.rules import list_map, rule, validations
@@ -108,6 +109,7 @@ __all__ = [
     "BootstrapProgress",
     "Billing",
     "Interruption",
+    "PriceChange",
     "NodeDisplay",
     "ComputeNodeStatus",
 ]

@@ -32,6 +32,19 @@ class LaunchOffer(Observed):
     on_demand_price: Money | None = Field(
         None, description="On-demand price of the same machine in US dollars per hour."
     )
+    billing_unit_seconds: Count | None = Field(
+        None, description="Seconds that are billed as a whole, once they have begun."
+    )
+    billing_minimum_seconds: Count | None = Field(
+        None, description="Seconds that are billed at least, however short the machine is there."
+    )
+    reserved_seconds: Count | None = Field(
+        None,
+        description=(
+            "Seconds from the decision to end the machine until it is surely gone: what they cost is kept "
+            "back from budgets."
+        ),
+    )
 
 
 class Launch(Observed):
@@ -90,12 +103,22 @@ class BootstrapProgress(Observed):
     log: Log | None = Field(None, description="Last lines of its output when it failed.")
 
 
+class PriceChange(Observed):
+    """A price that moved while the machine was running."""
+
+    since_time: datetime | None = Field(None, description="When the price began, in RFC 3339.")
+    hourly_price: Money | None = Field(None, description="Price in US dollars per hour from then on.")
+
+
 class Billing(Observed):
     """The interval in which the machine costs money."""
 
     start_time: datetime | None = Field(None, description="When billing began, in RFC 3339.")
     end_time: datetime | None = Field(None, description="When billing ended, in RFC 3339.")
-    hourly_price: Money | None = Field(None, description="Price in US dollars per hour.")
+    hourly_price: Money | None = Field(None, description="Price in US dollars per hour when billing began.")
+    prices: Annotated[tuple[PriceChange, ...], Field(max_length=64)] = Field(
+        (), description="Changes of the price since, oldest first, at most 64."
+    )
 
 
 class Interruption(Observed):

@@ -29,6 +29,7 @@ from skyward.contract.pool_options import (
     Worker,
 )
 from skyward.contract.pool_status import (
+    BudgetStop,
     ComputePoolStatus,
     Failures,
     NodeCounts,
@@ -145,6 +146,7 @@ __all__ = [
     "Failures",
     "OfferTried",
     "PoolCost",
+    "BudgetStop",
     "PoolDisplay",
     "ComputePoolStatus",
 ]

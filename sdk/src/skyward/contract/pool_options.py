@@ -189,7 +189,17 @@ class Budget(Model):
     )
     on_exceeded: Literal["Drain", "Stop"] = Field(
         "Drain",
-        description="Whether running calls finish (Drain) or are stopped (Stop) when the budget is used up.",
+        description=(
+            "Whether running calls have drainSeconds to finish (Drain) or are stopped at once (Stop) when "
+            "the budget is used up."
+        ),
+    )
+    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        30,
+        description=(
+            "Seconds that running calls have to finish when the budget is used up, 0 to 3600; what they cost "
+            "is kept back for them."
+        ),
     )
 
 

@@ -66,6 +66,17 @@ class OfferTried(Observed):
     time: datetime | None = Field(None, description="When the provider answered, in RFC 3339.")
 
 
+class BudgetStop(Observed):
+    """A budget that is used up; it stays so until it is raised."""
+
+    scope: Word | None = Field(None, description="Whose budget it is: Pool or Namespace.")
+    limit: Money | None = Field(None, description="The budget that was used up, in US dollars.")
+    period: Word | None = Field(
+        None, description="The day or month that it was for, such as 2026-11. Unset: for ever."
+    )
+    message: Message | None = Field(None, description="What was spent, and what is kept back.")
+
+
 class PoolCost(Observed):
     """What the pool costs, in US dollars."""
 
@@ -75,6 +86,18 @@ class PoolCost(Observed):
         None, description="Price of the same nodes at on-demand rates per hour, in US dollars."
     )
     saved: Money | None = Field(None, description="Saved so far against on-demand rates, in US dollars.")
+    time: datetime | None = Field(
+        None,
+        description=(
+            "When this was counted, in RFC 3339: written when nodes or prices change, and once a minute."
+        ),
+    )
+    budget_percent: Count | None = Field(
+        None, description="How much of a budget is spent at least: 50, 80 or 100 percent. Unset: less."
+    )
+    stopped: BudgetStop | None = Field(
+        None, description="The budget that is used up. Unset: none is, or there is none."
+    )
 
 
 class PoolDisplay(Observed):
@@ -85,6 +108,9 @@ class PoolDisplay(Observed):
         None, description="Hardware of the nodes, such as 8xH100 aws."
     )
     hourly: Word | None = Field(None, description="Price per hour in US dollars, such as 4.20.")
+    spent: Word | None = Field(
+        None, description="Cost so far and spec.budget.maxTotal in US dollars, such as 11.40/50.00."
+    )
 
 
 class ComputePoolStatus(Observed):

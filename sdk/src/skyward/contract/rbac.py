@@ -18,6 +18,7 @@ from skyward.contract.names import (
     LEASE_NAME,
     NODE,
     POOL,
+    SPENDING_SUFFIX,
     TASK,
 )
 
@@ -47,6 +48,10 @@ OPERATOR_RULES: list[Rule] = [
     # the accounts where machines were ordered are remembered, to be looked through for what nobody owns
     _rule("", ["configmaps"], ["create"]),
     _rule("", ["configmaps"], ["get", "patch"], [f"{LEASE_NAME}{ACCOUNTS_SUFFIX}"]),
+    # what machines have cost that are gone, per namespace; it outlives pools
+    _rule("", ["configmaps"], ["get", "patch"], [f"{LEASE_NAME}{SPENDING_SUFFIX}"]),
+    # budgets of namespaces are annotations that their users cannot write
+    _rule("", ["namespaces"], ["get"]),
     # the schema version is compared before anything is written
     _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get"], [kind.crd_name for kind in KINDS]),
     # credentials are read by name; key pairs of pools are made and removed

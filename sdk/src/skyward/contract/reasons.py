@@ -22,6 +22,7 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     UNSUPPORTED = "Unsupported"
     DELETING = "Deleting"
+    BUDGET_EXCEEDED = "BudgetExceeded"
     # nodes (and READY)
     LAUNCHED = "Launched"
     BOOTSTRAPPED = "Bootstrapped"
@@ -42,6 +43,7 @@ POOL_CONDITIONS = (
     ConditionType.STALLED,
     ConditionType.UNSUPPORTED,
     ConditionType.DELETING,
+    ConditionType.BUDGET_EXCEEDED,
 )
 NODE_CONDITIONS = (
     ConditionType.LAUNCHED,
@@ -144,6 +146,10 @@ class PoolReason(StrEnum):
     PYTHON_NOT_FOUND = "PythonNotFound"
     NODES_UNHEALTHY = "NodesUnhealthy"
     INTERNAL_ERROR = "InternalError"
+    WITHIN_BUDGET = "WithinBudget"
+    BUDGET_WARNING = "BudgetWarning"
+    AWAITING_BUDGET = "AwaitingBudget"
+    BUDGET_UNREADABLE = "BudgetUnreadable"
 
 
 class NodeReason(StrEnum):
@@ -194,6 +200,10 @@ class NodeReason(StrEnum):
     TERMINATED = "Terminated"
     INTERNAL_ERROR = "InternalError"
     PREEMPTED = "Preempted"
+    PRICE_UNKNOWN = "PriceUnknown"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    AWAITING_BUDGET = "AwaitingBudget"
+    BUDGET_UNREADABLE = "BudgetUnreadable"
 
 
 class TaskReason(StrEnum):

@@ -82,7 +82,18 @@ NEXT_STEP: dict[str, str] = {
         "The provider gives no price: set spec.budget.unknownPrice to Allow, or remove the budget."
     ),
     "BudgetExceeded": (
-        "Raise the budget, or make a new pool; work that was running is treated as budget.onExceeded says."
+        "Raise the budget and the pool goes on by itself: spec.budget.maxTotal of the pool or task, or the "
+        "annotation skyward.dev/budget-max-total of the namespace."
+    ),
+    "WithinBudget": "Nothing to do: there is money left, or no budget.",
+    "BudgetWarning": "Raise the budget before it is used up, or let machines go that are not needed.",
+    "AwaitingBudget": (
+        "Nothing to do: the machine is bought once others have ended for less than was reserved for them; "
+        "raise the budget to have it at once."
+    ),
+    "BudgetUnreadable": (
+        "Correct the annotations skyward.dev/budget-… of the namespace (docs/money.md), and let the "
+        "operator's role get namespaces."
     ),
     "RequestRejected": (
         "The provider refused the request as wrong; correct the candidate as the message says."
