@@ -119,9 +119,15 @@ async def test_nodes_that_boot_together_are_polled_together() -> None:
         assert calls["describe"] + pages <= 5 * MANY, calls
 
 
-async def test_nodes_at_rest_write_a_heartbeat_a_minute_and_ask_their_cloud_for_notices_only() -> None:
+async def test_nodes_at_rest_write_a_heartbeat_a_minute_and_their_account_is_asked_for_all_of_them() -> None:
     async with ready_nodes(FEW) as world:
-        writes, calls = world.writes(), world.calls()
+        notices = world.operator.nodes.notices
+        before = world.calls()
+        with patch.object(notices, "_ask", wraps=notices._ask) as asking:
+            await notices.round()
+        assert asking.await_count == 1
+        writes, calls = world.writes(), world.calls() - before
+        assert calls.keys() <= {"notices"}
         for _ in range(3):
             await world.look()
         assert world.writes() == writes
@@ -131,7 +137,7 @@ async def test_nodes_at_rest_write_a_heartbeat_a_minute_and_ask_their_cloud_for_
             await world.look()
             await world.look()
             assert world.writes() == writes + minute * FEW
-        assert (world.calls() - calls).keys() <= {"notices"}  # one question for all, whatever their number
+        assert (world.calls() - before).keys() <= {"notices"}
 
 
 def heard_lately(world: World) -> bool:

@@ -219,3 +219,35 @@ async def test_jobs_run_in_the_context_of_the_supervisor() -> None:
         await supervisor.spawn("job", job())
 
     assert seen == ["ours"]
+
+
+async def test_steps_that_follow_at_once_come_ahead_of_keys_that_have_not_begun(
+    start: Callable[..., KeyedQueue[Key]],
+) -> None:
+    """Three workers: the first three keys are through before any other begins."""
+    steps: list[str] = []
+
+    async def reconcile(key: Key) -> float | None:
+        steps.append(key[1])
+        await asyncio.sleep(0)
+        return 0 if steps.count(key[1]) < 4 else None
+
+    queue = start(reconcile)
+    for name in "abcdef":
+        queue.add(("default", name))
+    await eventually(lambda: len(steps) == 24)
+    assert set(steps[:12]) == set("abc")
+
+
+async def test_a_key_that_never_gets_anywhere_starves_nobody(start: Callable[..., KeyedQueue[Key]]) -> None:
+    seen: Counter[Key] = Counter()
+
+    async def reconcile(key: Key) -> float | None:
+        seen[key] += 1
+        await asyncio.sleep(0)
+        return 0 if key[1].startswith("stuck") else None
+
+    queue = start(reconcile)
+    for name in ("stuck-1", "stuck-2", "stuck-3", "patient"):
+        queue.add(("default", name))
+    await eventually(lambda: seen[("default", "patient")] == 1)

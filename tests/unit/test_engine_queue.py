@@ -34,6 +34,20 @@ async def test_a_key_in_work_is_not_handed_out_twice_but_comes_again() -> None:
     assert len(queue) == 0
 
 
+async def test_a_key_that_goes_first_passes_those_that_wait() -> None:
+    queue = KeyedQueue[str]()
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    assert await queue.get() == "a"
+    queue.add("a")
+    queue.add("a", first=True)
+    queue.add("c", first=True)
+    queue.done("a")
+
+    assert [await queue.get() for _ in range(3)] == ["a", "c", "b"]
+    assert len(queue) == 0
+
+
 async def test_get_waits_for_an_add() -> None:
     queue = KeyedQueue[str]()
     getter = asyncio.create_task(queue.get())

@@ -35,7 +35,8 @@ class KeyedQueue[K: Hashable]:
         self._jitter = jitter
         self._waiting: OrderedDict[K, None] = OrderedDict()
         self._working: set[K] = set()
-        self._again: set[K] = set()
+        self._again: dict[K, bool] = {}
+        """Keys that were added while they are worked on; True: ahead of the others."""
         self._later: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._getters: list[asyncio.Future[None]] = []
@@ -43,15 +44,19 @@ class KeyedQueue[K: Hashable]:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, key: K) -> None:
-        """Have the key worked on soon; a delayed add of the same key becomes superfluous."""
+    def add(self, key: K, *, first: bool = False) -> None:
+        """Have the key worked on soon, or `first`, ahead of all that wait; a delayed add of the same key
+        becomes superfluous."""
         if (timer := self._later.pop(key, None)) is not None:
             timer.cancel()
         if key in self._working:
-            self._again.add(key)
-        elif key not in self._waiting:
+            self._again[key] = self._again.get(key, False) or first
+            return
+        if key not in self._waiting:
             self._waiting[key] = None
             self._wake_one()
+        if first:
+            self._waiting.move_to_end(key, last=False)
 
     def add_after(self, key: K, delay: float) -> None:
         """Have the key worked on after `delay` seconds, or earlier where that was asked before."""
@@ -90,9 +95,8 @@ class KeyedQueue[K: Hashable]:
     def done(self, key: K) -> None:
         """The worker is through with the key."""
         self._working.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+        if (first := self._again.pop(key, None)) is not None:
+            self.add(key, first=first)
 
     def retry(self, key: K) -> float:
         """Have a failed key worked on again, later each time; the seconds until then."""

@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ASKED_SLACK = 2.0
+ASKED_SLACK = 4.0
 """Seconds by which a recorded time may be earlier than the order: times are written in whole seconds, and not
-anew for an order that is sent at once."""
+anew for an order that is sent within three of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Machines:
         launch, now = node.status.launch, self.context.clock.now()
         self.observer.remember(node).asked = now
         times = [time for time in (launch.request_time, launch.asked_time) if time] if launch else []
-        if times and (now - max(times)).total_seconds() <= ASKED_SLACK / 2:
+        if times and (now - max(times)).total_seconds() <= ASKED_SLACK - 1:
             return
         meta, patch = node.metadata, {"launch": {"askedTime": timestamp(now)}}
         await self.context.api.patch_status(NODE, meta.namespace or "", meta.name, patch)

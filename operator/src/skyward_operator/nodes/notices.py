@@ -51,6 +51,8 @@ class Notices:
         self._quiet_until: dict[Account, float] = {}
         """Accounts that asked for a pause, in monotonic seconds."""
         self._troubled: set[Account] = set()
+        self._sellers: dict[str, Account] = {}
+        """Where each node's machine was bought, by the node's uid: read once, there are hundreds."""
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -68,6 +70,7 @@ class Notices:
     def _bought(self) -> Mapping[Account, Machines]:
         """The spot machines of all nodes that can still be told, by account."""
         found: defaultdict[Account, Machines] = defaultdict(dict)
+        before, self._sellers = self._sellers, {}
         for obj in self._context.store.list(NODE):
             status = obj.get("status") or {}
             offer = (status.get("launch") or {}).get("offer") or {}
@@ -75,8 +78,10 @@ class Notices:
             if offer.get("market") != "spot" or machine is None or status.get("phase") not in _HEARS:
                 continue
             metadata = obj["metadata"]
-            account = Account.of(metadata["namespace"], chosen(ComputeNode.read(obj)))
-            found[account][machine] = (metadata["namespace"], metadata["name"]), metadata["uid"]
+            uid = metadata["uid"]
+            account = before.get(uid) or Account.of(metadata["namespace"], chosen(ComputeNode.read(obj)))
+            self._sellers[uid] = account
+            found[account][machine] = (metadata["namespace"], metadata["name"]), uid
         return found
 
     async def _ask(self, account: Account, machines: Machines) -> None:
