@@ -24,7 +24,7 @@ from skyward_operator.providers.registry import Registry
 from skyward_operator.providers.sim.provider import SimProvider
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from tests.fake.nodes_plane import Operator
     from tests.fake.sim_cloud import Sim
@@ -53,19 +53,24 @@ class SimNodes:
         **timeouts: int,
     ) -> None:
         """A new node object, as a pool makes it."""
+        main = {
+            "instanceTypes": ["c.small", "c.large"],
+            "maxHourlyPrice": price,
+            "credentialsRef": {"name": secret} if secret else None,
+            "market": market,
+        }
+        self.wants(number, [main], **timeouts)
+
+    def wants(self, number: int, candidates: Sequence[Mapping[str, Any]], **timeouts: int) -> None:
+        """A new node object with candidates at this cloud; the first is called main, the others other-1, …"""
+        names = ("main", *(f"other-{position}" for position in range(1, len(candidates))))
         spec = {
             "poolRef": {"name": "p", "uid": "pool-uid"},
             "rank": number,
             "incarnation": 0,
             "candidates": [
-                {
-                    "name": "main",
-                    "provider": "sim",
-                    "instanceTypes": ["c.small", "c.large"],
-                    "maxHourlyPrice": price,
-                    "credentialsRef": {"name": secret} if secret else None,
-                    "market": market,
-                },
+                {"name": name, "provider": "sim", **fields}
+                for name, fields in zip(names, candidates, strict=True)
             ],
             "image": {"python": PYTHON},
             "worker": {"concurrency": 1},
@@ -77,6 +82,7 @@ class SimNodes:
             "namespace": "default",
             "finalizers": [FINALIZER],
             "generation": 1,
+            "creationTimestamp": timestamp(datetime.now(UTC)),
         }
         self.kube.put(NODES, {"metadata": metadata, "spec": spec})
 
@@ -139,6 +145,15 @@ class SimNodes:
         while self.steps() < until and time.monotonic() < deadline:  # noqa: ASYNC110
             # Each turn of the loop is another place to be killed at.
             await asyncio.sleep(0)
+
+    def asked(self, operation: str) -> int:
+        """How many requests of that kind the cloud got."""
+        return sum(event["operation"] == operation for event in self.sim.events("request"))
+
+    def told(self, reason: str) -> list[str]:
+        """The messages of all events with that reason, however often they were repeated."""
+        events = self.kube.objects.get("/api/v1/namespaces/default/events", {}).values()
+        return [event["message"] for event in events if event["reason"] == reason]
 
     def steps(self) -> int:
         """What has happened so far."""

@@ -270,7 +270,7 @@ async def test_a_refused_offer_is_followed_by_the_next_under_another_token() -> 
             assert len(set(tokens)) == 2
 
 
-async def test_a_node_without_any_capacity_fails_with_the_reason() -> None:
+async def test_a_node_without_any_capacity_waits_and_says_so() -> None:
     async with plane() as world:
 
         def refuse(_: CreateRequest) -> None:
@@ -279,8 +279,15 @@ async def test_a_node_without_any_capacity_fails_with_the_reason() -> None:
         world.provider.before = refuse
         world.node()
         async with world.operator():
-            status = await world.phase("Failed")
-            assert (status["reason"], status["message"]) == ("InsufficientCapacity", "none left anywhere")
+            await eventually(
+                lambda: (
+                    (world.status().get("phase"), world.status().get("message"))
+                    == ("Pending", "none left anywhere")
+                ),
+                20,
+            )
+            status = world.status()
+            assert (status["phase"], status["reason"]) == ("Pending", "InsufficientCapacity")
 
 
 async def test_a_host_key_that_the_provider_does_not_know_is_pinned_on_first_use() -> None:

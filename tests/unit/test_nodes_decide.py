@@ -31,7 +31,7 @@ from skyward_operator.nodes.actions import (
     Terminate,
     Write,
 )
-from skyward_operator.nodes.decide import MAX_ATTEMPTS, decide
+from skyward_operator.nodes.decide import decide
 from skyward_operator.nodes.observation import (
     ABSENT,
     PATIENCE,
@@ -68,10 +68,11 @@ AGENT = Agent("boot", "3.13.0", "v", 2)
 
 
 def node(
-    status: dict[str, Any] | None = None, *, finalizer: bool = True, deleted: bool = False
+    status: dict[str, Any] | None = None, *, finalizer: bool = True, deleted: bool = False, **more: Any
 ) -> ComputeNode:
     """A node object with this status."""
     metadata: dict[str, Any] = {"name": "p-0-abc", "namespace": "ns", "uid": "u", "resourceVersion": "5"}
+    metadata |= more
     if finalizer:
         metadata["finalizers"] = [FINALIZER]
     if deleted:
@@ -166,12 +167,42 @@ def test_a_refused_offer_is_followed_by_the_next_one() -> None:
     assert step(status, Observation(offers=Offers((OFFER,))))[0] == RecordIntent(OFFER, 2)
 
 
-def test_attempts_are_bounded() -> None:
-    launch = {**LAUNCH, "outcome": "InsufficientCapacity", "attempt": MAX_ATTEMPTS}
-    refusal = Refusal(NodeReason.INSUFFICIENT_CAPACITY, "none left", permanent=False)
-    seen = Observation(offers=Offers((OFFER,), (refusal,)))
-    write = written(step({**LAUNCHING, "launch": launch}, seen))
-    assert (write.phase, write.reason) == (NodePhase.FAILED, NodeReason.INSUFFICIENT_CAPACITY)
+@pytest.mark.parametrize("phase", ["Launching", "Pending"])
+def test_attempts_are_counted_on_whatever_was_waited_for(phase: str) -> None:
+    """A token belongs to one attempt: one that was refused is never used again."""
+    launch = {**LAUNCH, "outcome": "InsufficientCapacity", "attempt": 7}
+    status = {"phase": phase, "launch": launch}
+    assert step(status, Observation(offers=Offers((OFFER,))))[0] == RecordIntent(OFFER, 8)
+
+
+NONE_LEFT = Refusal(NodeReason.INSUFFICIENT_CAPACITY, "none left", permanent=False)
+WRONG = Refusal(NodeReason.REQUEST_REJECTED, "accelerator: none here", permanent=True)
+
+
+def test_a_node_whose_every_offer_is_refused_waits_as_long_as_a_machine_may_take() -> None:
+    launch = {**LAUNCH, "outcome": "InsufficientCapacity"}
+    status = {**LAUNCHING, "launch": launch}
+    seen = Observation(offers=Offers((), (NONE_LEFT,), again=42.0))
+    made: dict[str, Any] = {"creationTimestamp": timestamp(NOW)}
+    early = decide(node(status, **made), seen, NOW + timedelta(seconds=50))
+    assert (written(early).phase, written(early).reason) == (NodePhase.PENDING, NONE_LEFT.reason)
+    assert Again(42.0) in early
+    late = written(decide(node(status, **made), seen, NOW + timedelta(seconds=101)))
+    assert (late.phase, late.reason) == (NodePhase.FAILED, NONE_LEFT.reason)
+    assert late.message == "no machine within 100 s: none left"
+
+
+def test_a_node_waits_where_only_some_of_its_candidates_are_wrong() -> None:
+    write = written(step({}, Observation(offers=Offers((), (WRONG, NONE_LEFT)))))
+    assert (write.phase, write.reason) == (NodePhase.PENDING, NONE_LEFT.reason)
+    assert write.message == "accelerator: none here; none left"
+
+
+def test_a_message_tells_a_few_refusals_and_counts_the_rest() -> None:
+    many = tuple(replace(NONE_LEFT, message=f"none in region {number}") for number in range(9))
+    message = written(step({}, Observation(offers=Offers((), many)))).message
+    assert message.startswith("none in region 0; none in region 1")
+    assert message.endswith("; and 5 more")
 
 
 def test_a_launch_without_answer_fails_after_its_time() -> None:

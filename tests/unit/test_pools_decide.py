@@ -442,3 +442,51 @@ def test_a_cost_that_grows_with_the_time_is_written_once_a_minute() -> None:
         observation = seen(pool(1, status={"cost": cost}), node(0), balance=balance)
         now = NOW + timedelta(seconds=seconds)
         assert ("cost" in pool_status(observation, decide(observation, now), now)) is written
+
+
+# What the same spec meets again, what passes, and what moves
+
+
+def failed_pool(reason: str, count: int, *nodes: NodeView, **memory: Any) -> Observation:
+    """A pool whose last nodes failed in a row."""
+    failures = {"count": count, "generation": 1, "reason": reason, "message": "why"}
+    return seen(pool(2, {"failures": failures}), *nodes, memory=Memory(failed_at=NOW, **memory))
+
+
+@pytest.mark.parametrize("reason", ["InsufficientCapacity", "RateLimited", "ProviderUnavailable"])
+def test_a_lack_of_capacity_never_stalls_a_pool(reason: str) -> None:
+    decision = decide(failed_pool(reason, 50), NOW)
+    assert not decision.stalled
+    assert created(decision) == [(0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("reason", ["PriceCapExceeded", "QuotaExceeded"])
+def test_a_price_or_quota_stalls_a_pool_that_looks_with_one_node_whether_it_has_moved(reason: str) -> None:
+    failed = node(0, "Failed", reason=reason, message="why")
+    decision = decide(seen(pool(2), failed), NOW)
+    assert (decision.stalled, decision.failures.reason, created(decision)) == (True, reason, [])
+    assert decision.again == 300.0
+    later = NOW + timedelta(seconds=301)
+    waiting = failed_pool(reason, 1, retry_at=NOW + timedelta(seconds=300))
+    assert created(decide(waiting, NOW)) == []
+    assert created(decide(waiting, later)) == [(0, 0)]
+    probing = failed_pool(reason, 1, node(0, "Pending"), retry_at=NOW + timedelta(seconds=300))
+    assert (created(decide(probing, later)), decide(probing, later).stalled) == ([], True)
+    ready = node(0, ready_time=later)
+    assert not decide(failed_pool(reason, 1, ready), later).stalled
+
+
+@pytest.mark.parametrize("reason", ["RequestRejected", "NoMatchingOffer", "ProviderUnknown"])
+def test_what_the_same_spec_meets_again_stalls_a_pool_for_good(reason: str) -> None:
+    decision = decide(failed_pool(reason, 1), NOW + timedelta(days=1))
+    assert (decision.stalled, created(decision), decision.again) == (True, [], None)
+
+
+def test_a_pool_whose_nodes_have_nothing_to_ask_for_says_what_they_wait_for() -> None:
+    waiting = node(0, "Pending", reason="InsufficientCapacity", message="no spot capacity in east")
+    made = seen(pool(2), waiting, node(1, "Pending", reason="Accepted"))
+    phase, reason, message = pool_state(made, decide(made, NOW))
+    assert (phase, reason) == ("Provisioning", "InsufficientCapacity")
+    assert "rank 0: no spot capacity in east" in message
+    going = seen(pool(2), waiting, node(1, "Launching", reason="Launching"))
+    assert pool_state(going, decide(going, NOW))[1] == "Launching"

@@ -16,7 +16,7 @@ def wire(context: Context) -> Parts:
     node_part = nodes.build(context)
     task_part = tasks.build(context, node_part.fleet)
     node_part.fleet.listen(task_part.listener)
-    pool_part = pools.build(context, task_part, node_part.purse)
+    pool_part = pools.build(context, task_part, node_part.purse, node_part.placement.tried)
     gateway_part = gateway.build(context, task_part, node_part)
     loops = {
         "gateway": gateway_part.run,

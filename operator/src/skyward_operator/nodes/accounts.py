@@ -55,8 +55,7 @@ class Accounts:
         """The adapter for an account, with its credentials as they were a few seconds ago at most. Raises
         NoAccount, and what the adapter says of them."""
         if account.provider not in self._registry:
-            known = ", ".join(self._registry.names)
-            text = f"the operator has no adapter for provider {account.provider!r}; it has: {known}"
+            text = f"the operator has no adapter for provider {self._registry.missing(account.provider)}"
             raise NoAccount(Refusal(NodeReason.PROVIDER_UNKNOWN, text, permanent=True))
         return self._registry.provider(account.provider, await self._data(account, who))
 
@@ -99,8 +98,8 @@ def refusal(error: ProviderError) -> Refusal:
             return Refusal(NodeReason.PRICE_CAP_EXCEEDED, str(error), permanent=False)
         case OutOfCapacity():
             return Refusal(NodeReason.INSUFFICIENT_CAPACITY, str(error), permanent=False)
-        case QuotaExceeded():
-            return Refusal(NodeReason.QUOTA_EXCEEDED, str(error), permanent=False)
+        case QuotaExceeded(limit=limit):
+            return Refusal(NodeReason.QUOTA_EXCEEDED, str(error), permanent=limit == 0)
         case Unauthorized():
             return Refusal(NodeReason.INVALID_CREDENTIALS, str(error), permanent=False)
         case Rejected():

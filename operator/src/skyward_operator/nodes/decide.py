@@ -44,6 +44,7 @@ from skyward_operator.nodes.interruption import (
 )
 from skyward_operator.nodes.observation import Absent, Stage
 from skyward_operator.nodes.wind_down import end, gone, poll, release
+from skyward_operator.placement.words import summary
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -53,14 +54,13 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.actions import Action
     from skyward_operator.nodes.observation import Observation, SessionView
 
-MAX_ATTEMPTS = 5
-"""Offers tried for one node. After that the pool makes another node, with a pause."""
 SHOW_LOST_AFTER = 3.0
 """Seconds until a broken link is written down; most are back before that."""
 HEARTBEAT = 60.0
 SPARED_AGAIN = 5.0
-OFFERS_AGAIN = 15.0
 LINE_EVERY = 5.0
+UNAFFORDABLE = (NodeReason.BUDGET_EXCEEDED, NodeReason.PRICE_UNKNOWN, NodeReason.BUDGET_UNREADABLE)
+"""Another node would wait for the same budget: it is waited for without an end."""
 BOOTED_EVERY = 2.0
 """The longest pause between two looks at a machine that boots: it costs money, and nobody uses it yet."""
 SHOW_STEP_AFTER = 2.0
@@ -86,34 +86,43 @@ def decide(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         case NodePhase.DRAINING | NodePhase.TERMINATING | NodePhase.GONE:
             return end(node, seen, now)
         case _:
-            return choose(node, seen, attempt=1)
+            return choose(node, seen, now)
 
 
 # Pending and Launching: buy one machine
 
 
-def choose(node: ComputeNode, seen: Observation, attempt: int) -> list[Action]:
-    """Record the intent to buy the best offer that was not refused."""
+def choose(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
+    """Record the intent to buy the best offer, or wait for one as long as a machine may take.
+
+    A node fails at once only for what the same spec would meet again. Attempts are counted on: a token that
+    was refused once is not used again.
+    """
     if FINALIZER not in node.metadata.finalizers:
         return [Guard(), Again(0)]
     if seen.offers is None:
         return [Again(0)]
-    if seen.offers.found and attempt <= MAX_ATTEMPTS:
-        return [RecordIntent(seen.offers.found[0], attempt), Again(0)]
+    if seen.offers.found:
+        before = node.status.launch.attempt if node.status.launch else None
+        return [RecordIntent(seen.offers.found[0], (before or 0) + 1), Again(0)]
     refusals = seen.offers.refusals
-    message = "; ".join(dict.fromkeys(refusal.message for refusal in refusals if refusal.message))
+    message = summary(refusals) or "no candidate has an offer that fits"
     waits = next((refusal for refusal in refusals if not refusal.permanent), None)
-    if waits is not None and attempt == 1:
-        return [Write(NodePhase.PENDING, waits.reason, message), Again(OFFERS_AGAIN)]
-    reason = refusals[0].reason if refusals else NodeReason.NO_MATCHING_OFFER
-    return [Write(NodePhase.FAILED, reason, message or "no candidate has an offer that fits")]
+    if waits is None:
+        reason = refusals[0].reason if refusals else NodeReason.NO_MATCHING_OFFER
+        return [Write(NodePhase.FAILED, reason, message)]
+    began, limit = node.metadata.creation_timestamp or now, node.spec.timeouts.provision_seconds
+    left = limit - (now - began).total_seconds()
+    if left <= 0 and waits.reason not in UNAFFORDABLE:
+        return [Write(NodePhase.FAILED, waits.reason, f"no machine within {limit} s: {message}")]
+    return [Write(NodePhase.PENDING, waits.reason, message), Again(seen.offers.again)]
 
 
 def launch(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Have the recorded intent become a machine, or find that it did."""
     record = node.status.launch
     if record is None or record.request_time is None:
-        return choose(node, seen, attempt=1)
+        return choose(node, seen, now)
     age = (now - record.request_time).total_seconds()
     match record.outcome:
         case "Pending" | "Unknown" | None:
@@ -122,7 +131,7 @@ def launch(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
             safe = seen.idempotent or seen.unasked
             return [Create() if safe else LookUp(), Again(poll(age))]
         case _:
-            return choose(node, seen, (record.attempt or 1) + 1)
+            return choose(node, seen, now)
 
 
 # Connecting and Bootstrapping: make the machine a node

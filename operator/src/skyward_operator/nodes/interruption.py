@@ -129,4 +129,5 @@ def gone_message(machine: Machine | Absent | None) -> str:
 
 def lose(reason: NodeReason, message: str) -> list[Action]:
     """Give a node up, with what ran on it."""
-    return [Write(NodePhase.FAILED, reason, message), Lose(reason), CloseSession(), Again(0)]
+    taken: list[Action] = [Avoid()] if reason is NodeReason.PREEMPTED else []
+    return [Write(NodePhase.FAILED, reason, message), *taken, Lose(reason), CloseSession(), Again(0)]

@@ -17,9 +17,10 @@ from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
 from skyward_operator.nodes.book import Account
-from skyward_operator.nodes.launch import key, offer_document, recorded_offer, token
+from skyward_operator.nodes.launch import offer_document, recorded_offer, token
 from skyward_operator.nodes.status import status_patch
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
+from skyward_operator.placement.ordering import key
 from skyward_operator.providers.contract import (
     TAG_INSTALLATION,
     TAG_NODE,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.book import Book
     from skyward_operator.nodes.identity import Identities
     from skyward_operator.nodes.observe import Observer
+    from skyward_operator.placement.placement import Placement
     from skyward_operator.providers.contract import Listing, Machine, Offer, Provider
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Machines:
     observer: Observer
     purse: Purse
     ledger: Ledger
+    placement: Placement
 
     async def record_intent(self, node: ComputeNode, offer: Offer, attempt: int) -> None:
         """Set aside what the offer may cost, and make the intent durable. Raises Unaffordable, or Conflict if
@@ -106,6 +109,9 @@ class Machines:
         provider = await self.accounts.of_node(node)
         memory = self.observer.remember(node)
         first = memory.unasked == request.token
+        if first and (blocked := self.placement.blocked(node, request.offer)) is not None:
+            await self._outcome(node, blocked.reason, blocked.reason, blocked.message)
+            return  # refused to another node since the intent was recorded; nothing was asked for
         await self.book.note([Account.of(node.metadata.namespace or "", chosen(node))])
         await self._record_asking(node)
         self.context.leadership.check()
@@ -196,8 +202,9 @@ class Machines:
         await self.context.api.patch_status(NODE, meta.namespace or "", meta.name, patch)
 
     async def _refused(self, node: ComputeNode, offer: Offer, error: ProviderError) -> None:
-        refused = refusal(error)
-        self.observer.remember(node).refused[key(offer)] = refused
+        refused = self.placement.refused(node, offer, error)
+        if refused.permanent:
+            self.observer.remember(node).rejected[key(offer)] = refused
         await self._outcome(node, refused.reason, refused.reason, refused.message)
 
     async def _request(self, node: ComputeNode) -> CreateRequest:
@@ -228,6 +235,7 @@ class Machines:
             "billing": self._billing(node, machine),
         }
         await self._write(node, NodePhase.CONNECTING, NodeReason.LAUNCHED, "", fields)
+        self.placement.bought(node, recorded_offer(node))
 
     async def _record_billing(self, node: ComputeNode, machine: Machine) -> None:
         """Write down since when a machine is paid for that is found only to be ended."""
@@ -255,6 +263,8 @@ class Machines:
     async def _gone(self, node: ComputeNode) -> None:
         """Write that the machine is gone; a failed node that nobody deleted stays failed, with its reason."""
         ended = {"billing": {"endTime": timestamp(whole_second_after(self.context.clock.now()))}}
+        if node.status.provider_id is not None:
+            self.placement.freed(node, recorded_offer(node))
         failed = node.status.phase == NodePhase.FAILED and not node.metadata.is_deleted
         if failed and node.status.reason:
             reason = NodeReason(node.status.reason)

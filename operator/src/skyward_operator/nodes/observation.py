@@ -100,10 +100,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What could be bought, best first, without what was refused already; and why the rest is not there."""
+    """What may be bought now; why the rest may not, and after how many seconds to look again."""
 
     found: tuple[Offer, ...]
     refusals: tuple[Refusal, ...] = ()
+    again: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,34 +9,31 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from skyward.contract.names import NODE, POOL
+from skyward.contract.names import FINALIZER, NODE, POOL
 from skyward.contract.pool_options import Health
-from skyward.contract.reasons import NodePhase, NodeReason
+from skyward.contract.reasons import NodePhase
 from skyward_operator.kube.store import key_of
 from skyward_operator.money.purse import DRAIN_SECONDS
-from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, refusal
+from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount
 from skyward_operator.nodes.health import Member, spared
 from skyward_operator.nodes.interruption import is_leaving
-from skyward_operator.nodes.launch import allowed, in_order, key
-from skyward_operator.nodes.observation import ABSENT, Observation, Offers, Refusal, Stage
+from skyward_operator.nodes.observation import ABSENT, Observation, Stage
 from skyward_operator.nodes.ssh import fingerprint
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.providers.errors import ProviderError, Transient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
-    from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
     from skyward_operator.kube.store import Object, Store
-    from skyward_operator.money.purse import Purse
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.census import Census
     from skyward_operator.nodes.fleet import Fleet
-    from skyward_operator.nodes.launch import OfferKey
-    from skyward_operator.nodes.observation import Absent, SessionView
-    from skyward_operator.providers.contract import Machine, Offer
+    from skyward_operator.nodes.observation import Absent, Refusal, SessionView
+    from skyward_operator.placement.ordering import OfferKey
+    from skyward_operator.placement.placement import Placement
+    from skyward_operator.providers.contract import Machine
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +48,8 @@ class Memory:
     """When this process last sent an order."""
     doubtful: str | None = None
     """The token of an order that was refused after one whose answer was lost: only looking helps."""
-    refused: dict[OfferKey, Refusal] = field(default_factory=dict)
+    rejected: dict[OfferKey, Refusal] = field(default_factory=dict)
+    """Offers that were refused to this node as wrong: they stay wrong."""
     notice: datetime | None = None
     """When the provider's API says that it takes the machine back."""
 
@@ -59,12 +57,14 @@ class Memory:
 class Observer:
     """Observations of nodes."""
 
-    def __init__(self, accounts: Accounts, census: Census, fleet: Fleet, store: Store, purse: Purse) -> None:
+    def __init__(
+        self, accounts: Accounts, census: Census, fleet: Fleet, store: Store, placement: Placement
+    ) -> None:
         self._accounts = accounts
         self._census = census
-        self._purse = purse
         self._fleet = fleet
         self._store = store
+        self._placement = placement
         self.memory: dict[str, Memory] = {}
 
     def remember(self, node: ComputeNode) -> Memory:
@@ -87,7 +87,7 @@ class Observer:
         if view is not None and (view.ill or view.lost is not None):
             seen = self._with_health(seen, node, now)
         if wants_offers(node):
-            return replace(seen, offers=await self._offers(node))
+            return replace(seen, offers=await self._placement.offers(node, self.remember(node).rejected))
         if wants_machine(node, view):
             return replace(seen, machine=await self._machine(node))
         if node.status.phase == NodePhase.LAUNCHING and node.status.launch is not None:
@@ -137,29 +137,6 @@ class Observer:
             logger.warning(text, label, error, extra={"object": label})
             return None
 
-    async def _offers(self, node: ComputeNode) -> Offers:
-        found: list[Offer] = []
-        refusals: list[Refusal] = []
-        for candidate in node.spec.candidates:
-            try:
-                offers = await self._ask(node, candidate)
-            except NoAccount as none:
-                refusals.append(none.refusal)
-            except ProviderError as error:
-                refusals.append(refusal(error))
-            else:
-                fitting = [offer for offer in offers if allowed(offer, candidate)]
-                found += fitting
-                if not fitting:
-                    refusals.append(nothing_fits(candidate, offers))
-        refused = self.remember(node).refused
-        left = [offer for offer in found if key(offer) not in refused]
-        ordered = in_order(left, node.spec.candidates, self._selection(node))
-        judged = [(offer, self._purse.admit(node, offer)) for offer in ordered]
-        broke = [said for _, said in judged if said is not None]
-        affordable = tuple(offer for offer, said in judged if said is None)
-        return Offers(affordable, (*broke[:1], *refused.values(), *refusals))
-
     def _grace(self, node: ComputeNode) -> float | None:
         """How long running calls may go on when the node is to go because a budget is used up."""
         pool = self._store.get(POOL, node.metadata.namespace or "", node.spec.pool_ref.name) or {}
@@ -168,20 +145,6 @@ class Observer:
         budget = pool["spec"].get("budget") or {}
         stops = budget.get("onExceeded") == "Stop"
         return 0.0 if stops else float(budget.get("drainSeconds", DRAIN_SECONDS))
-
-    async def _ask(self, node: ComputeNode, candidate: Candidate) -> list[Offer]:
-        provider = await self._accounts.provider(node.metadata.namespace or "", candidate)
-        try:
-            async with asyncio.timeout(PROVIDER_SECONDS):
-                return [
-                    replace(offer, candidate=candidate.name) for offer in await provider.offers(candidate)
-                ]
-        except TimeoutError:
-            raise Transient(f"provider {candidate.provider} gave no offers in time") from None
-
-    def _selection(self, node: ComputeNode) -> str:
-        pool = self._store.get(POOL, node.metadata.namespace or "", node.spec.pool_ref.name)
-        return str(pool["spec"].get("selection", "cheapest")) if pool else "cheapest"
 
 
 def checked(machine: Machine | None) -> Machine | None:
@@ -197,7 +160,7 @@ def checked(machine: Machine | None) -> Machine | None:
 
 def wants_offers(node: ComputeNode) -> bool:
     """Whether the next decision is what to buy."""
-    if node.metadata.is_deleted:
+    if node.metadata.is_deleted or FINALIZER not in node.metadata.finalizers:
         return False
     status = node.status
     if status.phase in (None, "", NodePhase.PENDING):
@@ -216,14 +179,3 @@ def wants_machine(node: ComputeNode, session: SessionView | None) -> bool:
             return node.status.address is None or troubled
         case _:
             return False
-
-
-def nothing_fits(candidate: Candidate, offers: Iterable[Offer]) -> Refusal:
-    """Why a candidate has no offer that may be bought."""
-    prices = [offer.hourly_price for offer in offers if offer.hourly_price is not None]
-    cap = candidate.max_hourly_price
-    if cap is not None and prices and min(prices) > cap:
-        text = f"candidate {candidate.name}: the cheapest offer is ${min(prices)}/h, more than ${cap}/h"
-        return Refusal(NodeReason.PRICE_CAP_EXCEEDED, text, permanent=False)
-    text = f"candidate {candidate.name}: provider {candidate.provider} has no offer that fits"
-    return Refusal(NodeReason.NO_MATCHING_OFFER, text, permanent=False)

@@ -29,6 +29,7 @@ from skyward_operator.nodes.notices import Notices
 from skyward_operator.nodes.observe import Observer
 from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.side import SideResources
+from skyward_operator.placement.placement import Placement
 from skyward_operator.providers.errors import ProviderError, RateLimited
 from skyward_operator.providers.registry import Registry
 
@@ -59,6 +60,7 @@ class Nodes:
     book: Book
     notices: Notices
     purse: Purse
+    placement: Placement
 
     async def run(self) -> None:
         """Reconcile nodes until cancelled. Sessions end with it; agents and machines stay."""
@@ -67,6 +69,7 @@ class Nodes:
         self.actor.epoch = int(self.context.clock.now().timestamp() * 1000)
         for obj in store.list(NODE):
             self.controller.queue.add(key_of(obj))
+            self.placement.history.node_changed(None, obj)
         asking = self.context.supervisor.keep("interruption notices", self.notices.run)
         try:
             await self.controller.run()
@@ -126,11 +129,12 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     census = Census(context.leadership, context.clock)
     ledger = Ledger(context)
     purse = Purse(context, ledger)
-    observer = Observer(accounts, census, fleet, context.store, purse)
+    placement = Placement(context, accounts, queue.add, purse)
+    observer = Observer(accounts, census, fleet, context.store, placement)
     book = Book(context.api, context.settings, context.clock)
-    machines = Machines(context, accounts, book, identities, observer, purse, ledger)
+    machines = Machines(context, accounts, book, identities, observer, purse, ledger, placement)
     side = SideResources(accounts)
-    actor = Actor(context, fleet, machines, side, identities, queue.add)
+    actor = Actor(context, fleet, machines, side, identities, queue.add, took_away=placement.took_away)
     reconciler = Reconciler(context, fleet, actor, observer)
     controller = Controller("nodes", queue, reconciler, workers=WORKERS, metrics=context.metrics)
 
@@ -142,10 +146,14 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             uid = str(old["metadata"].get("uid", ""))
             observer.memory.pop(uid, None)
             purse.forget(uid)
+            placement.forget(uid, str(old["spec"]["poolRef"]["uid"]))
 
     context.store.subscribe(NODE, on_change)
+    context.store.subscribe(NODE, placement.history.node_changed)
     notices = Notices(context, accounts, observer, queue.add)
-    return Nodes(context, fleet, controller, actor, observer, registry, accounts, book, notices, purse)
+    return Nodes(
+        context, fleet, controller, actor, observer, registry, accounts, book, notices, purse, placement
+    )
 
 
 def key_of(obj: Object) -> Key:

@@ -4,7 +4,8 @@
 - Of too many, some are released: `places` says which, `scale` how many there should be.
 - A node that failed is released and another one takes its rank, after a pause that grows. A third failure
   in a row, or one that would be the same again (no such package), stalls the pool until its spec changes:
-  nobody should pay for machines that cannot work.
+  nobody should pay for machines that cannot work. A lack of capacity never does, and a pool that is stalled
+  by a price or a quota looks from time to time whether it has moved.
 - A pool whose budget, or whose namespace's, is used up releases all nodes until it is raised; one that cannot
   have even one machine within its budget says so, and asks for no more.
 - A pool that is deleted waits for its tasks to be told and for its machines to be gone.
@@ -35,9 +36,19 @@ DETERMINISTIC: Final = frozenset(
         NodeReason.REQUEST_REJECTED,
         NodeReason.NO_MATCHING_OFFER,
         NodeReason.PRICE_CAP_EXCEEDED,
+        NodeReason.QUOTA_EXCEEDED,
     }
 )
 """Failures that the same spec would meet again."""
+
+PASSING: Final = frozenset(
+    {NodeReason.INSUFFICIENT_CAPACITY, NodeReason.RATE_LIMITED, NodeReason.PROVIDER_UNAVAILABLE}
+)
+"""Failures that are nobody's fault and pass: however often they come, the pool goes on trying."""
+
+MOVING: Final = frozenset({NodeReason.PRICE_CAP_EXCEEDED, NodeReason.QUOTA_EXCEEDED})
+"""Failures that stall a pool, for somebody has to act, or the market has to: it looks from time to time with
+one node whether that has happened."""
 
 CURABLE: Final = frozenset({NodeReason.CREDENTIALS_NOT_FOUND, NodeReason.INVALID_CREDENTIALS})
 """Deterministic failures that go away without a change of the pool: those are tried again, slowly."""
@@ -114,7 +125,7 @@ def decide(seen: Observation, now: datetime) -> Decision:
     if seen.balance.stop is not None and not seen.pool.spec.suspend:
         return _stop_spending(seen, failures, memory)
     broke = _broke(seen)
-    stalled = _is_stalled(failures)
+    stalled, looks_again = _is_stalled(failures), failures.reason in MOVING
     wanted = _scale(seen, now)
     busy_at = _remember_busy(seen, now)
     memory = replace(memory, wanted=wanted.nodes, needs=wanted.needs, busy_at=busy_at)
@@ -123,13 +134,15 @@ def decide(seen: Observation, now: datetime) -> Decision:
         DeleteNode(node.name, node.uid, if_idle)
         for node, if_idle in superfluous(seen, wanted.nodes, memory.busy_at)
     ]
-    ranks = [] if stalled or paused or broke else missing(seen, wanted.nodes)
+    ranks = [] if paused or broke else missing(seen, wanted.nodes)
+    if stalled:
+        ranks = ranks[:1] if looks_again and not any(node.making for node in seen.nodes) else []
     if ranks and not seen.guarded:
         actions.append(AddFinalizer())
     for rank in ranks:
         incarnation = memory.incarnations.get(rank, -1) + 1
         actions.append(CreateNode(rank, incarnation))
-    again = _again(seen, memory, stalled, now)
+    again = _again(seen, memory, stalled and not looks_again, now)
     return Decision(tuple(actions), wanted.nodes, failures, memory, stalled, again, wanted.why, broke)
 
 
@@ -211,11 +224,13 @@ def _count_failures(seen: Observation, memory: Memory, now: datetime) -> tuple[F
 def _pause(count: int, reason: str) -> float:
     if reason in CURABLE:
         return CURE_SECONDS
+    if reason in MOVING:
+        return LONGEST_PAUSE_SECONDS
     return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 3.0 ** (max(count, 1) - 1))
 
 
 def _is_stalled(failures: Failures) -> bool:
-    if failures.count == 0 or failures.reason in CURABLE or failures.reason in TAKEN:
+    if failures.count == 0 or failures.reason in CURABLE | TAKEN | PASSING:
         return False
     return failures.count >= MOST_FAILURES or failures.reason in DETERMINISTIC
 

@@ -15,11 +15,12 @@ from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import Conflict, NotFound
 from skyward_operator.kube.store import key_of, uid_of, version_of
 from skyward_operator.money.balance import EMPTY
+from skyward_operator.placement.tried import Tried
 from skyward_operator.pools.act import Actor, template_hash
 from skyward_operator.pools.decide import LOOK_SECONDS, Decision, decide
 from skyward_operator.pools.lease import Leases
 from skyward_operator.pools.observation import Memory, Observation, view_of
-from skyward_operator.pools.status import pool_status, scaling
+from skyward_operator.pools.status import Offers, pool_status, scaling
 from skyward_operator.pools.workload import demand_of
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ class Pools:
 class Reconciler:
     """One look at one pool."""
 
-    def __init__(self, context: Context, calls: Calls, money: Money | None) -> None:
+    def __init__(self, context: Context, calls: Calls, money: Money | None, tried: Tried) -> None:
         self._context = context
+        self._tried = tried
         self._calls = calls
         self._money = money
         self._actor = Actor(context.api, calls)
@@ -91,7 +93,11 @@ class Reconciler:
             done = await self._actor.perform(seen.pool, decision.actions)
         except NotFound:
             return None
-        soon = (decision.again if done else LOOK_SECONDS, self._leases.again(pool))
+        soon = (
+            decision.again if done else LOOK_SECONDS,
+            self._leases.again(pool),
+            self._tried.again(pool.metadata.uid or ""),
+        )
         return min((each for each in soon if each is not None), default=None)
 
     def forget(self, obj: Object) -> None:
@@ -100,6 +106,7 @@ class Reconciler:
         self._leases.forget(uid)
         self._memories.pop(uid, None)
         self._read.pop(uid, None)
+        self._tried.forget(uid)
 
     async def _end(self, obj: Object, pool: ComputePool, version: str) -> None:
         """Delete a pool whose client is gone. Raises Conflict if it was heard of a moment ago."""
@@ -115,8 +122,9 @@ class Reconciler:
         logger.warning("pool %s/%s: %s", metadata.namespace, metadata.name, text)
 
     async def _say(self, obj: Object, seen: Observation, decision: Decision) -> None:
-        status = pool_status(seen, decision, self._context.clock.now())
         metadata, before = seen.pool.metadata, obj.get("status") or {}
+        offers = Offers(self._tried.shown(seen.pool), self._tried.next_try(metadata.uid or ""))
+        status = pool_status(seen, decision, self._context.clock.now(), offers)
         await self._context.api.patch_status(
             POOL, metadata.namespace or "", metadata.name, status, current=before
         )
@@ -168,10 +176,11 @@ class Reconciler:
         return [node for _, node in now.values()]
 
 
-def build(context: Context, calls: Calls, money: Money | None = None) -> Pools:
-    """The pools of one operator. `calls` counts the calls of a pool, `money` what it costs."""
+def build(context: Context, calls: Calls, money: Money | None = None, tried: Tried | None = None) -> Pools:
+    """The pools of one operator. `calls` counts the calls of a pool, `money` what it costs, `tried` what its
+    nodes asked for."""
     queue = KeyedQueue["Key"]()
-    reconciler = Reconciler(context, calls, money)
+    reconciler = Reconciler(context, calls, money, tried or Tried(context.clock))
 
     def pool_changed(old: Object | None, new: Object | None) -> None:
         if new is not None:

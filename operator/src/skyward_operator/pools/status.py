@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.meta import clip, condition
 from skyward.contract.names import POOL_FINALIZER, pool_selector
@@ -23,12 +24,24 @@ from skyward_operator.pools.scale import minimum_nodes
 from skyward_operator.pools.unsupported import ignored_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from skyward_operator.pools.decide import Decision
     from skyward_operator.pools.observation import NodeView, Observation
 
 type State = tuple[PoolPhase, PoolReason, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the pool's nodes asked for, newest first, and when one that waits asks again."""
+
+    tried: Sequence[Mapping[str, Any]] = ()
+    next_try: datetime | None = None
+
+
+NO_OFFERS: Final = Offers()
 
 _ORDER = (NodePhase.BOOTSTRAPPING, NodePhase.CONNECTING, NodePhase.LAUNCHING, NodePhase.PENDING)
 _STEP = {
@@ -39,10 +52,19 @@ _STEP = {
 }
 
 
-def pool_status(seen: Observation, decision: Decision, now: datetime) -> dict[str, Any]:
+def pool_status(
+    seen: Observation, decision: Decision, now: datetime, offers: Offers = NO_OFFERS
+) -> dict[str, Any]:
     """The whole status, as a merge patch."""
     scaled = scaling(seen, decision)
-    return _state_of(seen, decision, now) | ({"scaling": scaled | {"time": timestamp(now)}} if scaled else {})
+    return (
+        _state_of(seen, decision, now)
+        | {
+            "offersTried": list(offers.tried),
+            "nextTryTime": timestamp(offers.next_try) if offers.next_try else None,
+        }
+        | ({"scaling": scaled | {"time": timestamp(now)}} if scaled else {})
+    )
 
 
 def scaling(seen: Observation, decision: Decision) -> dict[str, Any] | None:
@@ -185,7 +207,16 @@ def _incomplete(seen: Observation, decision: Decision, ready: int) -> State:
         return PoolPhase.PENDING, _pool_reason(decision.failures.reason), text
     making = [node.phase for node in seen.nodes if node.making]
     step = next((_STEP[phase] for phase in _ORDER if phase in making), PoolReason.ACCEPTED)
+    if making and set(making) == {NodePhase.PENDING}:
+        step = _awaits(seen) or step
     return PoolPhase.PROVISIONING, step, text
+
+
+def _awaits(seen: Observation) -> PoolReason | None:
+    """Why no node of the pool has anything to ask for, by the lowest rank; None while that is looked for."""
+    waiting = sorted((node.rank, node.reason) for node in seen.nodes if node.making)
+    words = [reason for _, reason in waiting if reason not in ("", PoolReason.ACCEPTED)]
+    return PoolReason(words[0]) if words and words[0] in set(PoolReason) else None
 
 
 def _was_ready(seen: Observation) -> bool:

@@ -30,7 +30,11 @@ class PriceTooHigh(OutOfCapacity):
 
 
 class QuotaExceeded(ProviderError):
-    """The account may not have more of these."""
+    """The account may not have more of these. A `limit` of 0 is never enough, whatever else ends."""
+
+    def __init__(self, message: str, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class Rejected(ProviderError):

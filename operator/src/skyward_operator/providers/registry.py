@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,12 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self._entries or (name, ()) in self._open
 
+    def missing(self, name: str) -> str:
+        """A name that is not known, with those that are near it and those there are, for a message."""
+        near = difflib.get_close_matches(name, self.names, 3)
+        meant = f" (did you mean {', '.join(near)}?)" if near else ""
+        return f"{name!r}{meant}; it has: {', '.join(self.names)}"
+
     def add(self, provider: Provider) -> None:
         """Use this provider under its name, without credentials."""
         self._open[provider.name, ()] = provider
@@ -47,8 +54,7 @@ class Registry:
         if account not in self._open:
             entry = self._entries.get(name)
             if entry is None:
-                known = ", ".join(self.names)
-                raise Rejected(f"the operator has no adapter for provider {name!r}; it has: {known}")
+                raise Rejected(f"the operator has no adapter for provider {self.missing(name)}")
             self._open[account] = load(entry)(Setup(self._data_dir, dict(credentials or {})))
         return self._open[account]
 

@@ -50,6 +50,7 @@ MEANING: dict[str, str] = {
     "InsufficientCapacity": "the provider has no such machine now",
     "QuotaExceeded": "the account may not have more such machines",
     "PriceCapExceeded": "every fitting offer costs more than maxHourlyPrice",
+    "FellBackToOnDemand": "on-demand was bought, because spot could not be had",
     "PriceUnknown": "the offer has no price and there is a budget",
     "BudgetExceeded": "a budget is used up, or does not suffice for one machine",
     "WithinBudget": "no budget is used up, or there is none",

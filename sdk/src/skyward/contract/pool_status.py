@@ -64,6 +64,13 @@ class OfferTried(Observed):
         None, description="The provider's own words."
     )
     time: datetime | None = Field(None, description="When the provider answered, in RFC 3339.")
+    candidate: Word | None = Field(
+        None, description="Name of the candidate; an entry without instanceType is about all of it."
+    )
+    count: Count | None = Field(None, description="How often it ended in the same way.")
+    retry_time: datetime | None = Field(
+        None, description="When it may be asked for again, in RFC 3339. Unset: not as the spec is."
+    )
 
 
 class BudgetStop(Observed):
@@ -151,6 +158,13 @@ class ComputePoolStatus(Observed):
     )
     offers_tried: Annotated[tuple[OfferTried, ...], Field(max_length=32)] = Field(
         (), description="Latest offers that were asked for and how that ended, newest first, at most 32."
+    )
+    next_try_time: datetime | None = Field(
+        None,
+        description=(
+            "When a node that waits for an offer asks again, in RFC 3339. Unset: none waits, or it asks "
+            "within seconds."
+        ),
     )
     cost: PoolCost | None = Field(None, description="What the pool costs.")
     display: PoolDisplay | None = Field(None, description="Texts for the columns of kubectl get.")

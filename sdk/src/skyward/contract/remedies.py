@@ -78,6 +78,10 @@ NEXT_STEP: dict[str, str] = {
     ),
     "QuotaExceeded": "Ask the provider for a higher quota, or add a candidate in another region or account.",
     "PriceCapExceeded": "Raise maxHourlyPrice of the candidate, or allow cheaper hardware or market: spot.",
+    "FellBackToOnDemand": (
+        "Nothing to do: spot could not be had and on-demand was bought; later nodes try spot again. Choose "
+        "market: spot to wait for it instead."
+    ),
     "PriceUnknown": (
         "The provider gives no price: set spec.budget.unknownPrice to Allow, or remove the budget."
     ),

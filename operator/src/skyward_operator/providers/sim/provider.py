@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +203,8 @@ def meaning(answer: Answer) -> ProviderError | None:
         case "InsufficientCapacity":
             return OutOfCapacity(text)
         case "QuotaExceeded":
-            return QuotaExceeded(text)
+            limit = re.search(r" is (\d+)$", answer.message)
+            return QuotaExceeded(text, int(limit[1]) if limit else None)
         case "PriceTooHigh":
             return PriceTooHigh(text)
         case "NotFound" if answer.message.startswith(("ssh-key", "security-group")):

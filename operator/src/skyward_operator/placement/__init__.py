@@ -1,0 +1,11 @@
+"""Placement: which offer a node buys, and what is remembered of those that were refused.
+
+market        what accounts sell, asked once for all nodes that start together
+unavailable   offers that were refused a while ago, and until when nobody asks for them again
+history       how long machines of an offer took to start
+ordering      which offer comes first; pure
+survey        what is left to buy, and why the rest is not; pure
+purse         whether a purchase is allowed; the place of budgets
+tried         what was asked for and how that ended, for the pool's status
+placement     the whole, for those who buy and for those whose machine was taken
+"""
