@@ -11,6 +11,7 @@ import pytest
 
 from skyward.contract import names
 from skyward.contract.pool import ComputePool
+from skyward.contract.rbac import USER_ROLES
 from skyward.contract.reasons import NodeReason
 from skyward_operator.money.balance import account_of, balance
 from skyward_operator.money.budget import (
@@ -187,3 +188,8 @@ def test_the_budget_of_a_month_begins_anew_with_the_next() -> None:
     later = datetime(2026, 12, 2, tzinfo=UTC)
     assert balance(pool(stopped), [], spending, december, later).stop is None
     assert account_of(december, [], "p", spending, later).spent == 0
+
+
+def test_no_role_for_people_reaches_the_budget_of_a_namespace_or_what_was_spent() -> None:
+    touched = {resource for role in USER_ROLES for rule in role.rules for resource in rule["resources"]}
+    assert touched.isdisjoint({"namespaces", "configmaps", f"{names.POOL.plural}/status"})

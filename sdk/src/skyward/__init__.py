@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skyward.errors import (
         ArgumentTooLarge,
         BootstrapFailed,
+        BudgetExceeded,
         ConfigurationError,
         ControlPlaneError,
         EnvironmentMismatch,
@@ -67,16 +68,17 @@ if TYPE_CHECKING:
     )
     from skyward.records import CallError, CallRecord
     from skyward.reference import TaskReference, task
-    from skyward.spec import Accelerator, Nodes, Options, Spec, Volume, Worker
+    from skyward.spec import Accelerator, Budget, Nodes, Options, Spec, Volume, Worker
     from skyward.tasks import TaskFuture
 
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "ArgumentTooLarge BootstrapFailed ConfigurationError ControlPlaneError EnvironmentMismatch GatewayError "
-    "Indeterminate NoControlPlane NodeLost NotPicklable PayloadError PoolDeleted PoolError PoolNotFound "
-    "PoolNotReady PoolStalled QueueTimeout RemoteError RemoteTraceback ResultNotPicklable ResultTooLarge "
-    "SchemaMismatch SkywardError TaskCancelled TaskError TaskTimeout WorkerDied"
+    "ArgumentTooLarge BootstrapFailed BudgetExceeded ConfigurationError ControlPlaneError "
+    "EnvironmentMismatch GatewayError Indeterminate NoControlPlane NodeLost NotPicklable PayloadError "
+    "PoolDeleted PoolError PoolNotFound PoolNotReady PoolStalled QueueTimeout RemoteError RemoteTraceback "
+    "ResultNotPicklable ResultTooLarge SchemaMismatch SkywardError TaskCancelled TaskError TaskTimeout "
+    "WorkerDied"
 )
 _PROVIDERS = (
     "AWS DigitalOcean GCP Hyperstack Local Novita Provider RunPod Scaleway Sim TensorDock VastAI Verda Vultr"
@@ -86,7 +88,9 @@ _LAZY = {
     **dict.fromkeys(_PROVIDERS.split(), "skyward.providers"),
     **dict.fromkeys(("DEFAULT_IMAGE", "Image", "PipIndex"), "skyward.image"),
     **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
-    **dict.fromkeys(("Accelerator", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"),
+    **dict.fromkeys(
+        ("Accelerator", "Budget", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"
+    ),
     "TaskFuture": "skyward.tasks",
     **dict.fromkeys(("task", "TaskReference"), "skyward.reference"),
     **dict.fromkeys(("CallError", "CallRecord"), "skyward.records"),
@@ -153,6 +157,8 @@ __all__ = [
     "PoolNotReady",
     "PoolStalled",
     "BootstrapFailed",
+    "Budget",
+    "BudgetExceeded",
     "PoolDeleted",
     "TaskError",
     "NotPicklable",

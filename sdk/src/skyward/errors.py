@@ -9,7 +9,8 @@ SkywardError
 │   ├── PoolNotFound           no pool of that name
 │   ├── PoolNotReady           it is not usable (yet, or any more)
 │   ├── PoolStalled            it will not become ready before its spec changes
-│   │   └── BootstrapFailed    the image could not be prepared on a node
+│   │   ├── BootstrapFailed    the image could not be prepared on a node
+│   │   └── BudgetExceeded     a budget is used up, or does not suffice for one machine
 │   └── PoolDeleted            it was deleted while somebody waited for it
 └── TaskError                  the call has no result
     ├── NotPicklable           the function or an argument cannot be sent
@@ -168,6 +169,15 @@ class BootstrapFailed(PoolStalled):
     """
 
     default_reason = "BootstrapFailed"
+
+
+class BudgetExceeded(PoolStalled):
+    """A budget is used up, or does not suffice for one machine; the message has the figures.
+
+    Raise it (`kubectl patch skp NAME`, or the annotation of the namespace): the pool and its tasks go on.
+    """
+
+    default_reason = "BudgetExceeded"
 
 
 class PoolDeleted(PoolError):

@@ -25,6 +25,7 @@ from skyward.errors import PoolError, PoolNotFound, SkywardError
 from skyward.heartbeat import sign
 from skyward.image import check_python, client_python
 from skyward.manifest import object_name, pool_object
+from skyward.narration import cost_words
 from skyward.poolview import PoolView
 from skyward.session import HURRY_SECONDS, Session
 from skyward.spec import Options, Spec
@@ -278,7 +279,6 @@ def _prove_deletion(
     session: Session, view: PoolView, seconds: float, tally: Tally, *, hurried: bool, failed: bool
 ) -> None:
     console = session.console
-    cost = _cost(view)
     try:
         gone = view.wait_gone(seconds)
         with _patience(session, hurried=hurried):
@@ -286,13 +286,14 @@ def _prove_deletion(
     except SkywardError as error:
         _not_deleted(session, view.name, error)
         return
+    cost = cost_words(view.cost)
     if gone:
         mark = ("✘" if failed else "✔") if tally.started else "released ·"
-        console.clear(f"{mark} {_extent(view, tally)} · ${cost} · nothing left running")
+        console.clear(f"{mark} {_extent(view, tally)} · {cost} · nothing left running")
     else:
         left = ", ".join(sorted(view.nodes)) or view.name
         console.clear(
-            f"⚠ {_extent(view, tally)} · ${cost} · not confirmed gone after {seconds:.0f} s: {left}. "
+            f"⚠ {_extent(view, tally)} · {cost} · not confirmed gone after {seconds:.0f} s: {left}. "
             f"The operator goes on; check with: skyward down {view.name}"
         )
 
@@ -312,13 +313,6 @@ def _is_absent(session: Session, name: str) -> bool:
 def _extent(view: PoolView, tally: Tally) -> str:
     calls = f"{count(tally.calls, 'call')} · " if tally.started else ""
     return f"{calls}{count(view.most_nodes, 'node')} · {elapsed(time.monotonic() - tally.began)}"
-
-
-def _cost(view: PoolView) -> str:
-    accrued = ((view.pool or {}).get("status") or {}).get("cost") or {}
-    with suppress(ValueError):
-        return f"{float(accrued.get('accrued') or 0):.2f}"
-    return str(accrued.get("accrued"))
 
 
 _at_exit: list[Callable[[], None]] = []

@@ -18,7 +18,7 @@ from skyward.contract.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POOL, LA
 from skyward.functions import Retry
 from skyward.image import Image
 from skyward.packing import Packed
-from skyward.spec import RESULT_SECONDS, Accelerator, Options, Spec, Volume
+from skyward.spec import RESULT_SECONDS, Accelerator, Budget, Options, Spec, Volume
 from skyward.wire.options import CallOptions
 
 MANAGED_BY = "skyward-sdk"
@@ -80,6 +80,8 @@ def pool_object(
     )
     if timeouts:
         spec["timeouts"] = timeouts
+    if isinstance(options.budget, Budget):
+        spec["budget"] = _budget(options.budget)
     if first.volumes:
         spec["volumes"] = [_volume(volume) for volume in first.volumes]
     return {
@@ -88,6 +90,16 @@ def pool_object(
         "metadata": {"name": name, "namespace": namespace, "labels": {**owner.labels, LABEL_POOL: name}},
         "spec": spec,
     }
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    return _given(
+        maxTotal=None if budget.total is None else _decimal(budget.total),
+        maxHourly=None if budget.hourly is None else _decimal(budget.hourly),
+        onExceeded=budget.on_exceeded.capitalize(),
+        drainSeconds=budget.drain_seconds,
+        unknownPrice=budget.unknown_price.capitalize(),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Pools, nodes and tasks in words: what a person reads while they wait. Pure functions of objects."""
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from skyward import errors
@@ -8,7 +9,10 @@ from skyward.contract.reasons import NodePhase, next_step
 from skyward.errors import PoolStalled
 from skyward.wire.envelopes import FailureReason
 
+_BUDGET = {"BudgetExceeded", "PriceUnknown", "BudgetUnreadable"}
 _BOOTSTRAP = {"BootstrapFailed", "BootstrapTimeout", "ImageRejected", "PackageNotFound", "PythonNotFound"}
+
+_CENT = Decimal("0.01")
 
 _OWN_FAILURES = frozenset(str(reason) for reason in FailureReason)
 """What ends an attempt without the loss of anything: the call itself failed."""
@@ -104,14 +108,53 @@ def stalled_error(pool: Mapping[str, Any]) -> PoolStalled | None:
         return None
     failures = status.get("failures") or {}
     reason = stalled.get("reason") or status.get("reason") or "PoolStalled"
+    if reason in _BUDGET:
+        failures = {}  # of before: they are not what it waits for
     message = failures.get("message") or stalled.get("message") or status.get("message") or reason
     log = "".join(f"\n  | {line}" for line in (failures.get("log") or "").splitlines()[-12:])
     remedy = next_step(reason) or next_step(failures.get("reason"))
     if remedy and remedy in message:
         message = message.replace(remedy, "").rstrip()
-    kind = errors.BootstrapFailed if {reason, failures.get("reason")} & _BOOTSTRAP else PoolStalled
+    kind = PoolStalled
+    if reason in _BUDGET:
+        kind = errors.BudgetExceeded
+    elif {reason, failures.get("reason")} & _BOOTSTRAP:
+        kind = errors.BootstrapFailed
     name = pool["metadata"]["name"]
     return kind(f"pool {name} cannot become ready: {message}{log}", reason=reason, remedy=remedy or None)
+
+
+def price_words(pool: Mapping[str, Any]) -> str:
+    """What a pool costs by the hour; empty where it costs nothing."""
+    cost = (pool.get("status") or {}).get("cost") or {}
+    hourly, on_demand = _dollars(cost.get("hourly")), _dollars(cost.get("onDemandHourly"))
+    if not hourly:
+        return ""
+    return f"${hourly:.2f}/h" + (f" (on demand ${on_demand:.2f}/h)" if on_demand > hourly else "")
+
+
+def cost_words(cost: Mapping[str, Any]) -> str:
+    """What a pool has cost, and what was saved."""
+    accrued, saved = _dollars(cost.get("accrued")), _dollars(cost.get("saved"))
+    return f"${accrued:.2f}" + (f" (${saved:.2f} saved against on-demand)" if saved >= _CENT else "")
+
+
+def budget_words(pool: Mapping[str, Any]) -> str:
+    """How much of its budget a pool has spent, in steps; empty below the first."""
+    status, budget = pool.get("status") or {}, (pool["spec"].get("budget") or {}).get("maxTotal")
+    cost = status.get("cost") or {}
+    percent = int(cost.get("budgetPercent") or 0)
+    if not percent:
+        return ""
+    of = f": ${_dollars(cost.get('accrued')):.2f} of ${_dollars(budget):.2f}" if budget else ""
+    return f"⚠ {percent} % of the budget is spent{of}"
+
+
+def _dollars(text: Any) -> Decimal:
+    try:
+        return Decimal(str(text or 0))
+    except InvalidOperation:
+        return Decimal(0)
 
 
 def has_no_node(pool: Mapping[str, Any]) -> bool:

@@ -16,10 +16,12 @@ from skyward.contract.reasons import NodePhase
 from skyward.errors import PoolDeleted, PoolNotReady, PoolStalled
 from skyward.heartbeat import Heartbeat
 from skyward.narration import (
+    budget_words,
     has_no_node,
     ignored_words,
     node_words,
     pool_words,
+    price_words,
     scaling_words,
     stalled_error,
 )
@@ -36,6 +38,8 @@ class PoolView:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.pool: dict[str, Any] | None = None
         self.most_nodes = 0
+        self.cost: dict[str, Any] = {}
+        """What it cost, as it was last said; also when the pool is gone."""
         self._session = session
         self._console = session.console
         self._subject = Subject("pool", name)
@@ -43,6 +47,7 @@ class PoolView:
         self._expects_deletion = False
         self._failures_told: dict[str, str] = {}
         self._scaling_told = ""
+        self._budget_told = ""
         self._takes_calls = False
         self._heartbeat: Heartbeat | None = None
         self._watches = [
@@ -111,7 +116,8 @@ class PoolView:
         finally:
             self._console.done(self._subject)
         self._takes_calls = True
-        self._console.tell(self._subject, f"ready: {self._extent()}")
+        price = price_words(self.pool or {})
+        self._console.tell(self._subject, f"ready: {self._extent()}" + (f" · {price}" if price else ""))
         if ignored := ignored_words(self.pool or {}):
             self._console.tell(self._subject, f"⚠ {ignored}")
 
@@ -171,9 +177,11 @@ class PoolView:
     def _on_pool(self, pool: dict[str, Any]) -> None:
         with self._changed:
             self.pool = pool
+            self._remember_cost(pool)
             self._changed.notify_all()
         if not self._expects_deletion:
             self._tell_scaling(pool)
+            self._tell_budget(pool)
             if self._takes_calls and self._dead_end() is not None:
                 self._session.pool_stalled(self.name, self._dead_end)
 
@@ -184,8 +192,20 @@ class PoolView:
             self._console.tell(self._subject, words)
         self._scaling_told = words
 
-    def _on_pool_gone(self, _: dict[str, Any]) -> None:
+    def _tell_budget(self, pool: dict[str, Any]) -> None:
+        """Each step towards the end of a budget once."""
+        words = budget_words(pool)
+        step = words.partition("%")[0]
+        if step and step != self._budget_told:
+            self._console.tell(self._subject, words)
+        self._budget_told = step
+
+    def _remember_cost(self, pool: dict[str, Any]) -> None:
+        self.cost = (pool.get("status") or {}).get("cost") or self.cost
+
+    def _on_pool_gone(self, pool: dict[str, Any]) -> None:
         with self._changed:
+            self._remember_cost(pool)
             self.pool = None
             self._changed.notify_all()
         if not self._expects_deletion:

@@ -127,8 +127,9 @@ class Call:
     def stopping(self) -> StopReason | None:
         """Why this call is being stopped, or None while it is not. It may change at any time: ask again.
 
-        `preempted` comes ahead of the end: the provider takes the machine back, and until then the call goes
-        on. One that returns in time is done; one that does not is tried again on another node.
+        `preempted` and `budget` come ahead of the end: the provider takes the machine back, or a budget is
+        used up, and until then the call goes on. One that returns in time is done; one that does not is tried
+        again on another node, with a budget once it is raised.
         """
         reason: StopReason | None = self._context.get("stopping")
         return reason

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "gpu": "accelerator='A100'",
     "gpus": "accelerator=sky.Accelerator('A100', count=2)",
     "market": "allocation='spot'",
+    **dict.fromkeys(("budget", "max_total_cost", "max_cost"), "options=sky.Options(budget=20)"),
     "timeout": "options=sky.Options(default_compute_timeout=60)",
     **{name: f"options=sky.Options({name}=...)" for name in ("worker", "selection", "console", "namespace")},
 }
@@ -100,6 +101,30 @@ class Worker:
         integer("worker.buffer", self.buffer, minimum=0, maximum=256)
         one_of("worker.executor", self.executor, ("auto", "process", "thread"))
         instance("worker.reuse_processes", self.reuse_processes, bool, "True")
+
+
+@strict
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The most that a pool may cost, in US dollars: over its life, and per hour of all its machines together.
+
+    When `total` is used up, running calls have `drain_seconds` to finish (`on_exceeded="stop"`: none), and
+    the machines go. With `unknown_price="allow"` machines are bought whose price the provider does not tell.
+    """
+
+    total: float | None = None
+    hourly: float | None = None
+    on_exceeded: Literal["drain", "stop"] = "drain"
+    drain_seconds: int = 30
+    unknown_price: Literal["deny", "allow"] = "deny"
+
+    def __post_init__(self) -> None:
+        for name in ("total", "hourly"):
+            if getattr(self, name) is not None:
+                number(f"budget.{name}", getattr(self, name), minimum=0)
+        one_of("budget.on_exceeded", self.on_exceeded, ("drain", "stop"))
+        integer("budget.drain_seconds", self.drain_seconds, minimum=0, maximum=3600)
+        one_of("budget.unknown_price", self.unknown_price, ("deny", "allow"))
 
 
 @strict
@@ -201,6 +226,7 @@ class Options:
     deletes it.
     `result_ttl` is how long result and output of a call can be read once it has ended, by other programs too;
     None: until somebody deletes its Task.
+    `budget` is the most that the pool may cost, in US dollars: a number is a `Budget(total=...)`.
     """
 
     selection: Selection = "cheapest"
@@ -214,6 +240,7 @@ class Options:
     lease_timeout: int | None = 600
     result_ttl: int | None = RESULT_SECONDS
     retry_on_interruption: int = 3
+    budget: Budget | float | None = None
     console: bool | ConsoleMode = True
     namespace: str | None = None
 
@@ -232,6 +259,8 @@ class Options:
             integer("result_ttl", self.result_ttl, minimum=60, maximum=365 * 86_400)
         number("shutdown_timeout", self.shutdown_timeout, minimum=0)
         integer("retry_on_interruption", self.retry_on_interruption, minimum=0, maximum=100)
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            object.__setattr__(self, "budget", Budget(total=number("budget", self.budget, minimum=0)))
         if not isinstance(self.console, bool):
             one_of("console", self.console, ("auto", "rich", "minimal", "log", "silent"))
 

@@ -116,9 +116,9 @@ class Actor:
             case Avoid():
                 if self.took_away is not None:
                     self.took_away(Account.of(key[0], chosen(node)), recorded_offer(node))
-            case Drain(grace):
+            case Drain(grace, why):
                 if session is not None:
-                    session.drain(grace)
+                    session.drain(grace, why)
             case CloseSession():
                 await self.close(key)
             case Terminate():

@@ -87,9 +87,10 @@ class Avoid:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let running calls finish within `grace` seconds, then have the agent end."""
+    """Let running calls finish within `grace` seconds, then have the agent end. They are told `why`."""
 
     grace: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

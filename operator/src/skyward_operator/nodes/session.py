@@ -143,11 +143,14 @@ class Session:
         if self._link is not None and left is not None:
             self._link.announce("preempted", left)
 
-    def drain(self, grace: float) -> None:
-        """Take no more calls, and have the agent end once it is idle or after `grace` seconds."""
+    def drain(self, grace: float, why: str = "") -> None:
+        """Take no more calls, and have the agent end once it is idle or after `grace` seconds. `why` is what
+        running calls are told, if anything."""
         self._show(draining=True)
         self._fleet.down(self.key)
         if self._link is not None:
+            if why:
+                self._link.announce(why, grace)
             self._link.stop(grace)
 
     # the life of a session

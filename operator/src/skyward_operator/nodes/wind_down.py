@@ -62,7 +62,7 @@ def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
             grace = grace_of(seen)
             text = f"running calls have {grace:.0f} s to finish"
             linked = session is not None and session.stage is Stage.LINKED
-            drains: list[Action] = [Drain(grace)] if linked else []
+            drains: list[Action] = [Drain(grace, why_of(seen))] if linked else []
             return [Write(NodePhase.DRAINING, NodeReason.DRAINING, text), *drains, Again(1 if linked else 0)]
         case NodePhase.DRAINING if waiting := drain(node, seen, now):
             return waiting
@@ -93,12 +93,17 @@ def drain(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         return []
     if session.stage is not Stage.LINKED:
         return [Again(min(1.0, left))]
-    return [Again(left)] if session.draining else [Drain(grace), Again(left)]
+    return [Again(left)] if session.draining else [Drain(grace, why_of(seen)), Again(left)]
 
 
 def grace_of(seen: Observation) -> float:
     """Seconds that running calls have to finish."""
     return DRAIN_GRACE if seen.grace is None else seen.grace
+
+
+def why_of(seen: Observation) -> str:
+    """What running calls are told of their end: `sky.current().stopping`."""
+    return "" if seen.grace is None else "budget"
 
 
 def gone(machine: Machine | Absent | None) -> bool:
