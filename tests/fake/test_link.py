@@ -43,6 +43,7 @@ class Recorder:
     running: set[str] = field(default_factory=set)
     beats: int = 0
     notices: list[float] = field(default_factory=list)
+    illnesses: list[str] = field(default_factory=list)
     pieces: dict[str, tuple[dict[str, Any], bytearray]] = field(default_factory=dict)
     link: AgentLink | None = None
     streams: list[Frame] = field(default_factory=list)
@@ -64,6 +65,10 @@ class Recorder:
     def noticed(self, left: float) -> None:
         """The machine is taken back."""
         self.notices.append(left)
+
+    def fell_ill(self, ill: str) -> None:
+        """The node is ill, or well again."""
+        self.illnesses.append(ill)
 
     def started(self, header: Mapping[str, Any]) -> None:
         """A STARTED frame."""

@@ -144,6 +144,34 @@ def test_machines_that_are_taken_before_they_work_never_stall_a_pool() -> None:
     assert decision.failures.count == 5
 
 
+def test_nodes_that_are_soon_ill_stall_their_pool_and_later_ones_do_not() -> None:
+    def ill(turn: int, minutes: float) -> NodeView:
+        ready = NOW + timedelta(hours=turn) - timedelta(minutes=minutes)
+        return node(0, "Draining", incarnation=turn, reason="Unhealthy", ready_time=ready, message="probe")
+
+    for minutes, stalls in ((1, True), (11, False)):
+        memory, status, decision = Memory(), dict[str, Any](), None
+        for turn in range(3):
+            now = NOW + timedelta(hours=turn)
+            decision = decide(seen(pool(1, status=status), ill(turn, minutes), memory=memory), now)
+            assert bool(created(decision)) is not stalls, "the next one comes after a pause"
+            fresh = node(0, incarnation=turn + 1, ready_time=now + timedelta(minutes=1))
+            failures = decision.failures
+            status = {"failures": {"count": failures.count, "generation": 1, "reason": failures.reason}}
+            after = decide(
+                seen(pool(1, status=status), fresh, memory=decision.memory), now + timedelta(minutes=2)
+            )
+            assert after.failures.count == (turn + 1 if stalls else 0), "it is ready, and not well for long"
+            memory = after.memory
+        assert decision is not None
+        assert decision.stalled is stalls
+    status = {"failures": {"count": 2, "generation": 1, "reason": "Unhealthy"}}
+    fresh = node(0, ready_time=NOW)
+    well = seen(pool(1, status=status), fresh, memory=Memory(failed_at=NOW - timedelta(minutes=1)))
+    assert decide(well, NOW + timedelta(minutes=9)).failures.count == 2
+    assert decide(well, NOW + timedelta(minutes=11)).failures.count == 0
+
+
 def test_bad_nodes_that_stay_are_said_by_their_pool() -> None:
     text = "no sign of the agent for over 120 s; not replaced: 2 of 2 nodes are bad"
     bad = [node(rank, reason="Unhealthy", message=text) for rank in range(2)]

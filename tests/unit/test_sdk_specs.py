@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
+import threading
 from hashlib import sha256
 from typing import Any
 
@@ -19,6 +21,7 @@ from skyward.image import DEBIAN_PACKAGE, VARIABLE, client_python
 from skyward.lifecycle import checked_name, new_name
 from skyward.manifest import INLINE_LIMIT, Call, Owner, object_name, pool_object, task_object
 from skyward.packing import Packed
+from skyward.wire.codec import loads
 
 OWNER = Owner("0a1b2c", "f" * 64)
 LOCAL = sky.Local()
@@ -274,3 +277,38 @@ def test_the_patterns_of_names_are_those_of_the_resource_definition() -> None:
     schema = json.dumps(ComputePool.model_json_schema())
     for pattern in (VARIABLE, DEBIAN_PACKAGE):
         assert json.dumps(f"^{pattern}$") in schema
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_a_health_checker_stands_in_the_pool(decorated: bool) -> None:
+    fn = sky.function(is_well) if decorated else is_well
+    asked = sky.HealthChecker(fn, 10, timeout=5, consecutive_failures=2, initial_delay=60)
+    (checker,) = _pool(sky.Spec(provider=LOCAL), health_checker=asked)["spec"]["health"].values()
+    assert loads(base64.b64decode(checker.pop("function")))() is True
+    assert checker == {
+        "periodSeconds": 10,
+        "timeoutSeconds": 5,
+        "failureThreshold": 2,
+        "initialDelaySeconds": 60,
+    }
+
+
+def test_a_health_checker_is_refused_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match="fn must be a function without arguments, got True"):
+        sky.HealthChecker(True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="interval must be at least 1, got 0"):
+        sky.HealthChecker(is_well, interval=0)
+    with pytest.raises(TypeError, match=r"health_checker must be like sky\.HealthChecker\(fn\)"):
+        sky.Options(health_checker=is_well)  # type: ignore[arg-type]
+    large = random.randbytes(100_000)
+    with pytest.raises(ValueError, match=r"the function of health_checker takes \d+ bytes"):
+        _pool(sky.Spec(provider=LOCAL), health_checker=sky.HealthChecker(lambda: bool(large)))
+    with pytest.raises(sky.errors.NotPicklable):
+        _pool(sky.Spec(provider=LOCAL), health_checker=sky.HealthChecker(lambda: lock.locked()))
+
+
+lock = threading.Lock()
+
+
+def is_well() -> bool:
+    return True

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     )
     from skyward.records import CallError, CallRecord
     from skyward.reference import TaskReference, task
-    from skyward.spec import Accelerator, Budget, Nodes, Options, Spec, Volume, Worker
+    from skyward.spec import Accelerator, Budget, HealthChecker, Nodes, Options, Spec, Volume, Worker
     from skyward.tasks import TaskFuture
 
 __version__ = "0.1.0"
@@ -89,7 +89,8 @@ _LAZY = {
     **dict.fromkeys(("DEFAULT_IMAGE", "Image", "PipIndex"), "skyward.image"),
     **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
     **dict.fromkeys(
-        ("Accelerator", "Budget", "Nodes", "Options", "Spec", "Volume", "Worker"), "skyward.spec"
+        ("Accelerator", "Budget", "HealthChecker", "Nodes", "Options", "Spec", "Volume", "Worker"),
+        "skyward.spec",
     ),
     "TaskFuture": "skyward.tasks",
     **dict.fromkeys(("task", "TaskReference"), "skyward.reference"),
@@ -124,6 +125,7 @@ __all__ = [
     "Nodes",
     "Worker",
     "Options",
+    "HealthChecker",
     "Volume",
     "Accelerator",
     "Image",

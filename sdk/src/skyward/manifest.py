@@ -15,10 +15,10 @@ from decimal import Decimal
 from typing import Any
 
 from skyward.contract.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POOL, LABEL_RUN, POOL, TASK
-from skyward.functions import Retry
+from skyward.functions import Function, PendingFunction, Retry
 from skyward.image import Image
-from skyward.packing import Packed
-from skyward.spec import RESULT_SECONDS, Accelerator, Budget, Options, Spec, Volume
+from skyward.packing import Packed, pack_function
+from skyward.spec import RESULT_SECONDS, Accelerator, Budget, HealthChecker, Options, Spec, Volume
 from skyward.wire.options import CallOptions
 
 MANAGED_BY = "skyward-sdk"
@@ -82,6 +82,8 @@ def pool_object(
         spec["timeouts"] = timeouts
     if isinstance(options.budget, Budget):
         spec["budget"] = _budget(options.budget)
+    if options.health_checker is not None:
+        spec["health"] = {"checker": _checker(options.health_checker)}
     if first.volumes:
         spec["volumes"] = [_volume(volume) for volume in first.volumes]
     return {
@@ -214,6 +216,24 @@ def _image(image: Image) -> dict[str, Any]:
         env=_pairs(image.env, "value"),
         shellVars=_pairs(image.shell_vars, "command"),
     )
+
+
+def _checker(checker: HealthChecker) -> dict[str, Any]:
+    """Raises NotPicklable, or ValueError for a function that is too large for the object."""
+    fn = checker.fn.fn if isinstance(checker.fn, Function) else checker.fn
+    pickled = pack_function(PendingFunction(fn))
+    if len(pickled) > INLINE_LIMIT:
+        raise ValueError(
+            f"the function of health_checker takes {len(pickled)} bytes with all that it refers to, and "
+            f"{INLINE_LIMIT} are allowed: have it load what it needs on the node"
+        )
+    return {
+        "function": base64.b64encode(pickled).decode(),
+        "periodSeconds": checker.interval,
+        "timeoutSeconds": checker.timeout,
+        "failureThreshold": checker.consecutive_failures,
+        "initialDelaySeconds": checker.initial_delay,
+    }
 
 
 def _volume(volume: Volume) -> dict[str, Any]:

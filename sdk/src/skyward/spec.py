@@ -3,7 +3,7 @@
 Plain frozen dataclasses that check themselves when constructed; `manifest` turns them into a ComputePool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -217,6 +217,33 @@ class SpecFields(TypedDict, total=False):
 
 
 @strict
+@dataclass(frozen=True, slots=True)
+class HealthChecker:
+    """A function that tells whether a node is well: it is called on each node, without arguments, and returns
+    a true value while all is well. Times are seconds.
+
+    It runs beside the calls in a process of its own, which is kept from run to run, so what it imports is
+    imported once. A run that raises, returns a false value, or takes longer than `timeout` failed; after
+    `consecutive_failures` in a row the node gets no more calls and is replaced, unless too many nodes are bad
+    at once for the node to be the cause.
+    """
+
+    fn: Callable[[], Any]
+    interval: int = 30
+    timeout: int = 15
+    consecutive_failures: int = 3
+    initial_delay: int = 0
+
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"fn must be a function without arguments, got {self.fn!r}")
+        integer("interval", self.interval, minimum=1, maximum=3600)
+        integer("timeout", self.timeout, minimum=1, maximum=600)
+        integer("consecutive_failures", self.consecutive_failures, minimum=1, maximum=100)
+        integer("initial_delay", self.initial_delay, minimum=0, maximum=86_400)
+
+
+@strict
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How the pool is run. Times are seconds; None leaves them to the operator's defaults.
@@ -241,6 +268,7 @@ class Options:
     result_ttl: int | None = RESULT_SECONDS
     retry_on_interruption: int = 3
     budget: Budget | float | None = None
+    health_checker: HealthChecker | None = None
     console: bool | ConsoleMode = True
     namespace: str | None = None
 
@@ -261,6 +289,8 @@ class Options:
         integer("retry_on_interruption", self.retry_on_interruption, minimum=0, maximum=100)
         if self.budget is not None and not isinstance(self.budget, Budget):
             object.__setattr__(self, "budget", Budget(total=number("budget", self.budget, minimum=0)))
+        if self.health_checker is not None:
+            instance("health_checker", self.health_checker, HealthChecker, "sky.HealthChecker(fn)")
         if not isinstance(self.console, bool):
             one_of("console", self.console, ("auto", "rich", "minimal", "log", "silent"))
 

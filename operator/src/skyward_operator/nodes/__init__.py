@@ -3,6 +3,7 @@
     observation, observe   what is known about a node
     decide, wind_down      what to do about it; pure
     interruption, health   nodes that leave: announced by their provider, or not well; pure
+    checkup                what agents check of their nodes; pure
     notices                what the providers announce
     act, machines          doing it
     session                one SSH connection per node: bootstrap, link, again when it breaks

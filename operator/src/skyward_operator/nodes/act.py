@@ -21,6 +21,7 @@ from skyward_operator.nodes.actions import (
     Cordon,
     Create,
     Drain,
+    Examine,
     Guard,
     LookUp,
     Lose,
@@ -113,6 +114,9 @@ class Actor:
             case Cordon(due):
                 if session is not None:
                     session.cordon(None if due is None else self._seconds_to(due))
+            case Examine(checks):
+                if session is not None:
+                    session.check(checks)
             case Avoid():
                 if self.took_away is not None:
                     self.took_away(Account.of(key[0], chosen(node)), recorded_offer(node))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from skyward.contract.reasons import NodePhase, NodeReason
+    from skyward_operator.nodes.checkup import Checkup
     from skyward_operator.providers.contract import Offer
 
 
@@ -81,6 +82,13 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
+class Examine:
+    """Have the agent check the node's health in this way."""
+
+    checks: Checkup
+
+
+@dataclass(frozen=True, slots=True)
 class Avoid:
     """Buy elsewhere for a while: what was bought for this node was taken back."""
 
@@ -131,6 +139,7 @@ type Action = (
     | Admit
     | Lose
     | Cordon
+    | Examine
     | Avoid
     | Drain
     | CloseSession

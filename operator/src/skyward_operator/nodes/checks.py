@@ -130,6 +130,8 @@ _OPTIONAL: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
         "blobs": _is_texts,
         "facts": _is_object,
         "left": _is_seconds,
+        "watch": _is_text,
+        "ill": _is_text,
     },
     FrameKind.LOG: {"stream": _is_text, "time": _is_seconds},
     FrameKind.RESULT: {
@@ -141,5 +143,5 @@ _OPTIONAL: Final[Mapping[FrameKind, Mapping[str, Check]]] = {
     },
     FrameKind.REFUSED: {"count": _is_some},
     FrameKind.PONG: {"t": _is_number},
-    FrameKind.NOTICE: {"left": _is_seconds},
+    FrameKind.NOTICE: {"left": _is_seconds, "message": _is_text},
 }

@@ -24,6 +24,7 @@ from skyward_operator.nodes.actions import (
     Avoid,
     CloseSession,
     Create,
+    Examine,
     Guard,
     LookUp,
     Lose,
@@ -244,7 +245,7 @@ def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     if session.stage is Stage.LINKED and session.ill:
         return keep_unwell(session.ill, seen) if seen.spared else leave_unwell(session.ill)
     if session.stage is Stage.LINKED:
-        return beat(node, session, now)
+        return [*examine(session, seen), *beat(node, session, now)]
     silent = (now - (session.lost or session.started)).total_seconds()
     busy = session.stage is Stage.BOOTSTRAPPING
     quiet = (now - session.progress).total_seconds()
@@ -257,9 +258,16 @@ def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     return [Write(NodePhase.READY, NodeReason.RECONNECTING, session.trouble), Again(2)]
 
 
+def examine(session: SessionView, seen: Observation) -> list[Action]:
+    """Have the agent make the checks that the pool asks for now, unless it does."""
+    return [Examine(seen.checks)] if session.watch != seen.checks.digest else []
+
+
 def keep_unwell(ill: str, seen: Observation) -> list[Action]:
     """Too many are bad at once for this node to be the cause: it stays, and says so."""
-    return [Write(NodePhase.READY, NodeReason.UNHEALTHY, f"{ill}; {seen.spared}"), Again(SPARED_AGAIN)]
+    write = Write(NodePhase.READY, NodeReason.UNHEALTHY, f"{ill}; {seen.spared}")
+    again = examine(seen.session, seen) if seen.session is not None and seen.session.ill else []
+    return [*again, write, Again(SPARED_AGAIN)]
 
 
 def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncssh
 
+from skyward.contract.meta import clip
 from skyward.wire import printed
-from skyward.wire.envelopes import BLOB_REFUSED, INTERRUPTION, PROTOCOL, RefusalReason
+from skyward.wire.envelopes import BLOB_REFUSED, ILLNESS, INTERRUPTION, PROTOCOL, RefusalReason
 from skyward.wire.errors import FrameError
 from skyward.wire.frames import CHUNK, MAX_BODY, Decoder, Frame, FrameKind, encode
 from skyward_operator.nodes.checks import check
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from skyward.contract.pool import Worker
+    from skyward_operator.nodes.checkup import Checkup
     from skyward_operator.providers.contract import Metadata
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 PING_SECONDS = 5.0
 SILENCE_SECONDS = 15.0
 WELCOME_SECONDS = 10.0
+SHOWN = 700
+"""Characters of what an agent says of its node that people are shown."""
 ACK_SECONDS = 0.002
 """How long acknowledgements are collected: nobody waits for one, and each frame costs the agent a write."""
 
@@ -78,6 +82,10 @@ class Inbox(Protocol):
 
     def noticed(self, left: float) -> None:
         """The machine is taken back in so many seconds."""
+        ...
+
+    def fell_ill(self, ill: str) -> None:
+        """The node failed its health check for this reason; empty: it is well again."""
         ...
 
 
@@ -208,6 +216,11 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         """Have calls know that the machine is gone in so many seconds, and why."""
         self._send(FrameKind.LEAVING, {"reason": reason, "left": left})
 
+    def watch_health(self, checks: Checkup) -> None:
+        """Have the agent check the node in this way, and in no other."""
+        header = {"digest": checks.digest, "checks": checks.checks}
+        self._send(FrameKind.WATCH, header, checks.function)
+
     def stop(self, grace: float) -> None:
         """Have the agent end: at once where nothing runs, after `grace` seconds at the latest."""
         self._send_acknowledged()
@@ -298,6 +311,8 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
                 self._outbox.taken(header["digest"], header["offset"])
             case FrameKind.NOTICE if header.get("reason") == INTERRUPTION:
                 self._inbox.noticed(float(header.get("left") or 0.0))
+            case FrameKind.NOTICE if header.get("reason") == ILLNESS:
+                self._inbox.fell_ill(clip(header.get("message") or "", SHOWN))
             case FrameKind.NOTICE:
                 if header.get("reason") == BLOB_REFUSED:
                     self._outbox.give_up(str(header.get("digest")))

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.pool_options import Health
+from skyward_operator.nodes.checkup import NOTHING, Checkup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +77,8 @@ class SessionView:
     """When its machine is taken, as the machine itself says."""
     ill: str = ""
     """What its agent says is wrong with the node."""
+    watch: str = ""
+    """The digest of the checks that its agent makes."""
     draining: bool = False
     failure: Failure | None = None
     trouble: str = ""
@@ -126,6 +129,8 @@ class Observation:
     """Calls, or results that are not durable, are on a node that leaves, or nobody knows yet."""
     patience: float = PATIENCE
     """Seconds without a sign of the agent until the node is given up while its provider still shows it."""
+    checks: Checkup = NOTHING
+    """How the agent of a node that takes calls shall check it."""
     spared: str = ""
     """Why no node is replaced for being bad, if that is so."""
     grace: float | None = None

@@ -15,6 +15,7 @@ from skyward.contract.reasons import NodePhase
 from skyward_operator.kube.store import key_of
 from skyward_operator.money.purse import DRAIN_SECONDS
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount
+from skyward_operator.nodes.checkup import checkup
 from skyward_operator.nodes.health import Member, spared
 from skyward_operator.nodes.interruption import is_leaving
 from skyward_operator.nodes.observation import ABSENT, Observation, Stage
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from skyward_operator.providers.contract import Machine
 
 logger = logging.getLogger(__name__)
+
+DEFAULT = Health()
 
 
 @dataclass(slots=True)
@@ -84,8 +87,8 @@ class Observer:
         seen = Observation(session=view, notice=self.remember(node).notice, grace=grace)
         if is_leaving(node):
             seen = replace(seen, busy=self._fleet.listener.busy(*key))
-        if view is not None and (view.ill or view.lost is not None):
-            seen = self._with_health(seen, node, now)
+        if view is not None and node.status.phase in (NodePhase.READY, NodePhase.DRAINING):
+            seen = self._with_health(seen, view, node, now)
         if wants_offers(node):
             return replace(seen, offers=await self._placement.offers(node, self.remember(node).rejected))
         if wants_machine(node, view):
@@ -100,16 +103,20 @@ class Observer:
             )
         return seen
 
-    def _with_health(self, seen: Observation, node: ComputeNode, now: datetime) -> Observation:
-        """How long this node may be silent, and whether bad ones of its pool are replaced at all."""
+    def _with_health(
+        self, seen: Observation, view: SessionView, node: ComputeNode, now: datetime
+    ) -> Observation:
+        """How a node is checked and how long it may be silent, and if it is bad whether it is replaced."""
         namespace, name = node.metadata.namespace or "", node.spec.pool_ref.name
         pool = self._store.get(POOL, namespace, name)
-        health = Health.model_validate((pool or {}).get("spec", {}).get("health") or {})
+        said = (pool or {}).get("spec", {}).get("health") or {}
+        health = Health.model_validate(said) if said else DEFAULT
         patience = float(health.unhealthy_after_seconds)
+        seen = replace(seen, patience=patience, checks=checkup(health))
+        if not view.ill and view.lost is None:
+            return seen
         members = [self._member(obj) for obj in self._store.by_pool(NODE, namespace, name)]
-        return replace(
-            seen, patience=patience, spared=spared(members, health.max_unhealthy_percent, patience, now)
-        )
+        return replace(seen, spared=spared(members, health.max_unhealthy_percent, patience, now))
 
     def _member(self, obj: Object) -> Member:
         status = obj.get("status") or {}

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skyward.contract.names import NODE
+from skyward.contract.names import NODE, POOL
 from skyward.contract.node import ComputeNode
 from skyward.contract.reasons import NodeReason
 from skyward_operator.engine.controller import Controller
@@ -148,8 +148,15 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             purse.forget(uid)
             placement.forget(uid, str(old["spec"]["poolRef"]["uid"]))
 
+    def on_pool_change(old: Object | None, new: Object | None) -> None:
+        """How nodes are checked, and which are spared, is their pool's to say at any time."""
+        if old is not None and new is not None and old["spec"].get("health") != new["spec"].get("health"):
+            for obj in context.store.by_pool(NODE, *key_of(new)):
+                queue.add(key_of(obj))
+
     context.store.subscribe(NODE, on_change)
     context.store.subscribe(NODE, placement.history.node_changed)
+    context.store.subscribe(POOL, on_pool_change)
     notices = Notices(context, accounts, observer, queue.add)
     return Nodes(
         context, fleet, controller, actor, observer, registry, accounts, book, notices, purse, placement

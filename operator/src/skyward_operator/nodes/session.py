@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from skyward.contract.meta import clip
 from skyward.contract.reasons import NodeReason
 from skyward.wire.envelopes import RefusalReason
 from skyward_operator.nodes.bootstrap import BootstrapFailed, agent_socket, bootstrap, start_agent
 from skyward_operator.nodes.collection import Collector
 from skyward_operator.nodes.fleet import ReadyNode
-from skyward_operator.nodes.link import AgentLink, LinkClosed, open_link
+from skyward_operator.nodes.link import SHOWN, AgentLink, LinkClosed, open_link
 from skyward_operator.nodes.observation import Agent, Failure, SessionView, Stage
 from skyward_operator.nodes.ssh import CONNECTION_ERRORS, Target, connect, explain, first_contact
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from skyward.contract.pool import Worker
     from skyward.wire.frames import Frame
     from skyward_operator.engine.clock import Clock
+    from skyward_operator.nodes.checkup import Checkup
     from skyward_operator.nodes.fleet import Fleet, Key
     from skyward_operator.nodes.image import Plan
     from skyward_operator.nodes.log import NodeLog
@@ -142,6 +144,12 @@ class Session:
         self._fleet.cordon(self.key)
         if self._link is not None and left is not None:
             self._link.announce("preempted", left)
+
+    def check(self, checks: Checkup) -> None:
+        """Have the agent check the node's health in this way."""
+        if self._link is not None:
+            self._link.watch_health(checks)
+            self._show(watch=checks.digest)
 
     def drain(self, grace: float, why: str = "") -> None:
         """Take no more calls, and have the agent end once it is idle or after `grace` seconds. `why` is what
@@ -326,6 +334,12 @@ class Session:
             self._log.line(f"the machine says that its provider takes it back in {left:.0f} s")
             self._show(notice=self._clock.now() + timedelta(seconds=left))
 
+    def fell_ill(self, ill: str) -> None:
+        """The node failed its health check, or is well again."""
+        if ill != self.view.ill:
+            self._log.line(f"the node is not well: {ill}" if ill else "the node is well again")
+            self._show(ill=ill)
+
     def heard(self) -> None:
         """The agent gave a sign of life."""
         self.view = replace(self.view, heard=self._clock.now())
@@ -351,7 +365,15 @@ class Session:
         self._link = link
         self._collector.attach(link, agent.held)
         self._log.line(f"linked with agent {agent.boot_id}, Python {agent.python}, {agent.slots} slots")
-        self._progress(stage=Stage.LINKED, agent=agent, lost=None, trouble="", heard=self._clock.now())
+        self._progress(
+            stage=Stage.LINKED,
+            agent=agent,
+            lost=None,
+            trouble="",
+            heard=self._clock.now(),
+            watch=str(welcome.get("watch") or ""),
+            ill=clip(str(welcome.get("ill") or ""), SHOWN),
+        )
         self._offer()
         if welcome.get("left") is not None:
             self.noticed(float(welcome["left"]))

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from skyward.contract.reasons import NodePhase, NodeReason, PoolReason
-from skyward_operator.pools.observation import Failures, Memory, Observation
+from skyward_operator.pools.observation import Failures, Memory, NodeView, Observation
 from skyward_operator.pools.places import held_ranks, missing, superfluous
 from skyward_operator.pools.scale import Wanted, ceiling_of, next_change, wanted_nodes
 
@@ -64,6 +64,8 @@ MOST_FAILURES: Final = 3
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
 CURE_SECONDS: Final = 60.0
+QUICK_SECONDS: Final = 600.0
+"""A node that is not well so soon after it was ready never worked: the next one may be no better."""
 LOOK_SECONDS: Final = 1.0
 """How often the calls of a pool that scales with them are counted, while it has any."""
 
@@ -201,13 +203,13 @@ def _count_failures(seen: Observation, memory: Memory, now: datetime) -> tuple[F
         memory = replace(memory, failed_at=None, retry_at=None)
     elif memory.failed_at is None:
         memory = replace(memory, failed_at=now)
-    elif any(node.ready and node.ready_time and node.ready_time > memory.failed_at for node in seen.nodes):
+    elif any(_works(node, memory.failed_at, failures.reason, now) for node in seen.nodes):
         failures = Failures(generation=failures.generation)
         memory = replace(memory, failed_at=None, retry_at=None)
     new = [
         node
         for node in seen.nodes
-        if node.failed and node.ready_time is None and node.uid not in memory.counted and not node.deleting
+        if _never_worked(node, now) and node.uid not in memory.counted and not node.deleting
     ]
     memory = replace(memory, counted=memory.counted | {node.uid for node in new})
     new = [node for node in new if node.template == seen.template]
@@ -219,6 +221,22 @@ def _count_failures(seen: Observation, memory: Memory, now: datetime) -> tuple[F
     pause = _pause(count, worst.reason)
     failures = Failures(count, failures.generation, worst.reason, worst.message, worst.log)
     return failures, replace(memory, failed_at=now, retry_at=now + timedelta(seconds=pause))
+
+
+def _works(node: NodeView, failed_at: datetime, reason: str, now: datetime) -> bool:
+    """Whether this node shows that what failed then works now; what a health check says shows later."""
+    if not node.ready or node.ready_time is None or node.ready_time <= failed_at:
+        return False
+    return reason != NodeReason.UNHEALTHY or (now - node.ready_time).total_seconds() > QUICK_SECONDS
+
+
+def _never_worked(node: NodeView, now: datetime) -> bool:
+    """Whether a node failed before it took calls, or soon after that its health check."""
+    if node.failed:
+        return node.ready_time is None
+    if not node.leaving or node.reason != NodeReason.UNHEALTHY or node.ready_time is None:
+        return False
+    return (now - node.ready_time).total_seconds() < QUICK_SECONDS
 
 
 def _pause(count: int, reason: str) -> float:

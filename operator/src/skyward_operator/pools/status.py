@@ -245,6 +245,8 @@ def _failure_text(decision: Decision) -> str:
 
 
 def _pool_reason(reason: str) -> PoolReason:
+    if reason == NodeReason.UNHEALTHY:
+        return PoolReason.NODES_UNHEALTHY
     try:
         return PoolReason(reason)
     except ValueError:

@@ -22,7 +22,6 @@ IGNORED: Final = (
     "lifetime.ttl_seconds",
     "lifetime.linger_seconds",
     "lifetime.max_lifetime_seconds",
-    "health.probe",
     "image.includes_digest",
     "image.metrics",
 )

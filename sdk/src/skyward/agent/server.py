@@ -26,6 +26,7 @@ from skyward.agent.blobs import Blobs
 from skyward.agent.checks import checked_call, refused, seconds
 from skyward.agent.connection import Connection
 from skyward.agent.facts import facts, visible_gpus
+from skyward.agent.health import Health
 from skyward.agent.link import Outbox
 from skyward.agent.metadata import MetadataWatch
 from skyward.agent.output import Output
@@ -36,6 +37,7 @@ from skyward.agent.spool import Spool
 from skyward.wire.bundle import bundle_digest
 from skyward.wire.digest import digest, is_digest
 from skyward.wire.envelopes import (
+    ILLNESS,
     INTERRUPTION,
     PROTOCOL,
     Executor,
@@ -88,6 +90,7 @@ class Agent:
         plan = WorkerPlan(work, self._spool.folder, threads, workers, visible_gpus(self._facts, os.environ))
         self._slots = Slots(plan, self, reuse=settings.reuse)
         self._metadata = MetadataWatch(self._machine_is_taken)
+        self._health = Health(work, lambda ill: self.notice(ILLNESS, ill))
 
     async def run(self, listening: Callable[[], None]) -> None:
         """Serve until STOP or SIGTERM; `listening` is called once the socket accepts connections."""
@@ -105,6 +108,7 @@ class Agent:
         finally:
             server.close()
             self._metadata.stop()
+            self._health.stop()
             self.settings.socket.unlink(missing_ok=True)
             self._slots.kill()
             await _end(workers)
@@ -237,6 +241,8 @@ class Agent:
                 self.outbox.written_down({str(name): int(end) for name, end in header["attempts"].items()})
             case FrameKind.LEAVING:
                 self._slots.announce(str(header["reason"]), seconds(header["left"]) or 0.0)
+            case FrameKind.WATCH:
+                self._health.watch(header, bytes(frame.body))
             case FrameKind.STOP:
                 self._stop(bool(header.get("drain")), seconds(header.get("grace")))
             case _:
@@ -286,6 +292,8 @@ class Agent:
         left = self._metadata.left
         return {
             **({} if left is None else {"left": left}),
+            "watch": self._health.digest,
+            "ill": self._health.ill,
             "protocol": PROTOCOL,
             "agent": bundle_digest()[:12],
             "boot_id": self.boot_id,

@@ -74,7 +74,7 @@ MEANING: dict[str, str] = {
     "Reconnecting": "the connection to the node broke",
     "HeartbeatLost": "the node does not answer any more",
     "Unhealthy": "the node failed its health probe",
-    "NodesUnhealthy": "too many nodes are bad at once",
+    "NodesUnhealthy": "too many nodes are bad at once, or one after the other",
     "Interrupted": "the provider takes the machine back, and says when",
     "Preempted": "the provider took the machine back without notice",
     "MachineLost": "the machine is gone without notice",

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from skyward.contract.meta import (
     DAY,
+    INLINE_LIMIT,
     Json,
     Model,
     Money,
@@ -220,6 +221,39 @@ class Probe(Model):
     )
 
 
+class Checker(Model):
+    """A function that tells whether a node is well."""
+
+    function: Annotated[
+        str,
+        Field(
+            min_length=4,
+            max_length=INLINE_LIMIT,
+            json_schema_extra=validations(
+                rule("self.size() % 4 == 0", "function must be base64, whose length is a multiple of 4")
+            ),
+        ),
+    ] = Field(
+        description=(
+            "The pickled function in base64, of at most 64 KiB: it is called without arguments in a process "
+            "of its own, and what it returns says whether the node is well. The SDK writes it "
+            "(sky.HealthChecker)."
+        )
+    )
+    period_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        30, description="Seconds between two runs, 1 to 3600."
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        15, description="Seconds after which a run counts as failed and is killed, 1 to 600."
+    )
+    failure_threshold: Annotated[int, Field(ge=1, le=100)] = Field(
+        3, description="Number of failed runs in a row at which the node is replaced, 1 to 100."
+    )
+    initial_delay_seconds: Annotated[int, Field(ge=0, le=DAY)] = Field(
+        0, description="Seconds from the moment at which the agent has the check until its first run."
+    )
+
+
 class Health(Model):
     """When a node is bad enough to be replaced."""
 
@@ -237,6 +271,9 @@ class Health(Model):
     )
     probe: Probe | None = Field(
         None, description="Command that checks each node regularly. Unset: only the agent is watched."
+    )
+    checker: Checker | None = Field(
+        None, description="Function that checks each node regularly, beside the probe or alone."
     )
 
 

@@ -140,7 +140,8 @@ NEXT_STEP: dict[str, str] = {
         "had their time."
     ),
     "NodesUnhealthy": (
-        "Too many nodes are bad at once, so none is replaced: find the cause, then delete the bad nodes."
+        "Nodes are bad, as the message says, and others in their place would be as well: find the cause, or "
+        "correct spec.health; a bad node that is deleted is replaced."
     ),
     "Interrupted": (
         "Nothing to do: the provider takes the machine back; its calls have until then, and another one is "

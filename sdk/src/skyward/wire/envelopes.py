@@ -17,6 +17,9 @@ BLOB_REFUSED = "BlobRefused"
 INTERRUPTION: Final = "Interruption"
 """The reason of a NOTICE: the machine says that its provider takes it back."""
 
+ILLNESS: Final = "Illness"
+"""The reason of a NOTICE: the node failed its health check, or is well again."""
+
 BLOB_WINDOW = 24 * 1024 * 1024
 """Bytes of blobs that may be on their way to an agent, or wait there for its disk."""
 
@@ -249,6 +252,26 @@ class Leaving(TypedDict):
     left: float
 
 
+class CheckTerms(TypedDict):
+    """One check of a node's health: the program `argv`, or without it the function in the body of WATCH. Its
+    times are in seconds; `threshold` failures in a row make the node ill."""
+
+    name: str
+    argv: NotRequired[list[str]]
+    period: float
+    timeout: float
+    threshold: int
+    delay: NotRequired[float]
+
+
+class Watch(TypedDict):
+    """WATCH + body: check the node's health in this way from now on, and in no other. The body is the pickled
+    function of the check that has one. `digest` names all of it, and is empty where nothing is checked."""
+
+    digest: str
+    checks: list[CheckTerms]
+
+
 class Held(TypedDict):
     """One attempt that the agent knows. `count` says that it is that many items of a slice from `attempt` on:
     those of one batch, or the items of a slice (running or waiting) that no RESULT has been made of yet."""
@@ -260,7 +283,9 @@ class Held(TypedDict):
 
 class Welcome(TypedDict):
     """WELCOME: the answer to HELLO. `boot_id` changes whenever the agent process does. `left`: the machine
-    said that its provider takes it back in so many seconds."""
+    said that its provider takes it back in so many seconds. `watch`: the digest of the checks of its health
+    that run; `ill`: why they make it ill.
+    """
 
     protocol: int
     agent: str
@@ -274,6 +299,8 @@ class Welcome(TypedDict):
     functions: list[str]
     blobs: list[str]
     left: NotRequired[float]
+    watch: NotRequired[str]
+    ill: NotRequired[str]
 
 
 class Credit(TypedDict):
@@ -392,7 +419,8 @@ class Refused(TypedDict):
 
 class Notice(TypedDict):
     """NOTICE: something the operator should know that belongs to no attempt, e.g. `BlobCorrupt`. Of an
-    `Interruption`, `left` are the seconds until it happens."""
+    `Interruption`, `left` are the seconds until it happens; an `Illness` says why, or nothing once it ends.
+    """
 
     reason: str
     message: str

@@ -52,6 +52,7 @@ class FrameKind(IntEnum):
     INPUT = 17
     LOGGED = 20
     LEAVING = 21
+    WATCH = 22
     # agent to its worker
     FLOW = 32
     # agent to operator
