@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from skyward_operator.nodes.census import FEW, FRESH_SECONDS, RECENT_SECONDS, Census
-from skyward_operator.providers.contract import TAG_INSTALLATION, Listing, Machine, MachineState
+from skyward_operator.providers.contract import TAG_INSTALLATION, Address, Listing, Machine, MachineState
 from skyward_operator.providers.errors import Transient
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class FakeProvider:
     """Machines, of which a listing may lack some; counts what it is asked."""
 
     machines: dict[str, Machine]
+    host_keys: dict[str, str] = field(default_factory=dict)
+    """Shown to who asks for one machine only."""
     unlisted: set[str] = field(default_factory=set)
     listings: int = 0
     descriptions: list[str] = field(default_factory=list)
@@ -46,7 +48,8 @@ class FakeProvider:
     async def describe(self, machine_id: str) -> Machine | None:
         """One."""
         self.descriptions.append(machine_id)
-        return self.machines.get(machine_id)
+        machine = self.machines.get(machine_id)
+        return replace(machine, host_key=self.host_keys.get(machine_id)) if machine is not None else None
 
 
 @dataclass
@@ -76,9 +79,10 @@ class World:
     def __post_init__(self) -> None:
         self.census = Census(cast("Leadership", Leader()), cast("Clock", self.clock))
 
-    async def describe(self, machine_id: str) -> Machine | None:
+    async def describe(self, machine_id: str, *, to_connect: bool = False) -> Machine | None:
         """What the census says."""
-        return await self.census.describe(cast("Provider", self.provider), machine_id)
+        provider = cast("Provider", self.provider)
+        return await self.census.describe(provider, machine_id, to_connect=to_connect)
 
     async def everybody(self) -> list[Machine | None]:
         """All machines, asked for side by side."""
@@ -130,6 +134,25 @@ async def test_a_machine_that_no_listing_has_is_gone_only_if_it_is_asked_for_by_
     assert await late.describe("m-49") == late.provider.machines["m-49"]
     assert await late.describe("m-48") is None
     assert late.provider.descriptions == ["m-49", "m-48"]
+
+
+async def test_a_machine_that_has_come_to_run_is_asked_for_its_host_key() -> None:
+    """A listing may leave it out, and what is shown without one would be trusted on first use."""
+    booting = world(50)
+    await booting.everybody()
+    where = Address("127.0.0.1", 22, "root")
+    known = booting.provider.machines["m-49"]
+    booting.provider.machines["m-49"] = replace(known, address=where)
+    booting.clock.time += FRESH_SECONDS
+    booting.provider.descriptions.clear()
+    booting.provider.host_keys["m-49"] = "ssh-ed25519 AAAA"
+    assert await booting.describe("m-48", to_connect=True) == booting.provider.machines["m-48"]
+    found = await booting.describe("m-49", to_connect=True)
+    assert found is not None
+    assert found.host_key == "ssh-ed25519 AAAA"
+    assert booting.provider.descriptions == ["m-49"]
+    assert await booting.describe("m-49", to_connect=False) == booting.provider.machines["m-49"]
+    assert booting.provider.descriptions == ["m-49"]
 
 
 async def test_one_by_one_again_when_the_others_have_started() -> None:

@@ -1,8 +1,8 @@
 """Machines as their providers see them: one by one while few are asked for, by one listing while many are.
 
 Each machine that boots is polled. Hundreds that boot together would be hundreds of requests a second at one
-account, which clouds refuse; a listing tells of all of them. It proves no absence: a machine that is not in
-it is asked for by itself.
+account, which clouds refuse; a listing tells of all of them. It proves no absence, and it need not have host
+keys: a machine that is not in it, or that has come to run, is asked for by itself.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ class Census:
         self._accounts: dict[int, _Account] = {}
         """By identity of the adapter, which is kept alive by it: an adapter need not be hashable."""
 
-    async def describe(self, provider: Provider, machine_id: str) -> Machine | None:
-        """As `Provider.describe` says it, or said it less than a second ago. Raises ProviderError."""
+    async def describe(self, provider: Provider, machine_id: str, *, to_connect: bool) -> Machine | None:
+        """As `Provider.describe` says it, or how a listing had it less than a second ago: then, `to_connect`,
+        only as long as it has no address. Raises ProviderError."""
         account = self._accounts.setdefault(id(provider), _Account(provider))
         if self._asked(account, machine_id) > FEW:
             machine = (await self._listing(account)).get(machine_id)
-            if machine is not None:
+            if machine is not None and not (to_connect and machine.address is not None):
                 return machine
         return await provider.describe(machine_id)
 

@@ -137,7 +137,10 @@ class Observer:
         try:
             provider = await self._accounts.of_node(node)
             async with asyncio.timeout(PROVIDER_SECONDS):
-                return checked(await self._census.describe(provider, node.status.provider_id)) or ABSENT
+                machine = await self._census.describe(
+                    provider, node.status.provider_id, to_connect=node.status.address is None
+                )
+                return checked(machine) or ABSENT
         except (NoAccount, ProviderError, TimeoutError) as error:
             label = f"{node.metadata.namespace}/{node.metadata.name}"
             text = "node %s: its provider cannot say how it is: %s"

@@ -224,7 +224,7 @@ class Provider(Protocol):
         ...
 
     async def list(self, tags: Mapping[str, str]) -> Listing:
-        """All machines that carry all of these tags, from all pages and regions."""
+        """All machines that carry all of these tags, from all pages and regions; host keys may be missing."""
         ...
 
     async def describe(self, machine_id: str) -> Machine | None:
