@@ -36,6 +36,9 @@ WORKERS = 8
 AFTER_NEWS_SECONDS = 1.0
 """The API server knows more of a pool than was heard of it here: that is on its way."""
 TOGETHER_SECONDS = 0.1
+PROGRESS_SECONDS = 1.0
+"""How old the word on nodes that are being made may get: a pool may have hundreds of them."""
+_MAKING = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePhase.BOOTSTRAPPING)
 _FINAL = ("Succeeded", "Failed", "Cancelled")
 _SAID_BY_SCALING = (PoolReason.SCALING_UP, PoolReason.SCALING_DOWN)
 """Reasons of a phase that an event with the decision and its cause has told already."""
@@ -189,13 +192,12 @@ def build(context: Context, calls: Calls, money: Money | None = None, tried: Tri
             reconciler.forget(old)
 
     def node_changed(old: Object | None, new: Object | None) -> None:
-        # Hundreds of nodes start at about the same time; what decides over a pool is looked at at once.
         if (obj := new or old) is None or _is_heartbeat(old, new):
             return
-        if old is None or new is None or _is_decisive(new):
-            queue.add(_pool_key(obj))
+        if old is not None and new is not None and _is_being_made(new):
+            queue.add_after(_pool_key(obj), PROGRESS_SECONDS)
         else:
-            queue.add_after(_pool_key(obj), TOGETHER_SECONDS)
+            queue.add(_pool_key(obj))
 
     def task_changed(old: Object | None, new: Object | None) -> None:
         # Tasks matter to pools that grow with them, that lack their rank, or that wait for their end. Only
@@ -229,9 +231,10 @@ def _without_heartbeat(node: Object) -> tuple[dict[str, Any], ...]:
     return metadata, node["spec"], status
 
 
-def _is_decisive(node: Object) -> bool:
-    """Whether a node takes calls, or will never again."""
-    return (node.get("status") or {}).get("phase") in (NodePhase.READY, NodePhase.FAILED, NodePhase.GONE)
+def _is_being_made(node: Object) -> bool:
+    """Whether a node is on its way up: then its pool has something to say, and nothing to decide."""
+    phase = (node.get("status") or {}).get("phase") or NodePhase.PENDING
+    return phase in _MAKING and "deletionTimestamp" not in node["metadata"]
 
 
 def _is_bound(task: Object) -> bool:
