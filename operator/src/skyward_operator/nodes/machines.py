@@ -226,6 +226,7 @@ class Machines:
             ssh_public_key=key_pair.export_public_key("openssh").decode().strip(),
             max_hourly_price=chosen(node).max_hourly_price,
             parameters=chosen(node).parameters,
+            disk_gib=chosen(node).disk_gib,
         )
 
     async def _launched(self, node: ComputeNode, machine: Machine) -> None:

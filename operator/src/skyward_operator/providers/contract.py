@@ -109,6 +109,7 @@ class Offer:
 
     provider: str
     region: str
+    """The smallest place that sells it: a zone where the provider has them."""
     instance_type: str
     market: str
     hourly_price: Decimal | None
@@ -160,6 +161,8 @@ class CreateRequest:
     max_hourly_price: Decimal | None = None
     """Where a market moves: not above this, even if the offer's price has changed."""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    disk_gib: int | None = None
+    """Disk that is asked for, where a machine's disk is not given by its type."""
 
 
 @dataclass(frozen=True, slots=True)
