@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from skyward import accelerators as accelerators
     from skyward import errors as errors
     from skyward import time as time
+    from skyward.computepool import (
+        ComputePool,
+        PendingBatch,
+        PendingCompute,
+        PendingComputeGroup,
+        S3Volume,
+        pool,
+    )
     from skyward.errors import (
         ArgumentTooLarge,
         BootstrapFailed,
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
     )
     from skyward.executor import CallFuture, Executor
     from skyward.image import DEFAULT_IMAGE, Image, PipIndex
+    from skyward.multipool import MultiPool
     from skyward.pools import Compute, Pool
     from skyward.providers import (
         AWS,
@@ -88,6 +97,9 @@ _LAZY = {
     **dict.fromkeys(_PROVIDERS.split(), "skyward.providers"),
     **dict.fromkeys(("DEFAULT_IMAGE", "Image", "PipIndex"), "skyward.image"),
     **dict.fromkeys(("Compute", "Pool"), "skyward.pools"),
+    "MultiPool": "skyward.multipool",
+    **dict.fromkeys(("ComputePool", "S3Volume", "pool"), "skyward.computepool"),
+    **dict.fromkeys(("PendingBatch", "PendingCompute", "PendingComputeGroup"), "skyward.computepool"),
     **dict.fromkeys(
         ("Accelerator", "Budget", "HealthChecker", "Nodes", "Options", "Spec", "Volume", "Worker"),
         "skyward.spec",
@@ -121,6 +133,13 @@ __all__ = [
     "InstanceInfo",
     "Compute",
     "Pool",
+    "MultiPool",
+    "ComputePool",
+    "PendingCompute",
+    "PendingComputeGroup",
+    "PendingBatch",
+    "pool",
+    "S3Volume",
     "Spec",
     "Nodes",
     "Worker",

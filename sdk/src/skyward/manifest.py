@@ -61,7 +61,11 @@ def pool_object(
         "selection": options.selection,
         "nodes": _given(desired=nodes.desired, min=nodes.min, max=nodes.max),
         "image": _image(first.image),
-        "lifetime": _given(ttlSeconds=first.ttl, idleSeconds=options.autoscale_idle_timeout),
+        "lifetime": _given(
+            ttlSeconds=first.ttl,
+            idleSeconds=options.autoscale_idle_timeout,
+            maxLifetimeSeconds=options.max_lifetime,
+        ),
         "ticketHash": owner.ticket_hash,
     }
     if options.worker is not None:
@@ -186,6 +190,7 @@ def _candidate(name: str, spec: Spec) -> dict[str, Any]:
         credentialsRef={"name": provider.credentials} if provider.credentials else None,
         accelerator=_accelerator(spec.accelerator),
         regions=[region] if region else None,
+        instanceTypes=[spec.instance_type] if spec.instance_type else None,
         vcpus=None if spec.vcpus is None else math.ceil(spec.vcpus),
         memoryGiB=None if spec.memory_gb is None else math.ceil(spec.memory_gb),
         diskGiB=spec.disk_gb,
@@ -204,6 +209,7 @@ def _accelerator(accelerator: Accelerator | str | None) -> dict[str, Any] | None
         count=_decimal(accelerator.count),
         memoryGiB=accelerator.memory_gib,
         formFactor=accelerator.form_factor,
+        mig=accelerator.mig,
     )
 
 

@@ -75,7 +75,6 @@ class Pool(CallTarget):
         self._name = lifecycle.checked_name(name) if name is not None else lifecycle.new_name()
         self._session: Session | None = None
         self._view: PoolView | None = None
-        self._aborted = threading.Event()
         self._tally = lifecycle.Tally()
 
     @property
@@ -116,7 +115,7 @@ class Pool(CallTarget):
         termination.begin()
         try:
             with termination.interruptible():
-                self._open()
+                self.open()
         except BaseException as error:
             termination.end()
             if isinstance(error, (SkywardError, KeyboardInterrupt)):  # our frames explain nothing
@@ -131,7 +130,7 @@ class Pool(CallTarget):
         deactivate(self)
         try:
             with termination.interruptible(closing=True):
-                self._close(error)
+                self.close(error)
         except KeyboardInterrupt as again:
             raise again.with_traceback(None) from None
         finally:
@@ -139,15 +138,16 @@ class Pool(CallTarget):
 
     async def __aenter__(self) -> Self:
         termination.begin()
-        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        aborted = threading.Event()
+        opening = asyncio.ensure_future(asyncio.to_thread(self.open, aborted))
         try:
             await asyncio.shield(opening)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
-                self._aborted.set()
+                aborted.set()
                 await asyncio.wait([opening])
                 if opening.exception() is None:  # it was ready in the very last moment
-                    await asyncio.to_thread(self._close, None)
+                    await asyncio.to_thread(self.close)
             termination.end()
             raise
         activate(self)
@@ -157,7 +157,7 @@ class Pool(CallTarget):
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         deactivate(self)
-        closing = asyncio.ensure_future(asyncio.to_thread(self._close, error))
+        closing = asyncio.ensure_future(asyncio.to_thread(self.close, error))
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:  # machines are released first, whatever else is in a hurry
@@ -171,26 +171,40 @@ class Pool(CallTarget):
             return f"<pool {self._name}>"
         return f"<pool {self._name}: {count(self._view.ready_nodes, 'node')} ready>"
 
-    # -- inside -------------------------------------------------------------------------------------------
+    # -- without `with` -----------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened and not closed."""
+        return self._session is not None
+
+    def open(self, aborted: threading.Event | None = None) -> None:
+        """Make the pool and wait until it takes calls, as `with` does. `close` ends it; so does the end of
+        the program. Another thread may have it give up by setting `aborted`."""
         if self._session is not None:
             raise PoolNotReady(f"pool {self._name} is already in use", remedy="enter each pool once")
-        self._aborted.clear()
         self._session, self._view, self._owned = lifecycle.open_pool(
-            self._name, self._specs, self._options, self._aborted, self._tally, or_find=self._or_find
+            self._name,
+            self._specs,
+            self._options,
+            aborted or threading.Event(),
+            self._tally,
+            or_find=self._or_find,
         )
         lifecycle.close_at_exit(self._at_exit)
 
-    def _close(self, error: BaseException | None) -> None:
+    def close(self, error: BaseException | None = None) -> None:
+        """Cancel what runs, release the machines and wait for the proof; `error` is why, if it is one."""
         session, view = self._entered()
         self._session = self._view = None
         lifecycle.forget_at_exit(self._at_exit)
         lifecycle.close_pool(session, view, self._options, self._tally, error, owned=not self.is_attached)
 
+    # -- inside -------------------------------------------------------------------------------------------
+
     def _at_exit(self) -> None:
         if self._session is not None:
-            self._close(None)
+            self.close()
 
     def _entered(self) -> tuple[Session, PoolView]:
         if self._session is None or self._view is None:

@@ -109,3 +109,7 @@ class Vultr(Provider):
     """Vultr."""
 
     name = "vultr"
+
+
+BY_NAME: dict[str, type[Provider]] = {each.name: each for each in Provider.__subclasses__()}
+"""Providers by the word that stands for them in texts."""

@@ -5,7 +5,8 @@ Plain frozen dataclasses that check themselves when constructed; `manifest` turn
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from functools import partial
+from typing import Any, ClassVar, Literal, TypedDict
 
 from skyward.image import DEFAULT_IMAGE, Image
 from skyward.providers import Provider
@@ -66,12 +67,19 @@ class Nodes:
 @strict
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """An accelerator by name, how many of it per node, and optionally its memory ("80GB") and form factor."""
+    """An accelerator by name, how many of it per node, and optionally its memory ("80GB"), form factor, and
+    the MIG profile that each is divided into ("3g.40gb").
 
+    `Accelerator.NVIDIA.H100(count=8)` is the same as `accelerators.H100(count=8)`.
+    """
+
+    NVIDIA: ClassVar["Vendor"]
+    AMD: ClassVar["Vendor"]
     name: str
     count: float = 1
     memory: str | None = None
     form_factor: str | None = None
+    mig: str | None = None
 
     def __post_init__(self) -> None:
         text("accelerator", self.name)
@@ -79,11 +87,25 @@ class Accelerator:
             raise ValueError(f"accelerator count must be more than 0, got {self.count!r}")
         if self.memory is not None:
             text("accelerator memory", self.memory, pattern=r"\d+ ?(GB|GiB)", example="80GB")
+        if self.mig is not None:
+            text("accelerator mig", self.mig, pattern=r"[1-9]g\.[1-9][0-9]*gb", example="3g.40gb")
 
     @property
     def memory_gib(self) -> int | None:
         """The memory as a number, as vendors count it."""
         return int(self.memory.rstrip("GiBb ")) if self.memory else None
+
+
+class Vendor:
+    """Accelerators of one vendor, by name: `Accelerator.NVIDIA.H100(count=8, mig="3g.40gb")`."""
+
+    def __getattr__(self, name: str) -> Callable[..., Accelerator]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return partial(Accelerator, name.replace("_", "-"))
+
+
+Accelerator.NVIDIA = Accelerator.AMD = Vendor()
 
 
 @strict
@@ -157,6 +179,7 @@ class Spec:
     allocation: Allocation = "spot-if-available"
     image: Image = DEFAULT_IMAGE
     region: str | None = None
+    instance_type: str | None = None
     max_hourly_cost: float | None = None
     ttl: int = 600
     volumes: Sequence[Volume] = ()
@@ -183,8 +206,9 @@ class Spec:
             integer("disk_gb", self.disk_gb, minimum=1, maximum=65_536)
         if self.architecture is not None:
             one_of("architecture", self.architecture, ("x86_64", "arm64"))
-        if self.region is not None:
-            text("region", self.region)
+        for name in ("region", "instance_type"):
+            if getattr(self, name) is not None:
+                text(name, getattr(self, name))
         integer("ttl", self.ttl, minimum=0, maximum=30 * 86_400)
         if not isinstance(self.volumes, list | tuple):
             instance("volumes", self.volumes, list, _VOLUMES)
@@ -211,6 +235,7 @@ class SpecFields(TypedDict, total=False):
     allocation: Allocation
     image: Image
     region: str | None
+    instance_type: str | None
     max_hourly_cost: float | None
     ttl: int
     volumes: Sequence[Volume]
@@ -251,6 +276,7 @@ class Options:
     `default_compute_timeout` limits calls that have no timeout of their own; there is none unless given.
     `lease_timeout` is how long the pool outlives a program that is killed or cut off; None: until somebody
     deletes it.
+    `max_lifetime` is when each machine is released at the latest, whatever it runs; None: no such end.
     `result_ttl` is how long result and output of a call can be read once it has ended, by other programs too;
     None: until somebody deletes its Task.
     `budget` is the most that the pool may cost, in US dollars: a number is a `Budget(total=...)`.
@@ -265,6 +291,7 @@ class Options:
     autoscale_idle_timeout: int | None = None
     shutdown_timeout: float = 120.0
     lease_timeout: int | None = 600
+    max_lifetime: int | None = None
     result_ttl: int | None = RESULT_SECONDS
     retry_on_interruption: int = 3
     budget: Budget | float | None = None
@@ -283,6 +310,8 @@ class Options:
             number("default_compute_timeout", self.default_compute_timeout, minimum=0.001)
         if self.lease_timeout is not None:
             integer("lease_timeout", self.lease_timeout, minimum=30)
+        if self.max_lifetime is not None:
+            integer("max_lifetime", self.max_lifetime, minimum=1, maximum=365 * 86_400)
         if self.result_ttl is not None:
             integer("result_ttl", self.result_ttl, minimum=60, maximum=365 * 86_400)
         number("shutdown_timeout", self.shutdown_timeout, minimum=0)

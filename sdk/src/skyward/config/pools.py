@@ -7,21 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
-from skyward import providers
 from skyward.config.files import Path_
 from skyward.config.settings import Settings
 from skyward.errors import ConfigurationError
 from skyward.image import Image, PipIndex
-from skyward.providers import Provider
-from skyward.spec import Accelerator, Nodes, Options, Spec, Volume, Worker
+from skyward.providers import BY_NAME, Provider
+from skyward.spec import Accelerator, Budget, Nodes, Options, Spec, Volume, Worker
 from skyward.validation import nearest
 
-TYPES: Final[dict[str, type[Provider]]] = {
-    each.name: each
-    for each in vars(providers).values()
-    if isinstance(each, type) and issubclass(each, Provider) and each.name
-}
-"""Providers by the word in `type`."""
 _CANDIDATES: Final = "specs"
 
 
@@ -83,6 +76,8 @@ class _Reader:
         }
         if "worker" in fields:
             fields["worker"] = self._object(Worker, fields["worker"], places["worker"])
+        if isinstance(fields.get("budget"), dict):
+            fields["budget"] = self._object(Budget, fields["budget"], places["budget"])
         return self._made(Options, fields, path, places)
 
     def _spec(self, fields: dict[str, Any], path: Path_, places: Mapping[str, Path_]) -> Spec:
@@ -117,11 +112,11 @@ class _Reader:
             value = {"type": value}
         fields = dict(self._table(value, path))
         kind = fields.pop("type", None)
-        if kind not in TYPES:
-            known = (*self._providers, *TYPES)
+        if kind not in BY_NAME:
+            known = (*self._providers, *BY_NAME)
             hint = nearest(str(kind), known, cutoff=0.6)
             self._fail(path, f"there is no provider {kind!r}{hint}; there are: {', '.join(known)}")
-        return self._made(TYPES[kind], fields, path, {})
+        return self._made(BY_NAME[kind], fields, path, {})
 
     def _image(self, value: Any, path: Path_) -> Image:
         fields = dict(self._table(value, path))
