@@ -46,7 +46,7 @@ async def test_a_node_whose_order_was_refused_cleans_up_what_was_made_for_it() -
         world.provider.cleaning = lambda tags: not asked.append(tags)  # type: ignore[func-returns-value]
         world.node()
         async with world.operator() as operator:
-            await world.phase("Failed")
+            await eventually(lambda: world.status().get("reason") == "InsufficientCapacity", 20)
             world.delete(operator)
             await world.gone()
         assert len(asked) == 1

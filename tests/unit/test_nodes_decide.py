@@ -192,6 +192,15 @@ def test_a_node_whose_every_offer_is_refused_waits_as_long_as_a_machine_may_take
     assert late.message == "no machine within 100 s: none left"
 
 
+@pytest.mark.parametrize("reason", [NodeReason.AWAITING_BUDGET, NodeReason.BUDGET_EXCEEDED])
+def test_a_node_waits_for_a_budget_without_an_end(reason: NodeReason) -> None:
+    """Another node would wait for the same, and a pool that counts failures would stall."""
+    broke = Refusal(reason, "no money", permanent=False)
+    made = node({}, creationTimestamp=timestamp(NOW))
+    late = written(decide(made, Observation(offers=Offers((), (broke,))), NOW + timedelta(days=9)))
+    assert (late.phase, late.reason) == (NodePhase.PENDING, reason)
+
+
 def test_a_node_waits_where_only_some_of_its_candidates_are_wrong() -> None:
     write = written(step({}, Observation(offers=Offers((), (WRONG, NONE_LEFT)))))
     assert (write.phase, write.reason) == (NodePhase.PENDING, NONE_LEFT.reason)

@@ -60,7 +60,12 @@ SHOW_LOST_AFTER = 3.0
 HEARTBEAT = 60.0
 SPARED_AGAIN = 5.0
 LINE_EVERY = 5.0
-UNAFFORDABLE = (NodeReason.BUDGET_EXCEEDED, NodeReason.PRICE_UNKNOWN, NodeReason.BUDGET_UNREADABLE)
+UNAFFORDABLE = (
+    NodeReason.AWAITING_BUDGET,
+    NodeReason.BUDGET_EXCEEDED,
+    NodeReason.PRICE_UNKNOWN,
+    NodeReason.BUDGET_UNREADABLE,
+)
 """Another node would wait for the same budget: it is waited for without an end."""
 BOOTED_EVERY = 2.0
 """The longest pause between two looks at a machine that boots: it costs money, and nobody uses it yet."""

@@ -164,11 +164,11 @@ class Placement:
 
     async def _admitted(self, node: ComputeNode, found: Survey, refused: list[Refused]) -> Offer | None:
         """The first offer that is allowed at its price in force; why the ones before it are not is added."""
-        quotes = 0
+        quotes, broke = 0, list[Refused]()
         for offer in found.offers:
             seller = seller_of(node, offer)
             if (said := self.purse.admit(node, offer)) is not None:
-                _insert(refused, Refused(seller.candidate, said, offer))
+                broke.append(Refused(seller.candidate, said, offer))
                 continue
             if quotes == MOST_QUOTES:
                 break
@@ -177,11 +177,13 @@ class Placement:
             if quoted is None:
                 continue
             if (said := self.purse.admit(node, quoted)) is not None:
-                _insert(refused, Refused(seller.candidate, said, quoted))
+                broke.append(Refused(seller.candidate, said, quoted))
                 continue
             who = node.metadata.uid or ""
             self.unavailable.claim(seller.account, quoted, who, self._clock.monotonic())
             return quoted
+        # What the purse says of the best offer comes first: on that a person has to act.
+        refused[:0] = broke[:1]
         return None
 
     async def _quoted(
@@ -292,12 +294,6 @@ class Placement:
         if (pool_object := store.get(POOL, namespace, pool.name)) is not None:
             self._context.events.emit(pool_object, "Warning", PoolReason.FELL_BACK_TO_ON_DEMAND, text)
         self._context.events.emit(reference(node), "Warning", NodeReason.FELL_BACK_TO_ON_DEMAND, text)
-
-
-def _insert(refused: list[Refused], by_purse: Refused) -> None:
-    """A purse that refuses comes first, and once: that is what a person has to act on."""
-    if not any(each.refusal.reason == by_purse.refusal.reason for each in refused):
-        refused.insert(0, by_purse)
 
 
 def seller_of(node: ComputeNode, offer: Offer) -> Seller:
