@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
@@ -197,6 +197,39 @@ def test_a_result_that_does_not_come_in_time_is_no_result(plane: FakePlane, pool
     assert not future.done()
 
 
+def test_why_says_where_a_pool_stands_and_what_was_refused(plane: FakePlane) -> None:
+    refused = {
+        "provider": "sim",
+        "region": "sim-east",
+        "instanceType": "c.small",
+        "market": "spot",
+        "outcome": "InsufficientCapacity",
+        "message": "no spot capacity in sim-east",
+        "time": "2026-11-25T12:00:00Z",
+    }
+    waiting = {"phase": "Provisioning", "reason": "InsufficientCapacity", "offersTried": [refused]}
+    spec = {"candidates": [{"name": "main", "provider": "sim"}], "nodes": {"desired": 1}}
+    metadata = {"name": "train", "namespace": "default"}
+    plane.on_loop(_put(plane, POOLS, {"metadata": metadata, "spec": spec, "status": waiting}))
+    queued = {"phase": "Queued", "reason": "AwaitingNodes"}
+    task = {"metadata": {**metadata, "name": "fit"}, "spec": {"poolRef": {"name": "train"}}}
+    plane.on_loop(_put(plane, TASKS, {**task, "status": queued}))
+    shown = _run("why", "train")
+    assert shown.startswith("pool train: Provisioning, InsufficientCapacity\n")
+    assert "waits for: the provider to have such a machine" in shown
+    assert "no spot capacity in sim-east" in shown.splitlines()[-1]
+    about = json.loads(_run("why", "task/fit", "-o", "json"))
+    assert (about["subject"], about["waitsFor"]) == ("task fit", "a node of its pool that is ready")
+    assert about["beneath"][0]["offersTried"] == [refused]
+    assert "offers that were asked for" in _run("why", "fit")
+
+
+def test_why_of_what_does_not_exist_says_so(plane: FakePlane) -> None:
+    result = CliRunner().invoke(APP, ["why", "nothing"])
+    assert result.exit_code == 1
+    assert "there is no task, no node, no pool nothing" in result.output
+
+
 def test_down_waits_for_the_proof(plane: FakePlane) -> None:
     pool = sky.Compute(provider=sky.Local(), name="team", options=SILENT)
     pool.__enter__()
@@ -212,6 +245,10 @@ def test_down_says_what_could_not_be_confirmed(plane: FakePlane, pool: Pool) -> 
     assert result.exit_code == 8
     plane.keep_pools = False
     plane.on_loop(_finish(plane))
+
+
+async def _put(plane: FakePlane, kind: str, obj: dict[str, Any]) -> None:
+    plane.put(kind, obj)
 
 
 async def _finish(plane: FakePlane) -> None:

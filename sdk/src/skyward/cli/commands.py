@@ -9,9 +9,10 @@ from skyward.cli.nodes import nodes
 from skyward.cli.pools import pools
 from skyward.cli.result import result
 from skyward.cli.tasks import tasks
+from skyward.cli.why import why
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root application."""
-    for command in (hello, pools, nodes, tasks, logs, result, down):
+    for command in (hello, pools, nodes, tasks, logs, why, result, down):
         app.command()(command)

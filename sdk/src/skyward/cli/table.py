@@ -51,15 +51,15 @@ def show(
     print_rows(columns, rows)
 
 
-def print_rows(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print rows of words below their titles."""
+def print_rows(titles: Iterable[str], rows: Iterable[Iterable[str]], wraps: str = "") -> None:
+    """Print rows of words below their titles; the column `wraps` may take several lines."""
     from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, no_wrap=title != wraps, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     # A pipe has no width: nothing is cut off there.
