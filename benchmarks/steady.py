@@ -59,9 +59,10 @@ def steady(stage: Stage) -> Iterator[Row]:
         run = _Run(endpoint, cloud, pools)
         start = asyncio.run(run.start())
         yield Row(f"{nodes} nodes of {pools} pools, from nothing to ready", start.seconds, Unit.SECONDS)
-        yield from _per_node("that starts", start, nodes, writes=6, calls=6)
+        yield from _per_node("that starts", start, nodes, writes=9, calls=5)
         still = asyncio.run(run.rest(rest))
         minute = 60 / still.seconds
+        _tell("at rest", still)
         yield Row(
             f"API writes at rest, {nodes} nodes",
             still.asked.writes() * minute,
@@ -87,7 +88,7 @@ def steady(stage: Stage) -> Iterator[Row]:
         )
         yield from _per_node("taken over after a kill", again, nodes, writes=0.1, calls=0.1)
         ended = asyncio.run(run.end())
-        yield from _per_node("that ends", ended, nodes, writes=7, calls=7)
+        yield from _per_node("that ends", ended, nodes, writes=9, calls=7)
 
 
 def _per_node(what: str, spent: Spent, nodes: int, *, writes: float, calls: float) -> Iterator[Row]:
@@ -98,13 +99,14 @@ def _per_node(what: str, spent: Spent, nodes: int, *, writes: float, calls: floa
     calls_made = spent.calls.total() / nodes
     yield Row(f"cloud calls for each node {what}", calls_made, Unit.COUNT, goals=(Bound(calls),))
     yield Row(f"operator's CPU for each node {what}", spent.cpu * 1000 / nodes, Unit.CPU)
-    print(f"{what}: {dict(spent.calls)}; {_told(spent.asked)}", file=sys.stderr, flush=True)
+    _tell(what, spent)
 
 
-def _told(asked_: Asked) -> dict[str, int]:
+def _tell(what: str, spent: Spent) -> None:
     """The largest counts, for whoever wants to know where they come from."""
-    largest = Counter({" ".join(filter(None, key)): int(count) for key, count in asked_.counts.items()})
-    return dict(largest.most_common(12))
+    largest = Counter({" ".join(filter(None, key)): int(count) for key, count in spent.asked.counts.items()})
+    counts = f"cloud {dict(spent.calls)}, API server {dict(largest.most_common(12))}"
+    print(f"{what}: {counts}; load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class _Run:
         """Leave them alone."""
         async with session(self._endpoint) as http:
             await settle(psutil.Process(pid_of("operator")))
+            await self._told_all(http)
             before = await self._now(http)
             await asyncio.sleep(seconds)
             return await self._since(http, before)
@@ -198,6 +201,14 @@ class _Run:
     def memory(self) -> float:
         """MiB of the operator."""
         return psutil.Process(pid_of("operator")).memory_info().rss / _MIB
+
+    async def _told_all(self, http: aiohttp.ClientSession) -> None:
+        """Wait until no events are written any more: they come one by one, after the rest."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            before = -1.0
+            while (written := (await asked(http)).writes("events")) != before:
+                before = written
+                await asyncio.sleep(3)
 
     async def _write_secret(self, http: aiohttp.ClientSession) -> None:
         data = {"endpoint": self._cloud.endpoint, "key": self._cloud.key}
