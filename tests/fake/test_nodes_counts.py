@@ -110,7 +110,7 @@ async def test_a_machine_that_accepts_ssh_late_is_met_soon_without_many_words() 
 
 
 async def test_nodes_that_boot_together_are_polled_together() -> None:
-    """However many they are, an account is listed about once a second, and each is described once."""
+    """However many they are, their account is listed about once a second, and each is described once."""
     async with ready_nodes(MANY, boot_seconds=3) as world:
         calls = world.calls()
         assert calls["create"] == MANY

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from skyward_operator.nodes.census import FEW, FRESH_SECONDS, RECENT_SECONDS, Census
+from skyward_operator.nodes.observation import ABSENT
 from skyward_operator.providers.contract import TAG_INSTALLATION, Address, Listing, Machine, MachineState
 from skyward_operator.providers.errors import Transient
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from skyward_operator.engine.clock import Clock
     from skyward_operator.kube.lease import Leadership
+    from skyward_operator.nodes.observation import Absent
     from skyward_operator.providers.contract import Provider
 
 
@@ -79,12 +81,12 @@ class World:
     def __post_init__(self) -> None:
         self.census = Census(cast("Leadership", Leader()), cast("Clock", self.clock))
 
-    async def describe(self, machine_id: str, *, to_connect: bool = False) -> Machine | None:
+    async def describe(self, machine_id: str, *, to_connect: bool = False) -> Machine | Absent | None:
         """What the census says."""
         provider = cast("Provider", self.provider)
         return await self.census.describe(provider, machine_id, to_connect=to_connect)
 
-    async def everybody(self) -> list[Machine | None]:
+    async def everybody(self) -> list[Machine | Absent | None]:
         """All machines, asked for side by side."""
         return await asyncio.gather(*map(self.describe, self.provider.machines))
 
@@ -118,7 +120,7 @@ async def test_a_listing_that_takes_long_answers_all_who_asked_while_it_ran() ->
     slow.provider.open.clear()
     asking = asyncio.ensure_future(slow.everybody())
     await slow.provider.asked.wait()
-    slow.clock.time += 10 * FRESH_SECONDS
+    slow.clock.time += 3 * FRESH_SECONDS
     slow.provider.open.set()
     assert len(await asking) == 50
     assert slow.provider.listings == 1
@@ -132,7 +134,7 @@ async def test_a_machine_that_no_listing_has_is_gone_only_if_it_is_asked_for_by_
     late.clock.time += FRESH_SECONDS
     late.provider.descriptions.clear()
     assert await late.describe("m-49") == late.provider.machines["m-49"]
-    assert await late.describe("m-48") is None
+    assert await late.describe("m-48") is ABSENT
     assert late.provider.descriptions == ["m-49", "m-48"]
 
 
@@ -148,11 +150,37 @@ async def test_a_machine_that_has_come_to_run_is_asked_for_its_host_key() -> Non
     booting.provider.host_keys["m-49"] = "ssh-ed25519 AAAA"
     assert await booting.describe("m-48", to_connect=True) == booting.provider.machines["m-48"]
     found = await booting.describe("m-49", to_connect=True)
-    assert found is not None
+    assert isinstance(found, Machine)
     assert found.host_key == "ssh-ed25519 AAAA"
     assert booting.provider.descriptions == ["m-49"]
     assert await booting.describe("m-49", to_connect=False) == booting.provider.machines["m-49"]
     assert booting.provider.descriptions == ["m-49"]
+
+
+async def test_a_machine_that_is_newer_than_the_listing_is_no_news_until_the_next_one() -> None:
+    growing = world(50)
+    await growing.everybody()
+    growing.clock.time += FRESH_SECONDS / 2
+    growing.provider.machines["new"] = Machine("new", "token", {}, MachineState.PENDING)
+    growing.provider.descriptions.clear()
+    assert await growing.describe("new") is None
+    growing.clock.time += FRESH_SECONDS / 2
+    assert await growing.describe("new") == growing.provider.machines["new"]
+    assert (growing.provider.descriptions, growing.provider.listings) == ([], 2)
+
+
+async def test_news_of_machines_that_boot_quickly_are_quick() -> None:
+    """Ten that have been polled for a moment are listed five times a second, fifty once."""
+    quick = world(10)
+    for _ in range(50):
+        await quick.everybody()
+        quick.clock.time += 0.02
+    assert 4 <= quick.provider.listings <= 6
+    many = world(60)
+    for _ in range(50):
+        await many.everybody()
+        many.clock.time += 0.02
+    assert many.provider.listings == 1
 
 
 async def test_one_by_one_again_when_the_others_have_started() -> None:

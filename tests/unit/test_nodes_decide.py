@@ -243,6 +243,28 @@ def test_a_machine_that_is_gone_ends_the_node_at_once(status: dict[str, Any], se
     assert (write.phase, write.reason) == (NodePhase.FAILED, NodeReason.MACHINE_LOST)
 
 
+def test_a_node_that_awaits_its_machine_says_that_its_credentials_are_gone_until_they_are_back() -> None:
+    gone = Refusal(NodeReason.CREDENTIALS_NOT_FOUND, "Secret cloud does not exist", permanent=False)
+    launched = {**LAUNCHED, "phase": "Connecting", "reason": "Launched"}
+    write = written(step(launched, Observation(trouble=gone), later=10))
+    assert (write.phase, write.reason, write.message) == (NodePhase.CONNECTING, gone.reason, gone.message)
+
+    complaining = {**launched, "reason": "CredentialsNotFound", "message": gone.message}
+    booting = Observation(machine=machine(MachineState.PENDING, address=None))
+    assert written(step(complaining, booting, later=20)).reason is NodeReason.LAUNCHED
+    assert kinds(step(launched, booting, later=20)) == []
+
+    failed = written(step(complaining, Observation(trouble=gone), later=101))
+    assert failed.reason is NodeReason.PROVISION_TIMEOUT
+    assert failed.message == "the machine has no address after 101 s: Secret cloud does not exist"
+
+
+def test_a_provider_that_is_down_for_a_moment_is_no_news_of_a_node() -> None:
+    down = Refusal(NodeReason.PROVIDER_UNAVAILABLE, "503", permanent=False)
+    launched = {**LAUNCHED, "phase": "Connecting", "reason": "Launched"}
+    assert kinds(step(launched, Observation(trouble=down), later=10)) == []
+
+
 def test_a_located_machine_is_connected_to() -> None:
     assert step(CONNECTING, Observation())[0] == StartSession(resume=False)
 

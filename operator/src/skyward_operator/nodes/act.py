@@ -37,6 +37,7 @@ from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.interruption import LEAVING
 from skyward_operator.nodes.launch import recorded_offer
 from skyward_operator.nodes.log import NodeLog
+from skyward_operator.nodes.observation import CREDENTIALS
 from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.session import Session, Subject
 from skyward_operator.nodes.ssh import fingerprint
@@ -166,7 +167,7 @@ class Actor:
             write.phase,
             write.reason,
         ):
-            bad = write.phase is NodePhase.FAILED or write.reason in LEAVING
+            bad = write.phase is NodePhase.FAILED or write.reason in (*LEAVING, *CREDENTIALS)
             kind: EventType = "Warning" if bad else "Normal"
             text = write.message or f"the node is {write.phase.lower()}"
             self.context.events.emit(obj, kind, str(write.reason), text)

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from skyward_operator.nodes.observation import ABSENT
 from skyward_operator.providers.contract import TAG_INSTALLATION
 from skyward_operator.providers.errors import ProviderError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from skyward_operator.engine.clock import Clock
     from skyward_operator.kube.lease import Leadership
+    from skyward_operator.nodes.observation import Absent
     from skyward_operator.providers.contract import Machine, Provider
 
 FEW: Final = 4
@@ -26,14 +28,25 @@ FEW: Final = 4
 RECENT_SECONDS: Final = 5.0
 """What was asked for so lately is being polled; the longest pause between two polls."""
 FRESH_SECONDS: Final = 1.0
-"""How long before a question a listing may have been begun that answers it."""
+"""How long before a question a listing may have been begun that answers it, at most;"""
+FRESH_SHARE: Final = 0.1
+"""of the time for which the machine has been polled (the news of a quick one is quick);"""
+FRESH_EACH: Final = 0.02
+"""and for each machine that is polled, at least: fifty of them are listed once a second."""
+
+
+@dataclass(slots=True)
+class _Polled:
+    """When a machine was asked for."""
+
+    first: float
+    last: float
 
 
 @dataclass(slots=True)
 class _Account:
     provider: Provider
-    asked: dict[str, float] = field(default_factory=dict)
-    """When each machine was asked for last."""
+    polled: dict[str, _Polled] = field(default_factory=dict)
     listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     listed: float = float("-inf")
     """When the last listing was begun."""
@@ -50,30 +63,36 @@ class Census:
         self._accounts: dict[int, _Account] = {}
         """By identity of the adapter, which is kept alive by it: an adapter need not be hashable."""
 
-    async def describe(self, provider: Provider, machine_id: str, *, to_connect: bool) -> Machine | None:
+    async def describe(
+        self, provider: Provider, machine_id: str, *, to_connect: bool
+    ) -> Machine | Absent | None:
         """As `Provider.describe` says it, or how a listing had it less than a second ago: then, `to_connect`,
-        only as long as it has no address. Raises ProviderError."""
+        only as long as it has no address. None: there is no news yet. Raises ProviderError."""
         account = self._accounts.setdefault(id(provider), _Account(provider))
-        if self._asked(account, machine_id) > FEW:
-            machine = (await self._listing(account)).get(machine_id)
+        polled = self._poll(account, machine_id)
+        if len(account.polled) > FEW:
+            machine = (await self._listing(account, polled)).get(machine_id)
             if machine is not None and not (to_connect and machine.address is not None):
                 return machine
-        return await provider.describe(machine_id)
+            if machine is None and account.listed < polled.first:
+                return None  # it is newer than the listing; the next one may have it
+        return await provider.describe(machine_id) or ABSENT
 
-    def _asked(self, account: _Account, machine_id: str) -> int:
-        """How many machines of an account are being polled, with this one."""
+    def _poll(self, account: _Account, machine_id: str) -> _Polled:
         now = self._clock.monotonic()
-        account.asked[machine_id] = now
-        if len(account.asked) > FEW:
-            account.asked = {each: at for each, at in account.asked.items() if now - at < RECENT_SECONDS}
-        return len(account.asked)
+        polled = account.polled.setdefault(machine_id, _Polled(now, now))
+        polled.last = now
+        if len(account.polled) > FEW:
+            recent = {name: each for name, each in account.polled.items() if now - each.last < RECENT_SECONDS}
+            account.polled = recent
+        return polled
 
-    async def _listing(self, account: _Account) -> Mapping[str, Machine]:
-        asked = (
-            self._clock.monotonic()
-        )  # one that is begun while this waits is new enough, however long it takes
+    async def _listing(self, account: _Account, polled: _Polled) -> Mapping[str, Machine]:
+        asked = polled.last
+        fresh = max(FRESH_SHARE * (asked - polled.first), FRESH_EACH * len(account.polled))
         async with account.listing:
-            if asked - account.listed >= FRESH_SECONDS:
+            # One that was begun while this waited is new enough, however long it took.
+            if asked - account.listed >= min(fresh, FRESH_SECONDS):
                 began = self._clock.monotonic()
                 await self._list(account)
                 account.listed = began

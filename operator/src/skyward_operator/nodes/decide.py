@@ -43,7 +43,7 @@ from skyward_operator.nodes.interruption import (
     lose,
     retreat,
 )
-from skyward_operator.nodes.observation import Absent, Stage
+from skyward_operator.nodes.observation import CREDENTIALS, Absent, Stage
 from skyward_operator.nodes.wind_down import end, gone, poll, release
 from skyward_operator.placement.words import summary
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from skyward.contract.node import ComputeNode
     from skyward_operator.nodes.actions import Action
-    from skyward_operator.nodes.observation import Observation, SessionView
+    from skyward_operator.nodes.observation import Observation, Refusal, SessionView
 
 SHOW_LOST_AFTER = 3.0
 """Seconds until a broken link is written down; most are back before that."""
@@ -69,6 +69,7 @@ UNAFFORDABLE = (
 """Another node would wait for the same budget: it is waited for without an end."""
 BOOTED_EVERY = 2.0
 """The longest pause between two looks at a machine that boots: it costs money, and nobody uses it yet."""
+TROUBLED_AGAIN = 5.0
 SHOW_STEP_AFTER = 2.0
 """Seconds until a step of the bootstrap is written down. Where the image is there already, all of them are
 over before that, and each word would be a write for each node."""
@@ -175,8 +176,11 @@ def locate(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     age = (now - record.request_time).total_seconds() if record and record.request_time else 0.0
     if machine is None or isinstance(machine, Absent) or machine.address is None:
         if age > node.spec.timeouts.provision_seconds:
-            return fail(NodeReason.PROVISION_TIMEOUT, f"the machine has no address after {age:.0f} s")
-        return [Again(min(BOOTED_EVERY, poll(age)))]
+            why = f": {seen.trouble.message}" if seen.trouble else ""
+            return fail(NodeReason.PROVISION_TIMEOUT, f"the machine has no address after {age:.0f} s{why}")
+        if seen.trouble is not None:
+            return [*complaint(node, seen.trouble), Again(TROUBLED_AGAIN)]
+        return [*complaint(node, None), Again(min(BOOTED_EVERY, poll(age)))]
     where = machine.address
     fields: dict[str, Any] = {
         "address": {"host": where.host, "port": where.port, "user": where.user},
@@ -185,6 +189,15 @@ def locate(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     if machine.host_key:
         fields["hostKey"] = machine.host_key
     return [Write(NodePhase.CONNECTING, NodeReason.CONNECTING, fields=fields), Again(0)]
+
+
+def complaint(node: ComputeNode, trouble: Refusal | None) -> list[Action]:
+    """Say that the credentials are gone or refused, as long as they are; what passes by itself is logged."""
+    if trouble is not None and trouble.reason in CREDENTIALS:
+        return [Write(NodePhase.CONNECTING, trouble.reason, trouble.message)]
+    if trouble is None and node.status.reason in CREDENTIALS:
+        return [Write(NodePhase.CONNECTING, NodeReason.LAUNCHED)]
+    return []
 
 
 def follow_connection(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:

@@ -7,17 +7,19 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.pool_options import Health
+from skyward.contract.reasons import NodeReason
 from skyward_operator.nodes.checkup import NOTHING, Checkup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from skyward.contract.reasons import NodeReason
     from skyward_operator.providers.contract import Machine, Offer
 
 
 PATIENCE: Final = float(Health().unhealthy_after_seconds)
+CREDENTIALS: Final = (NodeReason.CREDENTIALS_NOT_FOUND, NodeReason.INVALID_CREDENTIALS)
+"""Reasons that other credentials cure."""
 
 
 class Stage(StrEnum):
@@ -116,7 +118,9 @@ class Observation:
 
     session: SessionView | None = None
     machine: Machine | Absent | None = None
-    """None: nobody asked."""
+    """None: nobody asked, or nobody could."""
+    trouble: Refusal | None = None
+    """Why the provider could not be asked for the machine."""
     offers: Offers | None = None
     """None: nobody asked."""
     unasked: bool = False

@@ -14,11 +14,11 @@ from skyward.contract.pool_options import Health
 from skyward.contract.reasons import NodePhase
 from skyward_operator.kube.store import key_of
 from skyward_operator.money.purse import DRAIN_SECONDS
-from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount
+from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, trouble
 from skyward_operator.nodes.checkup import checkup
 from skyward_operator.nodes.health import Member, spared
 from skyward_operator.nodes.interruption import is_leaving
-from skyward_operator.nodes.observation import ABSENT, Observation, Stage
+from skyward_operator.nodes.observation import Absent, Observation, Stage
 from skyward_operator.nodes.ssh import fingerprint
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.providers.errors import ProviderError, Transient
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.census import Census
     from skyward_operator.nodes.fleet import Fleet
-    from skyward_operator.nodes.observation import Absent, Refusal, SessionView
+    from skyward_operator.nodes.observation import Refusal, SessionView
     from skyward_operator.placement.ordering import OfferKey
     from skyward_operator.placement.placement import Placement
     from skyward_operator.providers.contract import Machine
@@ -92,7 +92,7 @@ class Observer:
         if wants_offers(node):
             return replace(seen, offers=await self._placement.offers(node, self.remember(node).rejected))
         if wants_machine(node, view):
-            return replace(seen, machine=await self._machine(node))
+            return await self._with_machine(seen, node)
         if node.status.phase == NodePhase.LAUNCHING and node.status.launch is not None:
             token = node.status.launch.token
             idempotent = await self._idempotent(node)
@@ -130,22 +130,22 @@ class Observer:
         except NoAccount:
             return False
 
-    async def _machine(self, node: ComputeNode) -> Machine | Absent | None:
-        """The machine as its provider sees it, or None if the provider cannot say now."""
+    async def _with_machine(self, seen: Observation, node: ComputeNode) -> Observation:
+        """The machine as its provider sees it, or why the provider cannot say now."""
         if node.status.provider_id is None:
-            return None
+            return seen
         try:
             provider = await self._accounts.of_node(node)
             async with asyncio.timeout(PROVIDER_SECONDS):
                 machine = await self._census.describe(
                     provider, node.status.provider_id, to_connect=node.status.address is None
                 )
-                return checked(machine) or ABSENT
+                return replace(seen, machine=checked(machine))
         except (NoAccount, ProviderError, TimeoutError) as error:
             label = f"{node.metadata.namespace}/{node.metadata.name}"
             text = "node %s: its provider cannot say how it is: %s"
             logger.warning(text, label, error, extra={"object": label})
-            return None
+            return replace(seen, trouble=trouble(error))
 
     def _grace(self, node: ComputeNode) -> float | None:
         """How long running calls may go on when the node is to go because a budget is used up."""
@@ -157,10 +157,10 @@ class Observer:
         return 0.0 if stops else float(budget.get("drainSeconds", DRAIN_SECONDS))
 
 
-def checked(machine: Machine | None) -> Machine | None:
+def checked(machine: Machine | Absent | None) -> Machine | Absent | None:
     """The machine, if its host key is one. Another text must not become "none known": that would trust the
     first key that is shown. Raises Transient."""
-    if machine is not None and machine.host_key is not None:
+    if machine is not None and not isinstance(machine, Absent) and machine.host_key is not None:
         try:
             fingerprint(machine.host_key)
         except asyncssh.KeyImportError:
