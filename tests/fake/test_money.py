@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from skyward.contract.names import (
     SYSTEM_NAMESPACE,
 )
 from skyward.contract.node import ComputeNode
+from skyward.contract.pool import ComputePool
 from skyward_operator.money.meter import meter_of
 from skyward_operator.money.spending import Spending
 from skyward_operator.providers.contract import TAG_NODE_UID
@@ -158,6 +160,11 @@ async def test_the_cost_of_a_node_that_is_gone_is_written_down() -> None:
         assert sum(written.days.values()) == written.total
 
 
+def is_over(nodes: SimNodes, number: int) -> bool:
+    """Whether the end of a node's machine is written down."""
+    return bool((nodes.status(number).get("billing") or {}).get("endTime"))
+
+
 @pytest.mark.parametrize("step", range(6))
 async def test_an_operator_killed_around_the_settlement_adds_a_machine_once(step: int) -> None:
     """Killed after each request from the proof that the machine is gone to the end of its object."""
@@ -170,7 +177,7 @@ async def test_an_operator_killed_around_the_settlement_adds_a_machine_once(step
         costs: dict[str, Decimal] = {}
         async with nodes.operator() as operator:
             nodes.delete(operator, "p-0")
-            await eventually(lambda: (nodes.status(0).get("billing") or {}).get("endTime"), 20)
+            await eventually(lambda: "p-0" not in nodes.kube.objects[NODES] or is_over(nodes, 0), 20)
             with suppress(TimeoutError):
                 async with asyncio.timeout(3):
                     start = len(nodes.kube.requests)
@@ -216,3 +223,26 @@ async def test_a_machine_found_only_to_be_ended_is_paid_for() -> None:
         assert nodes.sim.audit().bought == 1
         assert spending(nodes).total >= billed(nodes)
         assert spending(nodes).total > 0
+
+
+async def test_the_cost_is_in_the_metrics() -> None:
+    async with sim_nodes() as nodes:
+        nodes.add()
+        async with nodes.operator() as operator:
+            pool(operator, maxTotal=ONE)
+            await nodes.reaches(phase="Connecting")
+            text = operator.context.metrics.text().decode()
+            labels = '{namespace="default",pool="p"}'
+            assert f"skyward_cost_dollars_hourly{labels} 0.012\n" in text
+            assert f"skyward_cost_on_demand_dollars_hourly{labels} 0.04\n" in text
+            assert f"skyward_cost_dollars_total{labels}" in text
+            assert f"skyward_budget_remaining_dollars{labels} 0.00" in text
+        assert await nodes.settle() == []
+        async with nodes.operator() as operator:
+            pool(operator)
+            await operator.nodes.purse.balance(ComputePool.read(operator.context.store.list(POOL)[0]))
+            text = operator.context.metrics.text().decode()
+            assert f"skyward_cost_dollars_hourly{labels} 0.0\n" in text
+            found = re.search(r'skyward_namespace_cost_dollars_total{namespace="default"} (\S+)', text)
+            assert found is not None
+            assert Decimal(found[1]) == spending(nodes).total

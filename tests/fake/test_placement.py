@@ -35,13 +35,17 @@ NO_SPOT: Final = {"at": "create", "effect": "no-capacity", "where": {"market": "
 NOTHING: Final = {"at": "create", "effect": "no-capacity"}
 
 
+CANDIDATES: dict[str, Any] = {"candidates": [{"name": "main", "provider": "sim"}]}
+
+
 def pool(nodes: SimNodes, operator: Operator, **spec: Any) -> None:
     """The pool of the nodes, as far as placement looks at it."""
     metadata = {"name": "p", "namespace": "default", "uid": "pool-uid"}
     kind = {"apiVersion": "skyward.dev/v1alpha1", "kind": "ComputePool"}
     spec = {"candidates": [{"name": "main", "provider": "sim"}]} | spec
     operator.context.store.put(
-        POOL, nodes.kube.put(collection("computepools"), {**kind, "metadata": metadata, "spec": spec})
+        POOL,
+        nodes.kube.put(collection("computepools"), {**kind, "metadata": metadata, "spec": CANDIDATES | spec}),
     )
 
 

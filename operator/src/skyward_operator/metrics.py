@@ -1,4 +1,5 @@
-"""What Prometheus can ask the operator. Labels are bounded: never the name of a pool, node or task."""
+"""What Prometheus can ask the operator. Labels are bounded: never the name of a node or task, and those of
+pools only where money is counted (`money/metrics.py`)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@
     balance    a pool and its namespace at one moment: cost, what is left, whether to stop
     ledger     keeps the spending, in a ConfigMap beside the operator's Lease
     purse      the one place where money is set aside before a machine is ordered
+    metrics    what Prometheus can ask
     prices     follows prices that move while machines run
 
 The first four are pure. What is set aside stands in the statuses of nodes (their recorded intents), so a

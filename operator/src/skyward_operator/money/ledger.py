@@ -54,6 +54,11 @@ class Ledger:
         """The same without asking anybody; None before it was read."""
         return self._known.get(namespace, Spending()) if self._loaded else None
 
+    @property
+    def places(self) -> frozenset[str]:
+        """Namespaces where something was spent, as far as it was read."""
+        return frozenset(self._known)
+
     async def settle(self, node: ComputeNode) -> None:
         """Have the cost of a node's machine, which is gone, written down for good. The node's object may go
         once this returns. Others that are as far are written with it. Raises ApiError."""

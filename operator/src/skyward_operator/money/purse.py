@@ -28,6 +28,7 @@ from skyward_operator.money.budget import (
     refuse,
 )
 from skyward_operator.money.meter import Meter, Terms, dollars, meter_of
+from skyward_operator.money.spending import Spending
 from skyward_operator.nodes.observation import Refusal
 from skyward_operator.nodes.wind_down import DRAIN_SLACK
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from skyward_operator.money.balance import Balance
     from skyward_operator.money.budget import Limits
     from skyward_operator.money.ledger import Ledger
-    from skyward_operator.money.spending import Spending
     from skyward_operator.providers.contract import Capabilities, Offer
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Purse:
         self._refreshing: set[str] = set()
         self._meters: dict[str, tuple[int, Meter | None]] = {}
         """By uid of a node: its meter as it was read last, with its version."""
+        self._pools: dict[str, tuple[int, ComputePool]] = {}
+        """By uid, pools as they were read last, each with its version."""
         self._intended: dict[str, Meter] = {}
         """By uid of a node, what is set aside for it by a write that is under way, or whose outcome is not
         known."""
@@ -120,6 +122,25 @@ class Purse:
         known = None if isinstance(limits, BadBudget) else limits
         return balance(pool, meters, spending, known, self._context.clock.now())
 
+    def look(self, pool: ComputePool) -> Balance:
+        """The same from what is known already."""
+        namespace = pool.metadata.namespace or ""
+        limits = self._limits.get(namespace, (0.0, None))[1]
+        known = None if isinstance(limits, BadBudget) else limits
+        spending = self._ledger.known(namespace) or Spending()
+        return balance(pool, self.meters(namespace), spending, known, self._context.clock.now())
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Namespaces where something was spent."""
+        return self._ledger.places
+
+    def total(self, namespace: str) -> Decimal:
+        """What all machines of a namespace have cost, those that are gone and those that run."""
+        spending, now = self._ledger.known(namespace) or Spending(), self._context.clock.now()
+        running = (each for each in self.meters(namespace) if each.uid not in spending.settled)
+        return sum((each.cost(now) for each in running), spending.total)
+
     def meters(self, namespace: str) -> list[Meter]:
         """The machines of a namespace."""
         found, objects = list[Meter](), self._context.store.list(NODE)
@@ -133,7 +154,8 @@ class Purse:
         return found
 
     def forget(self, uid: str) -> None:
-        """A node's object is gone."""
+        """An object is gone."""
+        self._pools.pop(uid, None)
         self._meters.pop(uid, None)
         self._intended.pop(uid, None)
 
@@ -183,7 +205,10 @@ class Purse:
         obj = self._context.store.get(POOL, node.metadata.namespace or "", node.spec.pool_ref.name)
         if obj is None or uid_of(obj) != node.spec.pool_ref.uid:
             return None
-        return ComputePool.read(obj)
+        known = self._pools.get(uid_of(obj))
+        if known is None or known[0] != version_of(obj):
+            known = self._pools[uid_of(obj)] = version_of(obj), ComputePool.read(obj)
+        return known[1]
 
     def _refresh(self, namespace: str) -> None:
         """Read a namespace's budget again, beside everything else."""

@@ -14,7 +14,9 @@ from skyward.contract.reasons import NodeReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
+from skyward_operator.kube.store import uid_of
 from skyward_operator.money.ledger import Ledger
+from skyward_operator.money.metrics import CostMetrics
 from skyward_operator.money.purse import Purse, Unaffordable
 from skyward_operator.nodes.accounts import Accounts, NoAccount, trouble
 from skyward_operator.nodes.act import Actor
@@ -129,6 +131,7 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     census = Census(context.leadership, context.clock)
     ledger = Ledger(context)
     purse = Purse(context, ledger)
+    context.metrics.registry.register(CostMetrics(context.store, purse))
     placement = Placement(context, accounts, queue.add, purse)
     observer = Observer(accounts, census, fleet, context.store, placement)
     book = Book(context.api, context.settings, context.clock)
@@ -154,7 +157,12 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             for obj in context.store.by_pool(NODE, *key_of(new)):
                 queue.add(key_of(obj))
 
+    def pool_gone(old: Object | None, new: Object | None) -> None:
+        if new is None and old is not None:
+            purse.forget(uid_of(old))
+
     context.store.subscribe(NODE, on_change)
+    context.store.subscribe(POOL, pool_gone)
     context.store.subscribe(NODE, placement.history.node_changed)
     context.store.subscribe(POOL, on_pool_change)
     notices = Notices(context, accounts, observer, queue.add)

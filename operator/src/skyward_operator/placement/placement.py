@@ -164,11 +164,11 @@ class Placement:
 
     async def _admitted(self, node: ComputeNode, found: Survey, refused: list[Refused]) -> Offer | None:
         """The first offer that is allowed at its price in force; why the ones before it are not is added."""
-        quotes, broke = 0, list[Refused]()
+        quotes, by_purse = 0, list[Refused]()
         for offer in found.offers:
             seller = seller_of(node, offer)
             if (said := self.purse.admit(node, offer)) is not None:
-                broke.append(Refused(seller.candidate, said, offer))
+                by_purse.append(Refused(seller.candidate, said, offer))
                 continue
             if quotes == MOST_QUOTES:
                 break
@@ -177,13 +177,12 @@ class Placement:
             if quoted is None:
                 continue
             if (said := self.purse.admit(node, quoted)) is not None:
-                broke.append(Refused(seller.candidate, said, quoted))
+                by_purse.append(Refused(seller.candidate, said, quoted))
                 continue
             who = node.metadata.uid or ""
             self.unavailable.claim(seller.account, quoted, who, self._clock.monotonic())
             return quoted
-        # What the purse says of the best offer comes first: on that a person has to act.
-        refused[:0] = broke[:1]
+        _add(refused, by_purse)
         return None
 
     async def _quoted(
@@ -294,6 +293,18 @@ class Placement:
         if (pool_object := store.get(POOL, namespace, pool.name)) is not None:
             self._context.events.emit(pool_object, "Warning", PoolReason.FELL_BACK_TO_ON_DEMAND, text)
         self._context.events.emit(reference(node), "Warning", NodeReason.FELL_BACK_TO_ON_DEMAND, text)
+
+
+def _add(refused: list[Refused], by_purse: list[Refused]) -> None:
+    """One refusal of the purse is told: of the best offer that waits for money, else of the best one.
+
+    It comes first, as what a person has to act on; but behind those of offers that could be paid.
+    """
+    if not by_purse:
+        return
+    waits = [each for each in by_purse if each.refusal.reason == NodeReason.AWAITING_BUDGET]
+    payable = any(not each.refusal.permanent and each.offer is not None for each in refused)
+    refused.insert(0 if waits or not payable else len(refused), (waits or by_purse)[0])
 
 
 def seller_of(node: ComputeNode, offer: Offer) -> Seller:
