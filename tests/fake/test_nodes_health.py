@@ -57,7 +57,7 @@ async def test_an_ill_node_leaves_and_says_what_its_check_said(tmp_path: Path) -
             status = await world.phase("Draining")
             assert status["reason"] == "Unhealthy"
             assert "the health check returned a false value" in status["message"]
-            assert operator.listener.cordoned == ["p-0-a"]
+            await eventually(lambda: operator.listener.cordoned == ["p-0-a"])
             operator.listener.has_calls.clear()
             await world.phase("Gone")
             assert await world.machines() == []

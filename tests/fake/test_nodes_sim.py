@@ -100,6 +100,7 @@ async def test_an_announced_node_that_still_has_calls_is_lost_when_it_is_taken()
             assert operator.listener.lost == []
             await nodes.sim.staff("POST", "/clock", json={"seconds": 60})
             await nodes.reaches(phase="Failed", reason="Interrupted")
+            await operator.listened(lost=1)
             assert operator.listener.lost == [("p-0", "Interrupted")]
         assert await nodes.settle() == []
         assert nodes.sim.audit().alive == []

@@ -143,6 +143,11 @@ def test_after_the_announced_time_a_short_silence_is_enough() -> None:
 def test_a_machine_that_is_gone_without_notice_is_told_as_it_is(gone: Any, reason: NodeReason) -> None:
     actions = step(READY, Observation(session=LOST, machine=gone), later=5)
     assert written(actions).reason == reason
+    assert (Avoid() in actions) is (reason is NodeReason.PREEMPTED)
+    booting = step(CONNECTING, Observation(session=LOST, machine=gone), later=5)
+    assert (written(booting).reason, Avoid() in booting) == (reason, Avoid() in actions)
+    announced = step(INTERRUPTED, Observation(session=LOST, machine=gone, busy=True), later=5)
+    assert Avoid() not in announced, "it is avoided since the notice"
 
 
 def test_deleting_a_node_that_leaves_ends_it_as_any_other() -> None:

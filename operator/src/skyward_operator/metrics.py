@@ -103,6 +103,12 @@ class Metrics:
             "When the last sweep ended, in seconds since 1970; 0: none has.",
             registry=self.registry,
         )
+        self.interruptions = Counter(
+            "skyward_interruptions",
+            "Machines that their provider took back, announced or not, by provider.",
+            ["provider"],
+            registry=self.registry,
+        )
         self.registry.register(_Depths(self._depths))
 
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:

@@ -119,6 +119,7 @@ class Actor:
                 if session is not None:
                     session.check(checks)
             case Avoid():
+                self.context.metrics.interruptions.labels(chosen(node).provider).inc()
                 if self.took_away is not None:
                     self.took_away(Account.of(key[0], chosen(node)), recorded_offer(node))
             case Drain(grace, why):

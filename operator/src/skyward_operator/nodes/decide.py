@@ -35,12 +35,14 @@ from skyward_operator.nodes.actions import (
 )
 from skyward_operator.nodes.interruption import (
     announced,
+    avoid,
     cause,
     gone_message,
     is_leaving,
     leave_on_notice,
     leave_unwell,
     lose,
+    lose_machine,
     retreat,
 )
 from skyward_operator.nodes.observation import CREDENTIALS, Absent, Stage
@@ -147,7 +149,7 @@ def launch(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
 def prepare(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Wait for the machine, connect to it, and follow its session until the agent answers."""
     if gone(seen.machine):
-        return fail(cause(node, seen.machine), gone_message(seen.machine))
+        return [*avoid(seen.machine), *fail(cause(node, seen.machine), gone_message(seen.machine))]
     if (notice := announced(seen)) is not None:
         text = f"the provider takes the machine back at {timestamp(notice[0])}, before it was ready"
         return [Avoid(), *fail(NodeReason.INTERRUPTED, text)]
@@ -253,7 +255,7 @@ def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Keep the link; give the node up when its machine is gone or silent for too long."""
     session = seen.session
     if gone(seen.machine):
-        return lose(cause(node, seen.machine), gone_message(seen.machine))
+        return lose_machine(node, seen.machine)
     if (notice := announced(seen)) is not None:
         return leave_on_notice(node, *notice, now)
     if session is None:

@@ -79,7 +79,7 @@ def retreat(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]
     """The next step of a node that leaves: until nothing is left on it, or it is lost."""
     session, reason = seen.session, NodeReason(node.status.reason or NodeReason.INTERRUPTED)
     if gone(seen.machine):
-        return lose(cause(node, seen.machine), gone_message(seen.machine))
+        return lose_machine(node, seen.machine)
     if session is None:
         return [StartSession(resume=True), Again(_LOOK)]
     if session.failure is not None:
@@ -113,12 +113,23 @@ def due(node: ComputeNode) -> datetime | None:
     return node.status.interruption.deadline if node.status.interruption is not None else None
 
 
+def lose_machine(node: ComputeNode, machine: Machine | Absent | None) -> list[Action]:
+    """Give a node up whose machine is gone. One that was announced is avoided since then."""
+    known = node.status.interruption is not None
+    return [*([] if known else avoid(machine)), *lose(cause(node, machine), gone_message(machine))]
+
+
+def avoid(machine: Machine | Absent | None) -> list[Action]:
+    """Buy elsewhere for a while, if the provider took this machine."""
+    taken = machine is not None and not isinstance(machine, Absent) and machine.preempted
+    return [Avoid()] if taken else []
+
+
 def cause(node: ComputeNode, machine: Machine | Absent | None) -> NodeReason:
     """Why a machine is gone that nobody here ended."""
     if node.status.interruption is not None:
         return NodeReason.INTERRUPTED
-    taken = machine is not None and not isinstance(machine, Absent) and machine.preempted
-    return NodeReason.PREEMPTED if taken else NodeReason.MACHINE_LOST
+    return NodeReason.PREEMPTED if avoid(machine) else NodeReason.MACHINE_LOST
 
 
 def gone_message(machine: Machine | Absent | None) -> str:

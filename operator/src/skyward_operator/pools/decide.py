@@ -66,6 +66,7 @@ LONGEST_PAUSE_SECONDS: Final = 300.0
 CURE_SECONDS: Final = 60.0
 QUICK_SECONDS: Final = 600.0
 """A node that is not well so soon after it was ready never worked: the next one may be no better."""
+ILL_LOOK_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 1.0
 """How often the calls of a pool that scales with them are counted, while it has any."""
 
@@ -257,6 +258,8 @@ def _again(seen: Observation, memory: Memory, stalled: bool, now: datetime) -> f
     waits = [] if seen.balance.again is None else [seen.balance.again]
     if memory.retry_at is not None and not stalled and now < memory.retry_at:
         waits.append((memory.retry_at - now).total_seconds())
+    if seen.failures.reason == NodeReason.UNHEALTHY:
+        waits.append(ILL_LOOK_SECONDS)  # until a node has been well for long enough
     spec, demand = seen.pool.spec, seen.demand
     if demand is None:
         waits.append(LOOK_SECONDS)
