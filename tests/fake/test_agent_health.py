@@ -117,6 +117,15 @@ def test_a_program_fails_in_every_way(operator: Operator, argv: tuple[str, ...],
     assert why in illness(operator)
 
 
+def test_what_hangs_is_ended_with_what_it_started(operator: Operator, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    script = f"sleep 1000 & echo $! >>{started}; wait"
+    watch(operator, probe("sh", "-c", script, timeout=0.3, threshold=1))
+    assert illness(operator)
+    first = int(started.read_text().split()[0])
+    wait_until(lambda: not process_exists(first))
+
+
 def test_a_function_that_cannot_be_loaded_says_so(operator: Operator) -> None:
     watch(operator, checker(), body=b"no pickle")
     assert "the health check cannot be loaded on the node" in illness(operator)

@@ -103,6 +103,8 @@ class Session:
         self._tries = 0
         self._refusal = ""
         """What an agent of another version said."""
+        self._ends_at: float | None = None
+        """When the machine is taken, as the agent is told, in monotonic seconds."""
         self._link: AgentLink | None = None
         self._collector = Collector(incoming, self)
         self._early: list[Callable[[], None]] | None = []
@@ -140,10 +142,11 @@ class Session:
     def cordon(self, left: float | None) -> None:
         """Take no more calls; `left` are the seconds until the machine is taken, for what runs on it."""
         self._retiring = True
+        self._ends_at = None if left is None else self._clock.monotonic() + left
         self._show(cordoned=True)
         self._fleet.cordon(self.key)
-        if self._link is not None and left is not None:
-            self._link.announce("preempted", left)
+        if self._link is not None:
+            self._announce(self._link)
 
     def check(self, checks: Checkup) -> None:
         """Have the agent check the node's health in this way."""
@@ -374,9 +377,15 @@ class Session:
             watch=str(welcome.get("watch") or ""),
             ill=clip(str(welcome.get("ill") or ""), SHOWN),
         )
+        self._announce(link)
         self._offer()
         if welcome.get("left") is not None:
             self.noticed(float(welcome["left"]))
+
+    def _announce(self, link: AgentLink) -> None:
+        """Have calls know how long their machine is there. An agent that knows it already does nothing."""
+        if self._ends_at is not None:
+            link.announce("preempted", max(0.0, self._ends_at - self._clock.monotonic()))
 
     def _offer(self) -> None:
         """Show the node to the fleet, if it is linked and admitted."""
