@@ -99,6 +99,17 @@ class _Channel(asyncssh.SSHUNIXSession[bytes]):
             self._channel.write(data)
 
 
+async def beaten(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """The dead-man's switch of a machine on paper: armed, and content with every beat."""
+    size = int(await process.stdin.readline())
+    await process.stdin.readline()
+    await process.stdin.readline()
+    await process.stdin.readexactly(size)
+    process.stdout.write(b"::armed processes\n")
+    while await process.stdin.readline():
+        process.stdout.write(b"ok\n")
+
+
 async def listen(
     herd: Herd, key: asyncssh.SSHKey, sock: socket.socket, name: str | None = None
 ) -> asyncssh.SSHAcceptor:
@@ -113,6 +124,8 @@ async def listen(
                 assert entry is not None
                 herd.bootstrapped(machine, entry.read().decode())
             process.stdout.write(f"::step agent\n::fact socket {SOCKET}\n::done agent 0\n".encode())
+        elif command.endswith(" deadman"):
+            await beaten(process)
         elif "cat .skyward/socket" in command and machine in herd.agents:
             process.stdout.write(SOCKET.encode())
         process.exit(0)

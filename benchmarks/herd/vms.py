@@ -14,6 +14,8 @@ from benchmarks.herd.server import listen
 from simcloud.vms import new_host_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.herd.server import Herd
     from simcloud.state import Instance
 
@@ -46,10 +48,18 @@ class HerdVms:
         return new_host_key()
 
     def prepare(
-        self, instance: Instance, private_host_key: bytes, ssh_public_key: str, metadata: str
+        self,
+        instance: Instance,
+        private_host_key: bytes,
+        ssh_public_key: str,
+        metadata: str,
+        commands: Sequence[Sequence[str]],
     ) -> None:
         """Remember its key; nobody listens yet."""
         self._keys[instance.id] = asyncssh.import_private_key(private_host_key), instance.port
+
+    def set_clock(self, shift: float) -> None:
+        """They have no time of their own."""
 
     def power_on(self, instance_id: str) -> None:
         """Listen."""

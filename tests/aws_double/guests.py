@@ -57,7 +57,7 @@ class Guests:
         """Start a machine, wait for its SSH server, and run its user-data."""
         self.all[guest.id] = guest
         private, public = self._vms.host_key()
-        self._vms.prepare(guest, private, guest.ssh_public_key, metadata)  # type: ignore[arg-type]
+        self._vms.prepare(guest, private, guest.ssh_public_key, metadata, ())  # type: ignore[arg-type]
         self._vms.power_on(guest.id)
         while not self._vms.listens(guest.id):
             if guest.ended.wait(0.02):
@@ -95,6 +95,9 @@ class Guests:
                     "PATH": "/usr/bin:/bin",
                     "SKYWARD_SSH_FOLDER": str(place),
                     "SKYWARD_CONSOLE": "/dev/stdout",
+                    # What is run here must never take this computer for the machine: see nodes/deadman.sh.
+                    "SKYWARD_VM": guest.id,
+                    "HOME": str(place),
                 },
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

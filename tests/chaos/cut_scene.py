@@ -31,6 +31,7 @@ from skyward.wire.digest import digest
 from skyward.wire.frames import Decoder, FrameKind
 from skyward.wire.outcomes import digest_outcomes, iter_outcomes
 from skyward.wire.package import pack_calls
+from skyward_operator.nodes.deadman import Switch
 from skyward_operator.nodes.fleet import Fleet
 from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.log import NodeLog
@@ -162,6 +163,7 @@ class Operator:
                 worker=Worker(concurrency=SLOTS),
                 operator=f"operator-{self.epoch}",
                 epoch=self.epoch,
+                switch=Switch(lambda: 0, None),
             ),
             plan(Image.read({"python": PYTHON}), Worker(concurrency=SLOTS), bundle()),
             self.fleet,

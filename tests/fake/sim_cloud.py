@@ -29,6 +29,7 @@ STAFF = "staff-key"
 ACCOUNTS = (
     Account(name="default", key="default-key"),
     Account(name="bare", key="bare-account-key", profile="bare"),
+    Account(name="user-data", key="user-data-key", profile="user-data"),
     Account(name="small", key="small-account-key", quotas={"instances": 1, "H100": 2}),
     Account(name="reader", key="reader-account-key", permissions=frozenset({"offers", "list"})),
 )

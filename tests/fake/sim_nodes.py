@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.fake.nodes_plane import Operator
     from tests.fake.sim_cloud import Sim
 
-KEYS: Final = {"full": "default-key", "bare": "bare-account-key"}
+KEYS: Final = {"full": "default-key", "user-data": "user-data-key", "bare": "bare-account-key"}
 
 
 @dataclass(slots=True)

@@ -283,7 +283,10 @@ async def test_side_resources_carry_what_they_are_for_and_go_with_their_pool() -
         ({"endpoint": "http://127.0.0.1:1"}, "key missing in the Secret"),
         ({"key": "planted"}, "endpoint missing in the Secret"),
         ({"key": "planted", "endpoint": "ftp://x"}, "not a URL"),
-        ({"key": "planted", "endpoint": "http://127.0.0.1:1", "profile": "golden"}, "none of full, bare"),
+        (
+            {"key": "planted", "endpoint": "http://127.0.0.1:1", "profile": "golden"},
+            "none of full, user-data, bare",
+        ),
         ({}, "SKYWARD_SIM_ENDPOINT, SKYWARD_SIM_KEY"),
     ],
 )

@@ -379,10 +379,10 @@ def test_fields_without_effect_are_said() -> None:
     nothing = unsupported(lifetime={"idleSeconds": 5}, image={"pip": ["six"]})
     assert (nothing["status"], "message" in nothing) == ("False", False)
     some = unsupported(
-        budget={"maxTotal": "3"}, lifetime={"maxLifetimeSeconds": 60}, image={"includesDigest": "0" * 64}
+        budget={"maxTotal": "3"}, lifetime={"lingerSeconds": 60}, image={"includesDigest": "0" * 64}
     )
     assert (some["status"], some["reason"]) == ("True", "FieldsIgnored")
-    assert "on spec.lifetime.maxLifetimeSeconds, spec.image.includesDigest." in some["message"]
+    assert "on spec.lifetime.lingerSeconds, spec.image.includesDigest." in some["message"]
 
 
 @pytest.mark.parametrize("path", IGNORED)

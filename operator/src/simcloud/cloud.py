@@ -13,6 +13,7 @@ from simcloud import errors
 from simcloud.accounts import BARE_LAG_SECONDS, Account
 from simcloud.clock import Clock
 from simcloud.faults import Faults
+from simcloud.first_boot import first_boot
 from simcloud.market import Market
 from simcloud.scenario import Scenario
 from simcloud.state import Condition, Instance, State
@@ -40,6 +41,7 @@ class Cloud:
         for event in ledger.read():
             self._take_in(event)
         self.clock = Clock(self.state.shift)
+        self.vms.set_clock(self.state.shift)
         self.faults = Faults(self.scenario)
         self.market = Market(self)
         self.changed = asyncio.Event()
@@ -49,7 +51,9 @@ class Cloud:
     def record(self, kind: str, **fields: Any) -> None:
         """Have something happened, durably."""
         self._take_in(self.ledger.append(kind, self.clock.now(), **fields))
-        self.clock.shift = self.state.shift
+        if self.clock.shift != self.state.shift:
+            self.clock.shift = self.state.shift
+            self.vms.set_clock(self.state.shift)
         self.changed.set()
 
     def follow(self, scenario: Scenario) -> None:
@@ -64,7 +68,7 @@ class Cloud:
         """Sell a machine, or show the one that this client token has bought already."""
         bought = self.state.by_token.get((account.name, order.client_token))
         kinds = {fault.effect for fault in effects}
-        if account.profile == "full" and bought is not None and "duplicate" not in kinds:
+        if account.profile != "bare" and bought is not None and "duplicate" not in kinds:
             instance = self.state.instances[bought]
             if not order.is_of(instance):
                 raise errors.token_mismatch(order.client_token)
@@ -74,7 +78,8 @@ class Cloud:
             self.side(account, "security-group", order.security_group)
         hourly = self.market.admit(account, order, kinds)
         host, port = self.vms.address()
-        private, public = self.vms.host_key()
+        boot = first_boot(order.user_data)
+        private, public = boot.host_key() or self.vms.host_key()
         instance = Instance(
             id=f"sim-{secrets.token_hex(6)}",
             account=account.name,
@@ -94,10 +99,11 @@ class Cloud:
             port=port,
             metadata_key=secrets.token_urlsafe(16),
             host_key=public,
+            power_off_ends=account.profile != "bare",
             fate=self.faults.of_machine(order.facts(account)),
         )
         metadata = f"{self.metadata_url}/{instance.metadata_key}"
-        self.vms.prepare(instance, private, str(key["public_key"]), metadata)
+        self.vms.prepare(instance, private, str(key["public_key"]), metadata, boot.commands)
         self.record("created", instance=instance.model_dump(mode="json", exclude_defaults=True))
         return self.state.instances[instance.id]
 

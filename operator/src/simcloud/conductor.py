@@ -119,7 +119,7 @@ class Conductor:
                 self._end(instance, "powered off from inside")
 
     def _switched_off_inside(self, instance: Instance) -> bool:
-        running = instance.condition() is Condition.RUNNING
+        running = instance.condition() is Condition.RUNNING and instance.power_off_ends
         return running and not instance.hung and self._cloud.vms.powered_off(instance.id)
 
     def _powered_on(self, instance: Instance) -> None:

@@ -68,6 +68,8 @@ class Instance(BaseModel):
     stopping: float | None = None
     gone: float | None = None
     hung: bool = False
+    power_off_ends: bool = True
+    """Whether it is paid for no more once it was powered off from inside."""
     cause: str = ""
     intervals: list[Interval] = Field(default_factory=list)
 

@@ -19,11 +19,14 @@ from skyward_operator.providers.local.folder import Folder, Record
 from skyward_operator.providers.local.power import clear_away, switch_off, switch_on
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from simcloud.state import Instance
 
 SSH_PORT = 2222
+CLOCK = "SKYWARD_CLOCK"
+"""Where a machine finds by how many seconds its time is ahead of the computer's."""
 DISCARD_PORT = 9
 
 
@@ -41,9 +44,18 @@ class Vms(Protocol):
         ...
 
     def prepare(
-        self, instance: Instance, private_host_key: bytes, ssh_public_key: str, metadata: str
+        self,
+        instance: Instance,
+        private_host_key: bytes,
+        ssh_public_key: str,
+        metadata: str,
+        commands: Sequence[Sequence[str]],
     ) -> None:
-        """Write down what the machine is, durably; nothing runs yet."""
+        """Write down what the machine is and does at its first boot, durably; nothing runs yet."""
+        ...
+
+    def set_clock(self, shift: float) -> None:
+        """Have the machines' time be so many seconds ahead of the computer's."""
         ...
 
     def power_on(self, instance_id: str) -> None:
@@ -72,6 +84,7 @@ class SshVms:
 
     def __init__(self, root: Path) -> None:
         self._root = root / "vms"
+        self._clock = root / "clock"
         self.user = getpass.getuser()
 
     def address(self) -> tuple[str, int]:
@@ -88,7 +101,12 @@ class SshVms:
         return new_host_key()
 
     def prepare(
-        self, instance: Instance, private_host_key: bytes, ssh_public_key: str, metadata: str
+        self,
+        instance: Instance,
+        private_host_key: bytes,
+        ssh_public_key: str,
+        metadata: str,
+        commands: Sequence[Sequence[str]],
     ) -> None:
         """Make its folder."""
         folder = self._folder(instance.id)
@@ -103,10 +121,18 @@ class SshVms:
                 created=datetime.fromtimestamp(instance.created, UTC).isoformat(),
                 host=instance.host,
                 port=instance.port,
-                environment={"SIM_METADATA_URL": metadata},
+                environment={"SIM_METADATA_URL": metadata, CLOCK: str(self._clock.absolute())},
+                commands=[list(command) for command in commands],
             )
         )
         folder.write_host_key(private_host_key)
+
+    def set_clock(self, shift: float) -> None:
+        """Keep it where the machines look."""
+        self._clock.parent.mkdir(parents=True, exist_ok=True)
+        part = self._clock.with_suffix(".part")
+        part.write_text(f"{max(0, round(shift))}\n")
+        part.replace(self._clock)
 
     def power_on(self, instance_id: str) -> None:
         """Start its process, once."""
@@ -156,8 +182,16 @@ class NoVms:
         return new_host_key()
 
     def prepare(
-        self, instance: Instance, private_host_key: bytes, ssh_public_key: str, metadata: str
+        self,
+        instance: Instance,
+        private_host_key: bytes,
+        ssh_public_key: str,
+        metadata: str,
+        commands: Sequence[Sequence[str]],
     ) -> None:
+        """Nothing to do."""
+
+    def set_clock(self, shift: float) -> None:
         """Nothing to do."""
 
     def power_on(self, instance_id: str) -> None:

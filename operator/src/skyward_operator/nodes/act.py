@@ -33,9 +33,11 @@ from skyward_operator.nodes.actions import (
     Write,
 )
 from skyward_operator.nodes.book import Account
+from skyward_operator.nodes.deadman import Switch
 from skyward_operator.nodes.image import plan
 from skyward_operator.nodes.interruption import LEAVING
 from skyward_operator.nodes.launch import recorded_offer
+from skyward_operator.nodes.lifetime import TimeToLive
 from skyward_operator.nodes.log import NodeLog
 from skyward_operator.nodes.observation import CREDENTIALS
 from skyward_operator.nodes.received import INCOMING
@@ -106,7 +108,7 @@ class Actor:
             case StartSession(resume):
                 await self._start(node, resume=resume)
             case Pin(host_key):
-                await self._pin(node, host_key)
+                await self._pin(node, obj, host_key)
             case Admit():
                 if session is not None:
                     session.admit()
@@ -180,15 +182,17 @@ class Actor:
     def _seconds_to(self, due: datetime) -> float:
         return max(0.0, (due - self.context.clock.now()).total_seconds())
 
-    async def _pin(self, node: ComputeNode, host_key: str) -> None:
+    async def _pin(self, node: ComputeNode, obj: Object, host_key: str) -> None:
         """Make the key durable, then let the session use it. A key that is pinned already stays."""
         pinned = node.status.host_key or host_key
         if node.status.host_key is None:
-            meta = node.metadata
-            status = {"hostKey": host_key, "hostKeyFingerprint": fingerprint(host_key)}
+            meta, shown = node.metadata, fingerprint(host_key)
+            status = {"hostKey": host_key, "hostKeyFingerprint": shown}
             await self.context.api.patch_status(
                 NODE, meta.namespace or "", meta.name, status, resource_version=meta.resource_version
             )
+            text = f"the machine showed the host key {shown} first; no other is accepted from now on"
+            self.context.events.emit(obj, "Normal", str(NodeReason.HOST_KEY_PINNED), text)
         session = self.fleet.session(key_of(node))
         if session is not None:
             session.pin(pinned)
@@ -211,6 +215,7 @@ class Actor:
             worker=node.spec.worker,
             operator=self.context.leadership.identity,
             epoch=self.epoch,
+            switch=await self._switch(node),
             largest_result=self.context.settings.largest_result,
             metadata=await self._metadata(node),
         )
@@ -235,6 +240,16 @@ class Actor:
             return (await self.machines.accounts.of_node(node)).capabilities.metadata
         except (NoAccount, ProviderError):
             return None
+
+    async def _switch(self, node: ComputeNode) -> Switch:
+        """What the node's dead-man's switch has to be; what a machine was armed with stays where its provider
+        cannot be asked."""
+        ttl = TimeToLive(self.context.store, node.metadata.namespace or "", node.spec.pool_ref)
+        try:
+            provider = await self.machines.accounts.of_node(node)
+        except (NoAccount, ProviderError):
+            return Switch(ttl, None)
+        return Switch(ttl, provider.capabilities.power_off)
 
     async def _finalizers(self, node: ComputeNode, wanted: list[str]) -> None:
         meta = node.metadata

@@ -188,7 +188,7 @@ def locate(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         "address": {"host": where.host, "port": where.port, "user": where.user},
         "display": {"address": f"{where.user}@{where.host}:{where.port}"},
     }
-    if machine.host_key:
+    if machine.host_key and node.status.host_key is None:
         fields["hostKey"] = machine.host_key
     return [Write(NodePhase.CONNECTING, NodeReason.CONNECTING, fields=fields), Again(0)]
 
@@ -240,12 +240,16 @@ def become_ready(session: SessionView, now: datetime) -> list[Action]:
 
 
 def agent_fields(session: SessionView) -> dict[str, Any]:
-    """What the status says about the agent."""
-    agent = session.agent
-    if agent is None:
-        return {}
-    about = {"bootId": agent.boot_id, "python": agent.python, "version": agent.version}
-    return {"agent": about, "slots": agent.slots}
+    """What the status says about the agent, and about the switch that ends the machine without an
+    operator."""
+    agent, switch = session.agent, session.switch
+    fields: dict[str, Any] = {}
+    if agent is not None:
+        about = {"bootId": agent.boot_id, "python": agent.python, "version": agent.version}
+        fields |= {"agent": about, "slots": agent.slots}
+    if switch is not None:
+        fields["deadMan"] = {"keeper": switch.keeper, "ttlSeconds": switch.ttl}
+    return fields
 
 
 # Ready: keep it

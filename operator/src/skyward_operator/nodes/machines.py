@@ -17,7 +17,12 @@ from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
 from skyward_operator.nodes.book import Account
+from skyward_operator.nodes.deadman import script
+from skyward_operator.nodes.first_boot import boot_ttl, user_data
+from skyward_operator.nodes.host_key import host_key
 from skyward_operator.nodes.launch import offer_document, recorded_offer, token
+from skyward_operator.nodes.lifetime import TimeToLive
+from skyward_operator.nodes.ssh import fingerprint
 from skyward_operator.nodes.status import status_patch
 from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.placement.ordering import key
@@ -39,8 +44,10 @@ from skyward_operator.providers.errors import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import asyncssh
+
     from skyward.contract.hardware import Candidate
-    from skyward.contract.node import ComputeNode
+    from skyward.contract.node import ComputeNode, Launch
     from skyward_operator.context import Context
     from skyward_operator.money.ledger import Ledger
     from skyward_operator.money.purse import Purse
@@ -49,7 +56,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.identity import Identities
     from skyward_operator.nodes.observe import Observer
     from skyward_operator.placement.placement import Placement
-    from skyward_operator.providers.contract import Listing, Machine, Offer, Provider
+    from skyward_operator.providers.contract import Capabilities, Listing, Machine, Offer, Provider
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +82,7 @@ class Machines:
         """Set aside what the offer may cost, and make the intent durable. Raises Unaffordable, or Conflict if
         the node has moved on, and then nothing is bought."""
         provider = await self.accounts.provider(node.metadata.namespace or "", candidate_of(node, offer))
+        ttl = TimeToLive(self.context.store, node.metadata.namespace or "", node.spec.pool_ref)
         async with self.purse.reserve(node, offer, provider.capabilities) as terms:
             launch: dict[str, Any] = {
                 "attempt": attempt,
@@ -87,6 +95,8 @@ class Machines:
                 },
                 "token": token(node.metadata.uid or "", attempt, offer),
                 "requestTime": timestamp(self.context.clock.now()),
+                "bootTtlSeconds": boot_ttl(ttl(), node.spec.timeouts.ssh_seconds),
+                "powerOffEndsBilling": provider.capabilities.ends_by_itself,
                 "outcome": PENDING,
             }
             hourly = f"{offer.hourly_price:f}" if offer.hourly_price is not None else None
@@ -105,8 +115,8 @@ class Machines:
         An answer is trusted if it is the first for this token. After an earlier one that was lost, a refusal
         says nothing about what the lost order did: that is looked up. Raises what may pass by itself.
         """
-        request = await self._request(node)
         provider = await self.accounts.of_node(node)
+        request = await self._request(node, provider.capabilities)
         memory = self.observer.remember(node)
         first = memory.unasked == request.token
         if first and (blocked := self.placement.blocked(node, request.offer)) is not None:
@@ -207,7 +217,7 @@ class Machines:
             self.observer.remember(node).rejected[key(offer)] = refused
         await self._outcome(node, refused.reason, refused.reason, refused.message)
 
-    async def _request(self, node: ComputeNode) -> CreateRequest:
+    async def _request(self, node: ComputeNode, can: Capabilities) -> CreateRequest:
         launch, meta, pool = node.status.launch, node.metadata, node.spec.pool_ref
         if launch is None or launch.token is None:
             raise RuntimeError(f"node {meta.name} has no recorded intent")
@@ -224,6 +234,7 @@ class Machines:
                 TAG_TOKEN: launch.token,
             },
             ssh_public_key=key_pair.export_public_key("openssh").decode().strip(),
+            user_data=first_boot(launch, can, key_pair),
             max_hourly_price=chosen(node).max_hourly_price,
             parameters=chosen(node).parameters,
             disk_gib=chosen(node).disk_gib,
@@ -234,6 +245,7 @@ class Machines:
             "providerId": machine.id,
             "launch": {"outcome": LAUNCHED},
             "billing": self._billing(node, machine),
+            **await self._given_host_key(node),
         }
         await self._write(node, NodePhase.CONNECTING, NodeReason.LAUNCHED, "", fields)
         self.placement.bought(node, recorded_offer(node))
@@ -253,6 +265,20 @@ class Machines:
         earliest = (node.status.launch.request_time if node.status.launch else None) or now
         began = min(now, max(earliest, machine.created or now))
         return {"startTime": timestamp(began), "hourlyPrice": price}
+
+    async def _given_host_key(self, node: ComputeNode) -> dict[str, Any]:
+        """The host key that the machine was given with its first boot, as the status keeps it; empty if
+        none."""
+        launch, pool = node.status.launch, node.spec.pool_ref
+        if (
+            launch is None
+            or not launch.token
+            or not gives_host_key((await self.accounts.of_node(node)).capabilities)
+        ):
+            return {}
+        key_pair = await self.identities.key(node.metadata.namespace or "", pool.name, pool.uid)
+        public = host_key(key_pair, launch.token).public
+        return {"hostKey": public, "hostKeyFingerprint": fingerprint(public)}
 
     async def _outcome(self, node: ComputeNode, outcome: str, reason: NodeReason, message: str) -> None:
         status = node.status
@@ -299,3 +325,18 @@ def candidate_of(node: ComputeNode, offer: Offer) -> Candidate:
 def whole_second_after(moment: datetime) -> datetime:
     """Times are written in whole seconds: an end is rounded up, so that no cost is forgotten."""
     return moment if moment.microsecond == 0 else moment.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def gives_host_key(can: Capabilities) -> bool:
+    """Whether machines are given a host key of ours: where their provider shows none, and they run
+    user-data."""
+    return can.user_data and not can.host_key
+
+
+def first_boot(launch: Launch, can: Capabilities, key_pair: asyncssh.SSHKey) -> str | None:
+    """The user-data of an order: the same for the same recorded intent, or the provider takes it for
+    another."""
+    if not can.user_data:
+        return None
+    key = host_key(key_pair, launch.token or "") if gives_host_key(can) else None
+    return user_data(script(), launch.boot_ttl_seconds or 0, can.power_off, key)

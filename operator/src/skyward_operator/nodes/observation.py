@@ -57,6 +57,15 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class Armed:
+    """The dead-man's switch of a machine: what keeps it running there, and after how much silence it ends
+    it."""
+
+    keeper: str
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionView:
     """A session at one moment. `progress` is when something last went forward."""
 
@@ -85,6 +94,8 @@ class SessionView:
     failure: Failure | None = None
     trouble: str = ""
     """Why the last connection failed, in words."""
+    switch: Armed | None = None
+    """None: not known in this session."""
 
 
 class Absent:

@@ -23,9 +23,10 @@ from skyward.contract.reasons import NodeReason
 from skyward.wire.envelopes import RefusalReason
 from skyward_operator.nodes.bootstrap import BootstrapFailed, agent_socket, bootstrap, start_agent
 from skyward_operator.nodes.collection import Collector
+from skyward_operator.nodes.deadman import DeadMan, SwitchFailed
 from skyward_operator.nodes.fleet import ReadyNode
 from skyward_operator.nodes.link import SHOWN, AgentLink, LinkClosed, open_link
-from skyward_operator.nodes.observation import Agent, Failure, SessionView, Stage
+from skyward_operator.nodes.observation import Agent, Armed, Failure, SessionView, Stage
 from skyward_operator.nodes.ssh import CONNECTION_ERRORS, Target, connect, explain, first_contact
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from skyward.wire.frames import Frame
     from skyward_operator.engine.clock import Clock
     from skyward_operator.nodes.checkup import Checkup
+    from skyward_operator.nodes.deadman import Switch
     from skyward_operator.nodes.fleet import Fleet, Key
     from skyward_operator.nodes.image import Plan
     from skyward_operator.nodes.log import NodeLog
@@ -65,6 +67,7 @@ class Subject:
     worker: Worker
     operator: str
     epoch: int
+    switch: Switch
     largest_result: int | None = None
     """Bytes that one call may return; None: as many as it likes."""
     metadata: Metadata | None = None
@@ -209,13 +212,16 @@ class Session:
         target = Target(self._subject.address, self._host_key or "", self._subject.client_key)
         connection = await connect(target)
         self._early = []
+        deadman = DeadMan(connection, self._subject.switch, self, self._clock)
         try:
             self._progress(stage=Stage.CONNECTED)
             self._log.line(f"connected to {self._subject.address.host}:{self._subject.address.port}")
-            link = await self._reach_agent(connection)
-            self._link = link
-            reason = await link.watch()
-            raise LinkClosed(reason)
+            await self._arm(deadman)
+            async with deadman.beating():
+                link = await self._reach_agent(connection)
+                self._link = link
+                reason = await link.watch()
+                raise LinkClosed(reason)
         finally:
             self._link = None
             self._collector.detach()
@@ -223,6 +229,19 @@ class Session:
             connection.abort()
             with suppress(*CONNECTION_ERRORS):
                 await asyncio.wait_for(connection.wait_closed(), 5)
+
+    async def _arm(self, deadman: DeadMan) -> None:
+        """Have the switch run before anything else does. A machine that was a node has one, and may hold
+        results: what is wrong with its switch keeps nobody from them."""
+        if self._bootstrapped or not self._subject.switch.is_wanted:
+            return
+        try:
+            await deadman.arm()
+        except SwitchFailed as failed:
+            self._tries += 1
+            if failed.failure.permanent or self._tries >= BOOTSTRAP_TRIES:
+                raise BootstrapFailed(failed.failure) from failed
+            raise ConnectionError(str(failed)) from failed
 
     async def _reach_agent(self, connection: asyncssh.SSHClientConnection) -> AgentLink:
         """A link to an agent that has welcomed us; bootstrap or restart it where needed."""
@@ -292,6 +311,11 @@ class Session:
         self._log.line(text)
         if not text.startswith("::"):
             self.view = replace(self.view, last_line=text, progress=self._clock.now())
+
+    def armed(self, keeper: str, ttl: int) -> None:
+        """The dead-man's switch runs."""
+        self._log.line(f"the dead-man's switch is kept by {keeper}, ttl {ttl} s")
+        self._show(switch=Armed(keeper, ttl))
 
     def started(self, header: Mapping[str, Any]) -> None:
         """A STARTED frame."""

@@ -8,6 +8,7 @@
   by a price or a quota looks from time to time whether it has moved.
 - A pool whose budget, or whose namespace's, is used up releases all nodes until it is raised; one that cannot
   have even one machine within its budget says so, and asks for no more.
+- A node that has lived for the pool's longest lifetime is released, whatever it runs, and replaced if wanted.
 - A pool that is deleted waits for its tasks to be told and for its machines to be gone.
 """
 
@@ -18,6 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from skyward.contract.reasons import NodePhase, NodeReason, PoolReason
+from skyward_operator.pools.aging import next_past_lifetime, past_lifetime
 from skyward_operator.pools.observation import Failures, Memory, NodeView, Observation
 from skyward_operator.pools.places import held_ranks, missing, superfluous
 from skyward_operator.pools.scale import Wanted, ceiling_of, next_change, wanted_nodes
@@ -117,6 +119,8 @@ class Decision:
     """Why so many nodes are wanted."""
     broke: tuple[PoolReason, str] | None = None
     """Why there is no money for a node, and what is needed; None while there is, or a node runs."""
+    aged: tuple[str, ...] = ()
+    """Nodes that are released because they have lived for the longest that the pool allows."""
 
 
 def decide(seen: Observation, now: datetime) -> Decision:
@@ -133,10 +137,13 @@ def decide(seen: Observation, now: datetime) -> Decision:
     busy_at = _remember_busy(seen, now)
     memory = replace(memory, wanted=wanted.nodes, needs=wanted.needs, busy_at=busy_at)
     paused = memory.retry_at is not None and now < memory.retry_at
+    aged = past_lifetime(seen, now)
     actions: list[Action] = [
         DeleteNode(node.name, node.uid, if_idle)
         for node, if_idle in superfluous(seen, wanted.nodes, memory.busy_at)
+        if node not in aged
     ]
+    actions += [DeleteNode(node.name, node.uid) for node in aged]
     ranks = [] if paused or broke else missing(seen, wanted.nodes)
     if stalled:
         ranks = ranks[:1] if looks_again and not any(node.making for node in seen.nodes) else []
@@ -146,7 +153,9 @@ def decide(seen: Observation, now: datetime) -> Decision:
         incarnation = memory.incarnations.get(rank, -1) + 1
         actions.append(CreateNode(rank, incarnation))
     again = _again(seen, memory, stalled and not looks_again, now)
-    return Decision(tuple(actions), wanted.nodes, failures, memory, stalled, again, wanted.why, broke)
+    names = tuple(node.name for node in aged)
+    why = wanted.why
+    return Decision(tuple(actions), wanted.nodes, failures, memory, stalled, again, why, broke, names)
 
 
 def _release_all(seen: Observation, memory: Memory) -> Decision:
@@ -261,6 +270,8 @@ def _again(seen: Observation, memory: Memory, stalled: bool, now: datetime) -> f
     if seen.failures.reason == NodeReason.UNHEALTHY:
         waits.append(ILL_LOOK_SECONDS)  # until a node has been well for long enough
     spec, demand = seen.pool.spec, seen.demand
+    if (aging := next_past_lifetime(seen, now)) is not None:
+        waits.append(aging)
     if demand is None:
         waits.append(LOOK_SECONDS)
     elif spec.nodes.max is not None and not spec.suspend:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from skyward.contract.node import ComputeNode
+    from skyward.contract.node import ComputeNode, Launch
     from skyward.contract.pool import ComputePool
     from skyward_operator.money.balance import Balance
     from skyward_operator.pools.scale import Needs
@@ -38,6 +38,10 @@ class NodeView:
     outdated: bool = False
     """Whether it was made with another image or worker setting than the pool has now."""
     ready_time: datetime | None = None
+    born: datetime | None = None
+    """When its machine was ordered."""
+    billed_when_off: str = ""
+    """The provider of its machine, where that goes on being billed once it has powered itself off."""
 
     @property
     def ready(self) -> bool:
@@ -163,6 +167,7 @@ class Observation:
 def view_of(node: ComputeNode, pool: ComputePool) -> NodeView:
     """What a pool needs to know of a node."""
     spec, status = node.spec, node.status
+    launch = status.launch
     return NodeView(
         name=node.metadata.name,
         uid=node.metadata.uid or "",
@@ -176,4 +181,14 @@ def view_of(node: ComputeNode, pool: ComputePool) -> NodeView:
         deleting=node.metadata.is_deleted,
         outdated=(spec.image, spec.worker) != (pool.spec.image, pool.spec.worker),
         ready_time=status.ready_time,
+        born=launch.request_time if launch else None,
+        billed_when_off=billed_when_off(launch),
     )
+
+
+def billed_when_off(launch: Launch | None) -> str:
+    """The provider of a machine whose power-off does not end its bill; empty where it does, or none is
+    known."""
+    if launch is None or launch.power_off_ends_billing is not False:
+        return ""
+    return (launch.offer.provider if launch.offer else None) or "the provider"

@@ -42,6 +42,11 @@ _MAKING = (NodePhase.PENDING, NodePhase.LAUNCHING, NodePhase.CONNECTING, NodePha
 _FINAL = ("Succeeded", "Failed", "Cancelled")
 _SAID_BY_SCALING = (PoolReason.SCALING_UP, PoolReason.SCALING_DOWN)
 """Reasons of a phase that an event with the decision and its cause has told already."""
+_WARNINGS = (
+    (ConditionType.UNSUPPORTED, PoolReason.FIELDS_IGNORED),
+    (ConditionType.DEAD_MAN_SWITCH, PoolReason.POWER_OFF_BILLED),
+)
+"""What a person should read of a pool that is otherwise well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +151,14 @@ class Reconciler:
             self._context.events.emit(obj, "Warning", reason, seen.balance.told)
         if scaled := scaling(seen, decision):
             self._context.events.emit(obj, "Normal", scaled["reason"], scaled["message"])
-        ignored = _ignored(status)
-        if ignored and ignored != _ignored(before):
-            self._context.events.emit(obj, "Warning", PoolReason.FIELDS_IGNORED, ignored)
+        for type_, reason in _WARNINGS:
+            words = _words(status, type_, reason)
+            if words and words != _words(before, type_, reason):
+                self._context.events.emit(obj, "Warning", reason, words)
+        longest = seen.pool.spec.lifetime.max_lifetime_seconds
+        for name in decision.aged:
+            text = f"node {name} has lived for {longest} s: it is drained and released"
+            self._context.events.emit(obj, "Normal", PoolReason.LIFETIME_REACHED, text)
 
     async def _observe(self, pool: ComputePool) -> Observation:
         metadata, store = pool.metadata, self._context.store
@@ -242,10 +252,10 @@ def _is_bound(task: Object) -> bool:
     return (task["spec"].get("target") or {}).get("mode") == "Rank"
 
 
-def _ignored(status: Mapping[str, Any]) -> str:
-    """What a status says of fields without effect; empty if there are none."""
+def _words(status: Mapping[str, Any], type_: ConditionType, reason: PoolReason) -> str:
+    """What a status says under a condition with that reason; empty if it does not."""
     for each in status.get("conditions") or ():
-        if each["type"] == ConditionType.UNSUPPORTED:
+        if (each["type"], each.get("reason")) == (type_, reason):
             return str(each.get("message") or "")
     return ""
 

@@ -329,6 +329,24 @@ def _cost_shown(seen: Observation, now: datetime) -> dict[str, Any]:
     return {"hourly": f"{seen.balance.hourly:.2f}", "spent": spent}
 
 
+def dead_man_switch(seen: Observation) -> tuple[PoolReason, str]:
+    """Whether the pool's machines end, and cost nothing any more, without an operator; and what does it if
+    not."""
+    ttl = seen.pool.spec.lifetime.ttl_seconds
+    if ttl == 0:
+        return (
+            PoolReason.SWITCH_OFF,
+            "spec.lifetime.ttlSeconds is 0: machines wait for their operator for ever",
+        )
+    billed = sorted({node.billed_when_off for node in seen.nodes if node.billed_when_off})
+    if billed:
+        text = (
+            f"machines at {', '.join(billed)} are billed until the operator ends them, also when powered off"
+        )
+        return PoolReason.POWER_OFF_BILLED, text
+    return PoolReason.SWITCH_SET, f"machines power themselves off after {ttl} s without their operator"
+
+
 def _conditions(seen: Observation, decision: Decision, state: State, now: datetime) -> list[dict[str, Any]]:
     phase, reason, message = state
     pool = seen.pool
@@ -336,6 +354,7 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
     bad_credentials = next((reason for reason in reasons if reason in CURABLE), None)
     ignored = ignored_fields(pool)
     broke = _over_budget(seen)
+    switch, switch_words = dead_man_switch(seen)
     holds = {
         ConditionType.READY: is_usable(seen, decision),
         ConditionType.PROVISIONING: any(node.making for node in seen.nodes),
@@ -345,6 +364,7 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
         ConditionType.UNSUPPORTED: bool(ignored),
         ConditionType.DELETING: phase is PoolPhase.DELETING,
         ConditionType.BUDGET_EXCEEDED: bool(broke),
+        ConditionType.DEAD_MAN_SWITCH: switch is PoolReason.SWITCH_SET,
     }
     made = []
     for type_ in POOL_CONDITIONS:
@@ -356,6 +376,8 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
             why = PoolReason.FIELDS_IGNORED
         elif type_ is ConditionType.BUDGET_EXCEEDED:
             why = PoolReason.BUDGET_EXCEEDED if broke else PoolReason.WITHIN_BUDGET
+        elif type_ is ConditionType.DEAD_MAN_SWITCH:
+            why = switch
         before = condition(pool.status.conditions, type_)
         same = before is not None and before.status == status and before.last_transition_time is not None
         since = before.last_transition_time if same and before else now
@@ -373,5 +395,7 @@ def _conditions(seen: Observation, decision: Decision, state: State, now: dateti
             entry["message"] = clip(_with_remedy(PoolReason.FIELDS_IGNORED, text), 1024)
         elif type_ is ConditionType.BUDGET_EXCEEDED and broke:
             entry["message"] = clip(_with_remedy(PoolReason.BUDGET_EXCEEDED, broke), 1024)
+        elif type_ is ConditionType.DEAD_MAN_SWITCH:
+            entry["message"] = clip(_with_remedy(switch, switch_words), 1024)
         made.append(entry)
     return made

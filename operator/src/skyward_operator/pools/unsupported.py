@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 IGNORED: Final = (
     "volumes",
     "plugins",
-    "lifetime.ttl_seconds",
     "lifetime.linger_seconds",
-    "lifetime.max_lifetime_seconds",
     "image.includes_digest",
     "image.metrics",
 )

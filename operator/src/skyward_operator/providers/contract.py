@@ -74,8 +74,12 @@ class Capabilities:
     """`Machine.host_key` is known before the first connection; else it is pinned on first use."""
     stop_ends_billing: bool
     """A machine that powers itself off costs nothing any more."""
+    power_off: str = "shutdown -h now"
+    """What ends the machine from inside, run there as root by the dead-man's switch. Empty: nothing does, so
+    that only the operator can end it."""
     user_data: bool = False
-    """`CreateRequest.user_data` runs on the machine."""
+    """`CreateRequest.user_data` is what cloud-init does at the first boot: a script, or a cloud-config
+    document where `host_key` is false, since that gives the machine one."""
     tags: bool = True
     """Machines carry tags of ours; else they are found by name."""
     private_network: bool = False
@@ -92,6 +96,11 @@ class Capabilities:
     """A machine is paid for in units of so many seconds, each one whole once it has begun."""
     billing_minimum_seconds: int = 0
     """So many seconds are paid for a machine at least."""
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether the dead-man's switch of a machine ends what it costs."""
+        return self.stop_ends_billing and bool(self.power_off)
 
 
 @dataclass(frozen=True, slots=True)

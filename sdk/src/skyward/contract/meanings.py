@@ -78,6 +78,11 @@ MEANING: dict[str, str] = {
     "Interrupted": "the provider takes the machine back, and says when",
     "Preempted": "the provider took the machine back without notice",
     "MachineLost": "the machine is gone without notice",
+    "SwitchSet": "machines end by themselves without an operator",
+    "SwitchOff": "machines do not end by themselves: the pool's ttlSeconds is 0",
+    "PowerOffBilled": "machines that power themselves off are billed until the operator ends them",
+    "SwitchFailed": "the dead-man's switch cannot be armed on the machine",
+    "HostKeyPinned": "the host key that the machine showed first is the only one accepted from now on",
     # tasks
     "Queued": "the task waits for a free slot",
     "AwaitingPayload": "the calls have not been uploaded yet",

@@ -65,6 +65,17 @@ class Launch(Observed):
             "while after it was ordered."
         ),
     )
+    boot_ttl_seconds: Count | None = Field(
+        None,
+        description=(
+            "Seconds of silence after which the machine ends, as it is told at its first boot; 0 or unset: "
+            "it is told with the first connection."
+        ),
+    )
+    power_off_ends_billing: bool | None = Field(
+        None,
+        description="Whether a machine that powers itself off costs nothing any more at this provider.",
+    )
     outcome: Word | None = Field(
         None, description="Pending, Launched, Unknown, or the reason of the refusal."
     )
@@ -88,6 +99,18 @@ class AgentInfo(Observed):
     )
     python: Word | None = Field(None, description="Version of Python that calls run with.")
     version: Word | None = Field(None, description="Version of skyward on the node.")
+
+
+class DeadMan(Observed):
+    """The switch on the machine that powers it off when the operator is silent for too long."""
+
+    keeper: Word | None = Field(
+        None,
+        description="What starts it again when it is killed: systemd, or processes that watch each other.",
+    )
+    ttl_seconds: Count | None = Field(
+        None, description="Seconds of silence after which the machine ends; 0 means never."
+    )
 
 
 class BootstrapProgress(Observed):
@@ -180,6 +203,10 @@ class ComputeNodeStatus(Observed):
         None, description="When the agent last answered, in RFC 3339; written at most once a minute."
     )
     ready_time: datetime | None = Field(None, description="When the node first took calls, in RFC 3339.")
+    dead_man: DeadMan | None = Field(
+        None,
+        description="The switch on the machine that powers it off when the operator is silent for too long.",
+    )
     billing: Billing | None = Field(None, description="The interval in which the machine costs money.")
     interruption: Interruption | None = Field(
         None, description="The provider's notice that it takes the machine back; a notice is final."

@@ -23,6 +23,7 @@ class ConditionType(StrEnum):
     UNSUPPORTED = "Unsupported"
     DELETING = "Deleting"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    DEAD_MAN_SWITCH = "DeadManSwitch"
     # nodes (and READY)
     LAUNCHED = "Launched"
     BOOTSTRAPPED = "Bootstrapped"
@@ -44,6 +45,7 @@ POOL_CONDITIONS = (
     ConditionType.UNSUPPORTED,
     ConditionType.DELETING,
     ConditionType.BUDGET_EXCEEDED,
+    ConditionType.DEAD_MAN_SWITCH,
 )
 NODE_CONDITIONS = (
     ConditionType.LAUNCHED,
@@ -151,6 +153,9 @@ class PoolReason(StrEnum):
     BUDGET_WARNING = "BudgetWarning"
     AWAITING_BUDGET = "AwaitingBudget"
     BUDGET_UNREADABLE = "BudgetUnreadable"
+    SWITCH_SET = "SwitchSet"
+    SWITCH_OFF = "SwitchOff"
+    POWER_OFF_BILLED = "PowerOffBilled"
 
 
 class NodeReason(StrEnum):
@@ -206,6 +211,8 @@ class NodeReason(StrEnum):
     BUDGET_EXCEEDED = "BudgetExceeded"
     AWAITING_BUDGET = "AwaitingBudget"
     BUDGET_UNREADABLE = "BudgetUnreadable"
+    SWITCH_FAILED = "SwitchFailed"
+    HOST_KEY_PINNED = "HostKeyPinned"
 
 
 class TaskReason(StrEnum):

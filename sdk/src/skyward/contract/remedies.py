@@ -155,6 +155,23 @@ NEXT_STEP: dict[str, str] = {
         "Nothing to do: the machine is gone without notice and is replaced; its calls are retried as "
         "spec.retry allows."
     ),
+    # without an operator
+    "SwitchSet": "Nothing to do: a machine that hears nothing from the operator ends by itself.",
+    "SwitchOff": (
+        "Set spec.lifetime.ttlSeconds above 0, or see to it that an operator comes back: nothing else ends "
+        "them."
+    ),
+    "PowerOffBilled": (
+        "Keep the operator running: its sweep ends machines that no node owns, and one that comes back ends "
+        "those of nodes that are gone; otherwise end them in the provider's console."
+    ),
+    "SwitchFailed": (
+        "Use an image whose user may become root with sudo, or set spec.lifetime.ttlSeconds to 0 and accept "
+        "that machines go on without an operator."
+    ),
+    "HostKeyPinned": (
+        "Nothing to do; compare the fingerprint with the one in the provider's console to be sure."
+    ),
     # tasks that wait or ended badly
     "AwaitingPayload": (
         "The creator has to upload the payload; if its program ended before that, delete the task."

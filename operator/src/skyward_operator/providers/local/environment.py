@@ -58,11 +58,11 @@ def path_inside(folder: Folder) -> str:
 
     uv is reached through a link of its own, so that nothing else from its folder is on the PATH.
     """
-    uv, link = find_uv(), folder.path / "bin" / "uv"
+    uv, link = find_uv(), folder.programs / "uv"
     if uv is not None and not link.is_symlink():
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(uv)
-    own = [str(link.parent), str(Path(sys.base_prefix) / "bin")]
+    own = [str(folder.programs), str(Path(sys.base_prefix) / "bin")]
     return os.pathsep.join(dict.fromkeys([*own, *SYSTEM_PATH]))
 
 

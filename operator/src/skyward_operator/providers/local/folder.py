@@ -6,6 +6,8 @@
     vms/<id>/vm.log        what the machine's process said
     vms/<id>/host_key      its SSH host key; made at the first start, unless it was put there before
     vms/<id>/home          the home folder inside
+    vms/<id>/bin           programs that come first on the PATH inside
+    vms/<id>/power-off     there once the machine was told from inside to end
     vms/.tokens/<id>       held while a machine is made or ended; keeps the word once it was ended
 
 The lock, not a process id, says that a machine lives: process ids are used again.
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from skyward_operator.providers.contract import Address, Machine, MachineState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ENDED = "ended\n"
 CONSOLE_BYTES = 64 * 1024
@@ -52,6 +54,8 @@ class Record:
     """0: a free one."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables inside, besides those of every machine."""
+    commands: Sequence[Sequence[str]] = ()
+    """What runs inside once it is up, as at the first boot of a cloud's machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,10 @@ class Folder:
         self.log_path = self.path / "vm.log"
         self.host_key_path = self.path / "host_key"
         self.home = self.path / "home"
+        self.programs = self.path / "bin"
+        """Programs that come first on the PATH inside."""
+        self.power_off_path = self.path / "power-off"
+        """There once the machine was told from inside to end."""
         self.environments = root.parent / "environments"
         """Python environments by content, shared by the machines of this computer as an image cache is."""
         unique = hashlib.sha256(str(self.path.absolute()).encode()).hexdigest()[:12]

@@ -7,6 +7,7 @@ service whose machines are made the same way. Both directions can be repeated.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,24 @@ if TYPE_CHECKING:
     from skyward_operator.providers.local.folder import Folder
 
 START_SECONDS = 30.0
+POWER_OFF = "skyward-power-off"
+"""The command inside a machine that ends it, and nothing else."""
+SYSTEM_NAMES = ("shutdown", "poweroff", "halt", "reboot")
+"""What ends a whole computer. Inside a machine these words mean the machine: it may run as the computer's
+root."""
+SCRIPT = """\
+#!/bin/sh
+# Ends this machine, which is processes of a computer; that computer goes on.
+case "${{1:-now}}" in
+    -h | -P | -r | -f | -p | now | 0 | +0) : >{asked} ;;
+    *) echo "this machine knows no $0 $*; it can be powered off at once" >&2; exit 1 ;;
+esac
+"""
 
 
 def switch_on(folder: Folder) -> None:
     """Start the machine's process, which leaves this one's session at once."""
+    put_power_off(folder)
     folder.run_path.mkdir(mode=0o700, exist_ok=True)
     if folder.run_path.stat().st_uid != os.getuid() or folder.run_path.is_symlink():
         raise Rejected(f"{folder.run_path} belongs to somebody else; remove it")
@@ -42,6 +57,19 @@ def switch_on(folder: Folder) -> None:
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise Transient(f"machine {folder.id} did not start: {error}; see {folder.log_path}") from error
+
+
+def put_power_off(folder: Folder) -> None:
+    """Give the machine its command to end itself, first on its PATH, under the names of the system's as
+    well."""
+    folder.programs.mkdir(exist_ok=True)
+    command = folder.programs / POWER_OFF
+    command.write_text(SCRIPT.format(asked=shlex.quote(str(folder.power_off_path.absolute()))))
+    command.chmod(0o700)
+    for name in SYSTEM_NAMES:
+        link = folder.programs / name
+        if not link.is_symlink():
+            link.symlink_to(POWER_OFF)
 
 
 def switch_off(folder: Folder) -> bool:

@@ -21,7 +21,7 @@ from skyward_operator.providers.contract import Capabilities, Listing, Offer
 from skyward_operator.providers.errors import Rejected, Transient
 from skyward_operator.providers.local.folder import Folder, Record, machine_id
 from skyward_operator.providers.local.openssh import find_sshd
-from skyward_operator.providers.local.power import clear_away, switch_off, switch_on
+from skyward_operator.providers.local.power import POWER_OFF, clear_away, switch_off, switch_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,11 @@ class LocalProvider:
 
     name = NAME
     capabilities = Capabilities(
-        idempotency_token=True, visibility_seconds=0.0, host_key=True, stop_ends_billing=True
+        idempotency_token=True,
+        visibility_seconds=0.0,
+        host_key=True,
+        stop_ends_billing=True,
+        power_off=POWER_OFF,
     )
 
     def __init__(self, setup: Setup) -> None:

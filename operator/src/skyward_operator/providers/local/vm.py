@@ -2,7 +2,8 @@
 
 The command returns once the machine's own process has been split off, in a session of its own; that process
 outlives whoever started it. It holds a lock for as long as it lives, serves SSH on a free loopback port, and
-says where in `vm.json`. It ends when it is killed, or when its folder is gone.
+says where in `vm.json`. It ends when it is killed, when it is told to from inside, or when its folder is
+gone.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import logging
 import os
 import shutil
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import asyncssh
 
+from skyward_operator.providers.local.environment import environment_inside
 from skyward_operator.providers.local.folder import Folder, Record, Running, write_atomically
 from skyward_operator.providers.local.processes import adopt_orphans, end_all, reap_orphans
 
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 async def serve(folder: Folder) -> None:
-    """Serve SSH until the folder is gone."""
+    """Serve SSH until the folder is gone, or the machine is told from inside to end."""
     record = folder.record()
     if record is None:
         raise FileNotFoundError(folder.record_path)
@@ -52,15 +53,29 @@ async def serve(folder: Folder) -> None:
     running = Running(pid=os.getpid(), host=record.host, port=port, user=user, host_key=host_key)
     write_atomically(folder.running_path, asdict(running))
     logging.info("machine %s listens on %s:%d (%s)", folder.id, record.host, port, record.ssh_server)
-    reaper = asyncio.create_task(reap_orphans())
+    aside = [asyncio.create_task(reap_orphans()), asyncio.create_task(first_boot(folder, record, user))]
     try:
-        await folder_gone(folder)
+        await over(folder)
     finally:
-        reaper.cancel()
-        with suppress(asyncio.CancelledError):
-            await reaper
+        for task in aside:
+            task.cancel()
+        await asyncio.gather(*aside, return_exceptions=True)
     shutil.rmtree(folder.run_path, ignore_errors=True)
     end_all(folder.id, os.getpid())
+
+
+async def first_boot(folder: Folder, record: Record, user: str) -> None:
+    """Run what the machine was ordered with, in its home; what it says goes to the machine's log."""
+    environment = environment_inside(folder, user, os.environ) | dict(record.environment)
+    for command in record.commands:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            cwd=folder.home,
+            env=environment,
+            start_new_session=True,
+        )
+        logging.info("first boot: %s ended with %d", command[0], await process.wait())
 
 
 async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
@@ -76,10 +91,13 @@ async def listen(folder: Folder, record: Record, user: str) -> tuple[int, str]:
     return await server.listen(folder, record, user)
 
 
-async def folder_gone(folder: Folder, period: float = 1.0) -> None:
-    """Wait until somebody deleted the machine's folder: nobody could end this process by it any more."""
-    while folder.record_path.exists():  # noqa: ASYNC110 - a file system has no events to wait for
+async def over(folder: Folder, period: float = 1.0) -> None:
+    """Wait until the machine was told to end, or somebody deleted its folder: nobody could end this process
+    by it any more."""
+    while folder.record_path.exists() and not folder.power_off_path.exists():  # noqa: ASYNC110 - no events
         await asyncio.sleep(period)
+    if folder.power_off_path.exists():
+        logging.info("machine %s is powered off from inside", folder.id)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "SKYWARD_SIM_"
-PROFILES = ("full", "bare")
+PROFILES = ("full", "user-data", "bare")
 
 
 @dataclass(frozen=True, slots=True)

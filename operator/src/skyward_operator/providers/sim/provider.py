@@ -2,7 +2,8 @@
 
 An account is given by a Secret with `endpoint`, `key` and perhaps `profile: bare`, or by the variables
 SKYWARD_SIM_ENDPOINT, SKYWARD_SIM_KEY and SKYWARD_SIM_PROFILE in the operator's environment. What the account
-can do follows from its profile: `full` is like the large clouds, `bare` like most that rent out GPUs.
+can do follows from its profile: `full` and `user-data` are like the large clouds, `bare` like most that rent
+out GPUs.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 NAME = "sim"
 VISIBILITY_SECONDS = 2.0
+POWER_OFF = "skyward-power-off"
+"""Its machines are processes of a computer: `shutdown` would be about that."""
 MOST_PAGES = 1000
 METADATA = Metadata("", "/interruption", "at", base_variable="SIM_METADATA_URL", every=1.0)
 
@@ -65,12 +68,14 @@ class SimProvider:
     @property
     def capabilities(self) -> Capabilities:
         """Those of the account's profile."""
-        full = self._account.profile == "full"
+        profile = self._account.profile
         return Capabilities(
-            idempotency_token=full,
+            idempotency_token=profile != "bare",
             visibility_seconds=VISIBILITY_SECONDS,
-            host_key=full,
-            stop_ends_billing=True,
+            host_key=profile == "full",
+            stop_ends_billing=profile != "bare",
+            user_data=profile == "user-data",
+            power_off=POWER_OFF,
             side_resources=True,
             spot=True,
             regions=True,
