@@ -126,6 +126,15 @@ class TestFullAccount(TroubledConformance):
             yield made
 
 
+class TestUserDataAccount(TroubledConformance):
+    """Like the large clouds that show no host keys and run user-data."""
+
+    @asynccontextmanager
+    async def subject(self) -> AsyncIterator[Subject]:
+        async with subject("user-data", "user-data-key") as made:
+            yield made
+
+
 class TestBareAccount(TroubledConformance):
     """Like most clouds that rent out GPUs: no tokens, no host keys, listings that lag."""
 

@@ -14,7 +14,15 @@ import skyward as sky
 from skyward import errors
 from skyward.contract.reasons import TaskReason, next_step
 from skyward.errors import RemoteTraceback, SkywardError
-from skyward.narration import ignored_words, lost_attempts, node_words, pool_words, stalled_error, task_words
+from skyward.narration import (
+    billed_words,
+    ignored_words,
+    lost_attempts,
+    node_words,
+    pool_words,
+    stalled_error,
+    task_words,
+)
 from skyward.results import exception_of, outcomes_of, task_error, values_of
 from skyward.wire import codec
 from skyward.wire.envelopes import ErrorInfo
@@ -218,6 +226,12 @@ def test_pools_nodes_and_tasks_in_words() -> None:
     assert ignored_words(pool) == ""
     pool["status"]["conditions"] = [{"type": "Unsupported", "status": "True", "message": "not spec.budget"}]
     assert ignored_words(pool) == "not spec.budget"
+    assert billed_words(pool) == ""
+    switch = {"type": "DeadManSwitch", "status": "False", "reason": "SwitchOff", "message": "for ever"}
+    pool["status"]["conditions"] = [switch]
+    assert billed_words(pool) == ""
+    pool["status"]["conditions"] = [switch | {"reason": "PowerOffBilled", "message": "billed when off"}]
+    assert billed_words(pool) == "billed when off"
     node = {
         "status": {"phase": "Bootstrapping", "bootstrap": {"step": "pip", "lastLine": " Installing\n numpy "}}
     }

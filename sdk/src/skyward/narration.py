@@ -174,6 +174,12 @@ def ignored_words(pool: Mapping[str, Any]) -> str:
     return str(unsupported.get("message", "")) if unsupported.get("status") == "True" else ""
 
 
+def billed_words(pool: Mapping[str, Any]) -> str:
+    """What a pool says of machines that cost money also when they are powered off; empty if none do."""
+    switch = condition((pool.get("status") or {}).get("conditions") or (), "DeadManSwitch")
+    return str(switch.get("message", "")) if switch.get("reason") == "PowerOffBilled" else ""
+
+
 def condition(conditions: Iterable[Mapping[str, Any]], type_: str) -> Mapping[str, Any]:
     """The condition of that type; empty if there is none."""
     return next((each for each in conditions if each.get("type") == type_), {})

@@ -16,6 +16,7 @@ from skyward.contract.reasons import NodePhase
 from skyward.errors import PoolDeleted, PoolNotReady, PoolStalled
 from skyward.heartbeat import Heartbeat
 from skyward.narration import (
+    billed_words,
     budget_words,
     has_no_node,
     ignored_words,
@@ -118,8 +119,9 @@ class PoolView:
         self._takes_calls = True
         price = price_words(self.pool or {})
         self._console.tell(self._subject, f"ready: {self._extent()}" + (f" · {price}" if price else ""))
-        if ignored := ignored_words(self.pool or {}):
-            self._console.tell(self._subject, f"⚠ {ignored}")
+        for words in (ignored_words(self.pool or {}), billed_words(self.pool or {})):
+            if words:
+                self._console.tell(self._subject, f"⚠ {words}")
 
     def check_startable(self) -> None:
         """Raise what a call would wait for in vain: PoolStalled or BootstrapFailed."""
