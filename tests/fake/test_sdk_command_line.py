@@ -210,10 +210,10 @@ def test_why_says_where_a_pool_stands_and_what_was_refused(plane: FakePlane) -> 
     waiting = {"phase": "Provisioning", "reason": "InsufficientCapacity", "offersTried": [refused]}
     spec = {"candidates": [{"name": "main", "provider": "sim"}], "nodes": {"desired": 1}}
     metadata = {"name": "train", "namespace": "default"}
-    plane.on_loop(_put(plane, POOLS, {"metadata": metadata, "spec": spec, "status": waiting}))
+    plane.objects.setdefault(POOLS, {})["train"] = {"metadata": metadata, "spec": spec, "status": waiting}
     queued = {"phase": "Queued", "reason": "AwaitingNodes"}
-    task = {"metadata": {**metadata, "name": "fit"}, "spec": {"poolRef": {"name": "train"}}}
-    plane.on_loop(_put(plane, TASKS, {**task, "status": queued}))
+    task: dict[str, Any] = {"metadata": {**metadata, "name": "fit"}, "spec": {"poolRef": {"name": "train"}}}
+    plane.objects.setdefault(TASKS, {})["fit"] = {**task, "status": queued}
     shown = _run("why", "train")
     assert shown.startswith("pool train: Provisioning, InsufficientCapacity\n")
     assert "waits for: the provider to have such a machine" in shown
@@ -245,10 +245,6 @@ def test_down_says_what_could_not_be_confirmed(plane: FakePlane, pool: Pool) -> 
     assert result.exit_code == 8
     plane.keep_pools = False
     plane.on_loop(_finish(plane))
-
-
-async def _put(plane: FakePlane, kind: str, obj: dict[str, Any]) -> None:
-    plane.put(kind, obj)
 
 
 async def _finish(plane: FakePlane) -> None:

@@ -50,6 +50,7 @@ _WAITING_FOR = {
 """What is awaited while a reason holds."""
 _FROM_POOL = ("AwaitingNodes", "Queued", "PoolStalled", "PoolSuspended", "Retrying")
 """Reasons of tasks that their pool explains."""
+_NOTHING = "Nothing to do: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,8 @@ def _without(message: Any, reason: Any) -> str:
 
 
 def _to_do(reason: str) -> str:
-    return next_step(reason)
+    remedy = next_step(reason)
+    return f"nothing; {remedy.removeprefix(_NOTHING)}" if remedy.startswith(_NOTHING) else remedy
 
 
 def _since(status: Object, type_: str) -> datetime | None:
