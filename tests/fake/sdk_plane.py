@@ -68,6 +68,8 @@ class FakePlane(FakeKube):
         """Nodes are made only when somebody watches them."""
         self.keep_pools = False
         """A pool that is deleted stays: its machines cannot be proved absent."""
+        self.offers: Callable[[Object], Object] = lambda pool: {"offers": [], "refused": []}
+        """What a pool could buy."""
         self.payloads: dict[str, bytes] = {}
         self.results: dict[str, bytes] = {}
         self.records: dict[str, bytearray] = {}
@@ -378,6 +380,9 @@ class FakePlane(FakeKube):
             return await self._take_payload(request, name, task["spec"]["calls"]["blob"])
         if what == "results":
             return await self._deliver(request, name)
+        if what == "offers":
+            assert task["spec"]["suspend"]
+            return web.json_response(self.offers(task))
         if what == "logs":
             ends: list[Object] = [{"kept": 0.0}, *self.new_logs.get(name, []), {"end": True}]
             lines = [json.dumps(line, ensure_ascii=False) for line in [*self.task_logs.get(name, []), *ends]]

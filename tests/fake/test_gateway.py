@@ -27,7 +27,11 @@ from skyward_operator.gateway.logs import LogBook
 from skyward_operator.gateway.server import Server
 from skyward_operator.gateway.service import Gateway
 from skyward_operator.gateway.streams import Lines
+from skyward_operator.nodes.accounts import Accounts
+from skyward_operator.nodes.credentials import Credentials
 from skyward_operator.nodes.fleet import Fleet
+from skyward_operator.placement.placement import Placement
+from skyward_operator.providers.registry import Registry
 from skyward_operator.tasks import Tasks, build
 from skyward_operator.tasks.flights import Attempt
 from skyward_operator.tasks.work import Work
@@ -79,7 +83,13 @@ class World:
         )
         self.tasks = build(self.context, self.fleet)
         self.fleet.listen(self.tasks.listener)
-        server = Server(self.context, self.tasks.gateway_backend, largest_payload=self.largest)
+        accounts = Accounts(Credentials(self.context.api, self.context.clock), Registry(self.folder))
+        server = Server(
+            self.context,
+            self.tasks.gateway_backend,
+            largest_payload=self.largest,
+            placement=Placement(self.context, accounts, lambda _: None),
+        )
         gateway = Gateway(self.context, server, self.bounds)
         for job in (self.tasks.run(), gateway.run()):
             self._stack.push_async_callback(_stop, asyncio.create_task(job))

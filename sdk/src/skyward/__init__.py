@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     )
     from skyward.executor import CallFuture, Executor
     from skyward.image import DEFAULT_IMAGE, Image, PipIndex
+    from skyward.market import offers
     from skyward.multipool import MultiPool
+    from skyward.offer import Offer
     from skyward.pools import Compute, Pool
     from skyward.providers import (
         AWS,
@@ -108,6 +110,8 @@ _LAZY = {
     **dict.fromkeys(("task", "TaskReference"), "skyward.reference"),
     **dict.fromkeys(("CallError", "CallRecord"), "skyward.records"),
     **dict.fromkeys(("CallFuture", "Executor"), "skyward.executor"),
+    "Offer": "skyward.offer",
+    "offers": "skyward.market",
 }
 _MODULES = ("accelerators", "errors", "time")
 
@@ -132,6 +136,8 @@ __all__ = [
     "CallFuture",
     "InstanceInfo",
     "Compute",
+    "offers",
+    "Offer",
     "Pool",
     "MultiPool",
     "ComputePool",

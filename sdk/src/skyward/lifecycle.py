@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from skyward import session as sessions
 from skyward import termination
@@ -24,7 +25,8 @@ from skyward.contract.names import ANNOTATION_RENEWED, LABEL_POOL, NODE, POOL
 from skyward.errors import PoolError, PoolNotFound, SkywardError
 from skyward.heartbeat import sign
 from skyward.image import check_python, client_python
-from skyward.manifest import object_name, pool_object
+from skyward.manifest import candidate_objects, object_name, pool_object
+from skyward.market import chosen_candidates, read_offers, reading_order, some
 from skyward.narration import cost_words
 from skyward.poolview import PoolView
 from skyward.session import HURRY_SECONDS, Session
@@ -205,7 +207,8 @@ def _leaving_words(error: BaseException | None, running: int, calls: int, delete
 
 
 def _create(session: Session, name: str, specs: Sequence[Spec], options: Options) -> None:
-    body = pool_object(name, session.namespace, specs, options, session.owner)
+    candidates = _chosen(session, specs, options)
+    body = pool_object(name, session.namespace, specs, options, session.owner, candidates)
     body["metadata"]["annotations"] = {ANNOTATION_RENEWED: sign()}
     try:
         session.api.create(POOL, body)
@@ -217,6 +220,16 @@ def _create(session: Session, name: str, specs: Sequence[Spec], options: Options
                 f"skyward down {name}",
             ) from None
         raise PoolError(f"pool {name} was refused: {error.message}", remedy=error.remedy) from None
+
+
+def _chosen(session: Session, specs: Sequence[Spec], options: Options) -> Sequence[dict[str, Any]]:
+    """The candidates that a `selection` function makes of the offers there are; none without a function."""
+    if isinstance(options.selection, str):
+        return ()
+    candidates = candidate_objects(specs)
+    asked = {"candidates": candidates, "selection": reading_order(options)}
+    found = some(*read_offers(session.api, session.namespace, asked))
+    return chosen_candidates(candidates, found, options.selection(found))
 
 
 def _find(session: Session, name: str) -> None:

@@ -47,18 +47,36 @@ def object_name(stem: str, digits: int, limit: int = 40) -> str:
     return f"{clean[: limit - digits - 1].rstrip('-')}-{secrets.token_hex(digits)[:digits]}"
 
 
+def candidate_objects(specs: Sequence[Spec]) -> list[dict[str, Any]]:
+    """The candidates of specs: c0, c1 and so on."""
+    return [_candidate(f"c{position}", spec) for position, spec in enumerate(specs)]
+
+
+def selection_word(selection: Any) -> str:
+    """How a pool chooses among its candidates: what a function has put in order is taken as it comes."""
+    return selection if isinstance(selection, str) else "first"
+
+
 def pool_object(
-    name: str, namespace: str, specs: Sequence[Spec], options: Options, owner: Owner
+    name: str,
+    namespace: str,
+    specs: Sequence[Spec],
+    options: Options,
+    owner: Owner,
+    candidates: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The ComputePool of `Compute(...)`. Raises ValueError if the specs contradict one another."""
+    """The ComputePool of `Compute(...)`, with the candidates that were chosen already where there are some.
+
+    Raises ValueError if the specs contradict one another.
+    """
     first = specs[0]
     for field in ("nodes", "image", "ttl", "volumes"):
         if any(getattr(spec, field) != getattr(first, field) for spec in specs[1:]):
             raise ValueError(f"{field} must be the same in every Spec: it belongs to the whole pool")
     nodes = first.node_counts
     spec: dict[str, Any] = {
-        "candidates": [_candidate(f"c{position}", spec) for position, spec in enumerate(specs)],
-        "selection": options.selection,
+        "candidates": list(candidates or candidate_objects(specs)),
+        "selection": selection_word(options.selection),
         "nodes": _given(desired=nodes.desired, min=nodes.min, max=nodes.max),
         "image": _image(first.image),
         "lifetime": _given(

@@ -6,15 +6,20 @@ Plain frozen dataclasses that check themselves when constructed; `manifest` turn
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from skyward.image import DEFAULT_IMAGE, Image
 from skyward.providers import Provider
 from skyward.validation import instance, integer, number, one_of, strict, text
 
+if TYPE_CHECKING:
+    from skyward.offer import Offer
+
 type Allocation = Literal["spot-if-available", "spot", "on-demand", "cheapest"]
 type Architecture = Literal["x86_64", "arm64"]
 type Selection = Literal["cheapest", "first", "available"]
+type Choice = Callable[[Sequence["Offer"]], "Offer | Sequence[Offer]"]
+"""Gets the offers there are, best first by price, and returns one, or several in order of preference."""
 type ConsoleMode = Literal["auto", "rich", "minimal", "log", "silent"]
 
 RESULT_SECONDS = 600
@@ -273,6 +278,9 @@ class HealthChecker:
 class Options:
     """How the pool is run. Times are seconds; None leaves them to the operator's defaults.
 
+    `selection` says which offer is bought first: the cheapest over all candidates, that of the first
+    candidate, the one that is likely to start soonest, or a function. It runs here before the pool is made,
+    gets the offers there are (`sky.Offer`) by price, and returns one or several in its order, at most 16.
     `default_compute_timeout` limits calls that have no timeout of their own; there is none unless given.
     `lease_timeout` is how long the pool outlives a program that is killed or cut off; None: until somebody
     deletes it.
@@ -282,7 +290,7 @@ class Options:
     `budget` is the most that the pool may cost, in US dollars: a number is a `Budget(total=...)`.
     """
 
-    selection: Selection = "cheapest"
+    selection: "Selection | Choice" = "cheapest"
     worker: Worker | None = None
     provision_timeout: int | None = None
     ssh_timeout: int | None = None
@@ -300,7 +308,8 @@ class Options:
     namespace: str | None = None
 
     def __post_init__(self) -> None:
-        one_of("selection", self.selection, ("cheapest", "first", "available"))
+        if not callable(self.selection):
+            one_of("selection", self.selection, ("cheapest", "first", "available"))
         if self.worker is not None:
             instance("worker", self.worker, Worker, "sky.Worker(concurrency=4)")
         for name in ("provision_timeout", "ssh_timeout", "bootstrap_timeout", "autoscale_idle_timeout"):

@@ -13,6 +13,7 @@
     GET /v1/namespaces/{ns}/pools/{name}/logs      the output of all its tasks, and how its nodes were made,
                                                    by time; ?follow=1 goes on until the pool is gone
     GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made, also when it is gone; ?follow=1
+    GET /v1/namespaces/{ns}/pools/{name}/offers    what it could buy now, best first; nothing is ordered
     GET /v1/logs?namespace={ns}                    output of its tasks with the caller's ticket; &follow=1,
                                                    and &since=TIME for what was kept after that, first
     GET /v1/healthz
@@ -34,6 +35,7 @@ from aiohttp import web
 from skyward.contract.names import TASK
 from skyward_operator.gateway.access import Access
 from skyward_operator.gateway.guard import GuardedFile
+from skyward_operator.gateway.offers import OfferRoutes
 from skyward_operator.gateway.output_routes import OutputRoutes, follows
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from skyward_operator.context import Context
+    from skyward_operator.placement.placement import Placement
     from skyward_operator.tasks.service import GatewayBackend
 
 logger = logging.getLogger(__name__)
@@ -58,13 +61,19 @@ class Server:
     """The handlers."""
 
     def __init__(
-        self, context: Context, backend: GatewayBackend, *, largest_payload: int | None = None
+        self,
+        context: Context,
+        backend: GatewayBackend,
+        *,
+        largest_payload: int | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self._context = context
         self._backend = backend
         self._access = Access(context)
         largest = largest_payload or context.settings.largest_payload
         self._output = OutputRoutes(context, backend, self._access)
+        self._offers = OfferRoutes(self._access, placement) if placement is not None else None
         self._uploads = Uploads(backend.blobs, backend.store, largest, backend.payload_progressed)
 
     def app(self) -> web.Application:
@@ -79,6 +88,7 @@ class Server:
                 web.get(f"{one}/tasks/{{name}}/results", self.get_results),
                 web.get(f"{one}/tasks/{{name}}/session", self.get_session),
                 *self._output.routes(),
+                *(self._offers.routes() if self._offers is not None else ()),
                 web.get("/v1/healthz", self.get_health),
             ]
         )

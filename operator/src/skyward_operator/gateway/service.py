@@ -71,4 +71,5 @@ class Gateway:
 
 def build(context: Context, tasks: Tasks, nodes: Nodes | None = None) -> Gateway:
     """The gateway of one operator. Nodes leave their logs on disk, where it finds them."""
-    return Gateway(context, Server(context, tasks.gateway_backend))
+    placement = nodes.placement if nodes is not None else None
+    return Gateway(context, Server(context, tasks.gateway_backend, placement=placement))

@@ -7,5 +7,6 @@ ordering      which offer comes first; pure
 survey        what is left to buy, and why the rest is not; pure
 purse         whether a purchase is allowed; the place of budgets
 tried         what was asked for and how that ended, for the pool's status
+board         what a pool could buy, for those who plan it
 placement     the whole, for those who buy and for those whose machine was taken
 """

@@ -17,6 +17,7 @@ from skyward.contract.reasons import NodeReason, PoolReason
 from skyward_operator.nodes.accounts import refusal
 from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.observation import Offers, Refusal
+from skyward_operator.placement.board import Board
 from skyward_operator.placement.history import History
 from skyward_operator.placement.market import Market
 from skyward_operator.placement.ordering import is_affordable, key
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
+    from skyward.contract.pool import ComputePool
     from skyward_operator.context import Context
     from skyward_operator.kube.store import Key
     from skyward_operator.nodes.accounts import Accounts
@@ -106,6 +108,14 @@ class Placement:
         self._remember_wait(node, [] if offer else refused)
         reasons = tuple(each.refusal for each in refused)
         return Offers((offer,) if offer else (), reasons, self._pause(node, refused))
+
+    async def board(self, pool: ComputePool) -> Board:
+        """What nodes of this pool could ask for now, without asking for anything."""
+        namespace = pool.metadata.namespace or ""
+        answers = [await self.market.answer(namespace, each) for each in pool.spec.candidates]
+        now = self._clock.monotonic()
+        found = survey(answers, pool.spec.selection, self.unavailable, self.history, {}, "", now)
+        return Board(found, answers)
 
     def blocked(self, node: ComputeNode, offer: Offer) -> Refusal | None:
         """Why a recorded intent is not worth an order any more: the offer was refused meanwhile."""

@@ -6,6 +6,8 @@ from skyward.cli.down import down
 from skyward.cli.hello import hello
 from skyward.cli.logs import logs
 from skyward.cli.nodes import nodes
+from skyward.cli.offers import offers
+from skyward.cli.plan import plan
 from skyward.cli.pools import pools
 from skyward.cli.result import result
 from skyward.cli.tasks import tasks
@@ -14,5 +16,5 @@ from skyward.cli.why import why
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root application."""
-    for command in (hello, pools, nodes, tasks, logs, why, result, down):
+    for command in (hello, pools, nodes, tasks, logs, why, offers, plan, result, down):
         app.command()(command)

@@ -5,6 +5,7 @@ looked for again whenever it does not answer, because a restarted operator may l
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from skyward.wire.digest import BytesLike
 
 SILENCE_SECONDS = 60.0
 """The gateway sends a sign of life every 15 s."""
+AGAIN_SECONDS = 0.5
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -67,6 +69,26 @@ class Gateway:
         """
         where, cut = f"/v1/namespaces/{namespace}/tasks/{task}/result", {"Range": f"bytes={start}-"}
         return self._following(where, {}, SILENCE_SECONDS, None, cut if start else {})
+
+    def offers(self, namespace: str, pool: str) -> dict[str, Any]:
+        """What a pool could buy now: `offers`, best first, and `refused` candidates.
+
+        Raises GatewayError when the operator does not say, and GatewayRefused where asking again is no use.
+        """
+        where, end = f"/v1/namespaces/{namespace}/pools/{pool}/offers", time.monotonic() + self._patience
+        while True:
+            try:
+                response = self._answer("GET", where, {}, None)
+                if response.is_success:
+                    return _object(response.content)
+                problem = words(response)
+                if response.status_code not in (429, 500, 502, 503, 504):
+                    raise GatewayRefused(f"the operator does not say what pool {pool} could buy: {problem}")
+            except httpx.TransportError as error:
+                problem = str(error) or type(error).__name__
+            if time.monotonic() > end:
+                raise GatewayError(f"the operator does not say what pool {pool} could buy: {problem}")
+            time.sleep(AGAIN_SECONDS)
 
     def stream(
         self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None = None
