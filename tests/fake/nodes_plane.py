@@ -152,6 +152,7 @@ class Listener:
     lost: list[tuple[str, str]] = field(default_factory=list)
     results: list[Mapping[str, Any]] = field(default_factory=list)
     bodies: list[bytes | Received] = field(default_factory=list)
+    began: list[str] = field(default_factory=list)
     cordoned: list[str] = field(default_factory=list)
     has_calls: set[str] = field(default_factory=set)
     """Nodes that are taken to have something on them."""
@@ -173,7 +174,8 @@ class Listener:
         return name in self.has_calls
 
     def started(self, namespace: str, node: str, header: Mapping[str, Any]) -> None:
-        """Ignored."""
+        """A call began."""
+        self.began.append(str(header["attempt"]))
 
     def log(self, namespace: str, node: str, header: Mapping[str, Any], body: bytes) -> None:
         """Ignored."""

@@ -376,3 +376,34 @@ def kill_machine(world: Plane) -> None:
     running = Folder(root, path.name).running()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
+
+
+WATCHFUL = """
+def watch():
+    import time
+    from skyward.runtime import current
+    while (why := current().stopping) is None:
+        time.sleep(0.01)
+    return [why, current().seconds_left > 0]
+"""
+
+
+async def test_an_agent_that_was_away_when_its_machine_was_announced_is_told_when_it_is_back() -> None:
+    async with plane() as world:
+        world.node()
+        async with world.operator() as operator:
+            operator.listener.has_calls.add("p-0-a")
+            await world.phase("Ready")
+            await operator.listened(ready=1)
+            session = operator.nodes.fleet.session(("default", "p-0-a"))
+            link = operator.nodes.fleet.link("default", "p-0-a")
+            assert session is not None
+            assert isinstance(link, AgentLink)
+            entry = {"source": WATCHFUL, "name": "watch"}
+            link.send_call(call(0) | {"entry": entry}, None)
+            await eventually(lambda: operator.listener.began, 20)
+            link.close("cut by the test")
+            session.cordon(60.0)
+            await eventually(lambda: operator.listener.results, 30)
+            assert operator.listener.results[0]["value"] == ["preempted", True]
+            assert operator.listener.ready[-1].draining

@@ -28,6 +28,7 @@ from skyward_operator.nodes.actions import (
     Avoid,
     CloseSession,
     Cordon,
+    Drain,
     Lose,
     StartSession,
     Write,
@@ -150,9 +151,12 @@ def test_a_machine_that_is_gone_without_notice_is_told_as_it_is(gone: Any, reaso
     assert Avoid() not in announced, "it is avoided since the notice"
 
 
-def test_deleting_a_node_that_leaves_ends_it_as_any_other() -> None:
-    actions = step(INTERRUPTED, Observation(session=LINKED, busy=True), later=60, deleted=True)
-    assert Lose(NodeReason.NODE_DELETED) in actions
+def test_deleting_a_node_that_leaves_ends_it_as_any_other_with_its_grace_from_then_on() -> None:
+    before = timestamp(NOW - timedelta(seconds=60))
+    long_ago = [each | {"lastTransitionTime": before} for each in INTERRUPTED["conditions"]]
+    status, seen = INTERRUPTED | {"conditions": long_ago}, Observation(session=LINKED, busy=True)
+    assert kinds(step(status, seen, later=1, deleted=True)) == [Drain]
+    assert Lose(NodeReason.NODE_DELETED) in step(status, seen, later=60, deleted=True)
 
 
 def test_the_condition_says_who_takes_the_machine_and_stays_true() -> None:

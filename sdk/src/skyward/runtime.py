@@ -127,16 +127,16 @@ class Call:
     def stopping(self) -> StopReason | None:
         """Why this call is being stopped, or None while it is not. It may change at any time: ask again.
 
-        `preempted` and `budget` come ahead of the end: the provider takes the machine back, or a budget is
-        used up, and until then the call goes on. One that returns in time is done; one that does not is tried
-        again on another node, with a budget once it is raised.
+        `preempted`, `budget` and `scale_down` come ahead of the end: the provider takes the machine back, a
+        budget is used up, or the node is released, and until then the call goes on. One that returns in time
+        is done; one that does not is tried again on another node, with a budget once it is raised.
         """
         reason: StopReason | None = self._context.get("stopping")
         return reason
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the machine is taken, at least 0; None where no end is known."""
+        """Seconds until the machine goes, at least 0; None where no end is known."""
         at: float | None = self._context.get("stopping_at")
         return None if at is None else max(0.0, at - time.monotonic())
 

@@ -77,7 +77,8 @@ def end(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
 def drain(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     """Let running calls finish and collect results, also what an earlier operator left; empty when done.
 
-    The time counts anew for a session that began later: its agent may hold results that nobody has.
+    The time counts anew for a session that began later: its agent may hold results that nobody has. It counts
+    from the deletion for a node that drained before by itself.
     """
     session = seen.session
     if gone(seen.machine) or node.status.address is None:
@@ -86,7 +87,9 @@ def drain(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         return [StartSession(resume=True), Again(1)]
     if session.stage is Stage.ENDED:
         return []
-    passed = min(since_change(node, now), (now - session.started).total_seconds())
+    deleted = node.metadata.deletion_timestamp
+    begun = max(each for each in (session.started, deleted) if each is not None)
+    passed = min(since_change(node, now), (now - begun).total_seconds())
     grace = grace_of(seen)
     left = grace + DRAIN_SLACK - passed
     if left <= 0:
@@ -103,7 +106,7 @@ def grace_of(seen: Observation) -> float:
 
 def why_of(seen: Observation) -> str:
     """What running calls are told of their end: `sky.current().stopping`."""
-    return "" if seen.grace is None else "budget"
+    return "scale_down" if seen.grace is None else "budget"
 
 
 def gone(machine: Machine | Absent | None) -> bool:
