@@ -10,7 +10,7 @@ PYTEST := $(RUN) python -m pytest
 # Real processes on a busy machine meet real time-outs: a failure is run once more, and shown as RERUN.
 AGAIN := --reruns 1
 
-.PHONY: help install hello test lint $(LAYERS) crds build bench system-packages s3-server clean
+.PHONY: help install hello hello-aws test lint $(LAYERS) crds build bench system-packages s3-server clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ install: .venv/.installed ## create .venv from the lock file
 
 hello: install ## train a classifier on two local nodes: installs, starts a control plane, runs examples/digits.py
 	$(RUN) python examples/digits.py
+
+hello-aws: install ## the same on "AWS": a double of EC2 on this computer, with real SSH servers; prints what it cost
+	$(RUN) python -m tests.aws_double.hello
 
 test: lint $(LAYERS) ## run everything: lint, types, import contracts, and every layer of tests
 	@$(RUN) python tests/report.py $(LAYERS)

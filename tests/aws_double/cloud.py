@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import socket
 import threading
@@ -27,7 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from tests.aws_double import asked as asked_
 from tests.aws_double.answers import Answer, Refused, answer, document, element, refusal
 from tests.aws_double.faults import Script
-from tests.aws_double.guests import Guest, Guests, is_public_key
+from tests.aws_double.guests import Guest, Guests
 from tests.aws_double.prices import PriceList
 from werkzeug.test import run_wsgi_app
 
@@ -67,8 +68,11 @@ class Cloud:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith("/moto-api"):
             return self._moto(environ, start_response)  # type: ignore[no-any-return]
-        asked = asked_.read(environ)
-        given = Answer(403, b"nobody signed this") if asked is None else self._answer(asked, environ)
+        if environ["PATH_INFO"].startswith("/imds/"):
+            given = self._metadata(environ)
+        else:
+            asked = asked_.read(environ)
+            given = Answer(403, b"nobody signed this") if asked is None else self._answer(asked, environ)
         headers = [("Content-Type", given.kind), ("Content-Length", str(len(given.body)))]
         start_response(f"{given.status} told", headers)
         return [given.body]
@@ -124,10 +128,6 @@ class Cloud:
                 group = asked.form["GroupId"]
                 if any(group in groups_of(each) for each in self._instances(asked.region)):
                     raise Refused("DependencyViolation", f"resource {group} has a dependent object")
-            case "ImportKeyPair":
-                public = base64.b64decode(asked.form["PublicKeyMaterial"]).decode()
-                if not is_public_key(public):
-                    raise Refused("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
         return None
 
     def _ask_moto(self, environ: dict[str, Any]) -> Answer:
@@ -177,7 +177,7 @@ class Cloud:
             created=time.time(),
             host=host,
             port=port,
-            ssh_public_key=pair.material.decode() if isinstance(pair.material, bytes) else pair.material,
+            ssh_public_key=pair.public_key,
             user_data=base64.b64decode(asked.form.get("UserData", "")),
         )
         hourly = self.prices.hourly(asked.form["InstanceType"], "spot" if spot else "on-demand")
@@ -246,6 +246,18 @@ class Cloud:
         said = base64.b64encode(self.guests.console(guest).encode()).decode()
         inside = element("instanceId", name) + element("timestamp", written(datetime.now(UTC)))
         return answer(asked.action, inside + element("output", said))
+
+    def _metadata(self, environ: dict[str, Any]) -> Answer:
+        """What a machine's own metadata service says (IMDSv2) of its interruption."""
+        _, _, name, path = environ["PATH_INFO"].split("/", 3)
+        if path == "latest/api/token" and environ["REQUEST_METHOD"] == "PUT":
+            return Answer(200, f"token-of-{name}".encode(), "text/plain")
+        if environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN") != f"token-of-{name}":
+            return Answer(401, b"", "text/plain")
+        if path == "latest/meta-data/spot/instance-action" and name in self._marked:
+            action = {"action": "terminate", "time": f"{self._marked[name]:%Y-%m-%dT%H:%M:%SZ}"}
+            return Answer(200, json.dumps(action).encode(), "application/json")
+        return Answer(404, b"", "text/plain")
 
     def _instances(self, region: str) -> list[Any]:
         return [each for each in backend(region).all_instances() if each.state != "terminated"]

@@ -9,13 +9,12 @@ from __future__ import annotations
 import email
 import subprocess
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.policy import default
 from typing import TYPE_CHECKING
 
-import asyncssh
-
 from simcloud.vms import NoVms, SshVms
+from skyward_operator.providers.local.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,11 +57,18 @@ class Guests:
         self.all[guest.id] = guest
         private, public = self._vms.host_key()
         self._vms.prepare(guest, private, guest.ssh_public_key, metadata, ())  # type: ignore[arg-type]
+        self._say_where_metadata_is(guest, metadata)
         self._vms.power_on(guest.id)
         while not self._vms.listens(guest.id):
             if guest.ended.wait(0.02):
                 return
         self._cloud_init(guest, public)
+
+    def _say_where_metadata_is(self, guest: Guest, metadata: str) -> None:
+        folder = Folder(self._folder / "vms", guest.id)
+        if (record := folder.record()) is not None:
+            environment = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata}
+            folder.write_record(replace(record, environment=environment))
 
     def powered_off(self, guest: Guest) -> bool:
         """Whether it ran and has ended by itself."""
@@ -88,8 +94,9 @@ class Guests:
         for number, script in enumerate(scripts(guest.user_data)):
             file = place / f"part-{number}"
             file.write_text(script)
+            file.chmod(0o700)
             said = subprocess.run(
-                ["sh", str(file)],
+                [str(file)],
                 cwd=place,
                 env={
                     "PATH": "/usr/bin:/bin",
@@ -113,12 +120,3 @@ def scripts(user_data: bytes) -> list[str]:
     message = email.message_from_bytes(user_data, policy=default)
     parts = [part for part in message.walk() if part.get_content_subtype() == "x-shellscript"]
     return [part.get_payload(decode=True).decode() for part in parts]  # type: ignore[union-attr]
-
-
-def is_public_key(line: str) -> bool:
-    """Whether EC2 would take it."""
-    try:
-        asyncssh.import_public_key(line)
-    except asyncssh.KeyImportError:
-        return False
-    return True

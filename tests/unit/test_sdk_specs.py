@@ -162,7 +162,7 @@ def test_a_pool_says_only_what_was_asked_for() -> None:
 
 def test_every_field_arrives_in_its_place() -> None:
     spec = sky.Spec(
-        provider=sky.AWS(credentials="aws", region="eu-west-1", parameters={"vpc": "v"}),
+        provider=sky.AWS(credentials="aws", region="eu-west-1", ssh_user="v"),
         accelerator=sky.accelerators.A100(count=8, memory="80GB", form_factor="SXM"),
         nodes=(2, 8),
         vcpus=7.5,
@@ -192,7 +192,7 @@ def test_every_field_arrives_in_its_place() -> None:
     assert candidate["accelerator"] == {"name": "A100", "count": "8", "memoryGiB": 80, "formFactor": "SXM"}
     assert (candidate["vcpus"], candidate["memoryGiB"], candidate["diskGiB"]) == (8, 32, 100)
     assert (candidate["regions"], candidate["maxHourlyPrice"]) == (["eu-west-1"], "2.5")
-    assert (candidate["credentialsRef"], candidate["parameters"]) == ({"name": "aws"}, {"vpc": "v"})
+    assert (candidate["credentialsRef"], candidate["parameters"]) == ({"name": "aws"}, {"sshUser": "v"})
     assert body["nodes"] == {"desired": 2, "max": 8}
     assert body["lifetime"] == {"ttlSeconds": 0, "idleSeconds": 30}
     assert body["worker"] == {"concurrency": 4, "buffer": 0, "executor": "thread", "reuse": True}

@@ -201,13 +201,13 @@ def open_task_object(
 
 def _candidate(name: str, spec: Spec) -> dict[str, Any]:
     provider = spec.provider
-    region = spec.region or provider.region
+    regions = [spec.region] if spec.region else list(provider.places)
     return _given(
         name=name,
         provider=provider.name,
         credentialsRef={"name": provider.credentials} if provider.credentials else None,
         accelerator=_accelerator(spec.accelerator),
-        regions=[region] if region else None,
+        regions=regions or None,
         instanceTypes=[spec.instance_type] if spec.instance_type else None,
         vcpus=None if spec.vcpus is None else math.ceil(spec.vcpus),
         memoryGiB=None if spec.memory_gb is None else math.ceil(spec.memory_gb),
@@ -215,7 +215,7 @@ def _candidate(name: str, spec: Spec) -> dict[str, Any]:
         architecture=spec.architecture,
         market=spec.allocation,
         maxHourlyPrice=None if spec.max_hourly_cost is None else _decimal(spec.max_hourly_cost),
-        parameters=dict(provider.parameters) or None,
+        parameters=provider.settings or None,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from skyward_operator.providers.aws.side import OURS, TAG_OURS, tag_filters
-from skyward_operator.providers.contract import Notice
+from skyward_operator.providers.contract import Metadata, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 NOTICE_SECONDS = 120.0
 MARKED = "marked-for-termination"
+METADATA = Metadata(
+    base="http://169.254.169.254",
+    base_variable="AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    path="/latest/meta-data/spot/instance-action",
+    time_field="time",
+    token_path="/latest/api/token",  # noqa: S106 - a path
+    token_header="X-aws-ec2-metadata-token",  # noqa: S106 - the name of a header
+    token_headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"},
+)
+"""The machine's own view (IMDSv2), asked every five seconds as AWS advises; an on-demand one answers 404."""
 
 
 async def interruptions(clients: Clients, region: str, tags: Mapping[str, str]) -> list[Notice]:

@@ -91,8 +91,8 @@ class Market:
         """Spot prices by instance type and zone; `anew`: not those of a moment ago."""
         now = time.monotonic()
         missing = [each for each in types if anew or self._spot.get((region, each), (0.0, {}))[0] <= now]
-        for first in range(0, len(missing), TYPES_AT_ONCE):
-            await self._ask_spot(region, missing[first : first + TYPES_AT_ONCE])
+        parts = [missing[at : at + TYPES_AT_ONCE] for at in range(0, len(missing), TYPES_AT_ONCE)]
+        await asyncio.gather(*(self._ask_spot(region, part) for part in parts))
         return {each: self._spot[region, each][1] for each in types}
 
     async def _ask_spot(self, region: str, types: Sequence[str]) -> None:

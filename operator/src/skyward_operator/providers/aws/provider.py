@@ -21,7 +21,7 @@ from skyward_operator.providers.aws.instances import (
     machine,
     parse_id,
 )
-from skyward_operator.providers.aws.interruptions import NOTICE_SECONDS, interruptions
+from skyward_operator.providers.aws.interruptions import METADATA, NOTICE_SECONDS, interruptions
 from skyward_operator.providers.aws.market import Market
 from skyward_operator.providers.aws.meanings import Differs, NotThere, Used
 from skyward_operator.providers.aws.network import Network
@@ -58,6 +58,7 @@ class AwsProvider:
         spot=True,
         regions=True,
         interruption_notice_seconds=NOTICE_SECONDS,
+        metadata=METADATA,
         billing_unit_seconds=1,
         billing_minimum_seconds=60,
     )
