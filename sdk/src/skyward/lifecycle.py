@@ -94,8 +94,13 @@ def open_pool(
     try:
         if owned and or_find and session.api.get(POOL, session.namespace, name) is not None:
             owned = False
+        candidates = _chosen(session, specs, options) if owned else ()
+    except BaseException:
+        sessions.release(session)
+        raise
+    try:
         if owned:
-            _create(session, name, specs, options)
+            _create(session, name, specs, options, candidates)
         else:
             _find(session, name)
     except SkywardError:
@@ -206,8 +211,13 @@ def _leaving_words(error: BaseException | None, running: int, calls: int, delete
     return f"{what}: {', '.join(steps) or 'nothing was running'}{again}"
 
 
-def _create(session: Session, name: str, specs: Sequence[Spec], options: Options) -> None:
-    candidates = _chosen(session, specs, options)
+def _create(
+    session: Session,
+    name: str,
+    specs: Sequence[Spec],
+    options: Options,
+    candidates: Sequence[dict[str, Any]],
+) -> None:
     body = pool_object(name, session.namespace, specs, options, session.owner, candidates)
     body["metadata"]["annotations"] = {ANNOTATION_RENEWED: sign()}
     try:

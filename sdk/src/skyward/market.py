@@ -69,7 +69,7 @@ def read_offers(
 
 
 def reading_order(options: Options) -> str:
-    """In which order offers are read: a function gets them by price."""
+    """In which order offers are read: a function gets them as `cheapest` would ask for them."""
     return options.selection if isinstance(options.selection, str) else "cheapest"
 
 

@@ -19,7 +19,7 @@ type Allocation = Literal["spot-if-available", "spot", "on-demand", "cheapest"]
 type Architecture = Literal["x86_64", "arm64"]
 type Selection = Literal["cheapest", "first", "available"]
 type Choice = Callable[[Sequence["Offer"]], "Offer | Sequence[Offer]"]
-"""Gets the offers there are, best first by price, and returns one, or several in order of preference."""
+"""Gets the offers there are, and returns one, or several in order of preference."""
 type ConsoleMode = Literal["auto", "rich", "minimal", "log", "silent"]
 
 RESULT_SECONDS = 600
@@ -280,7 +280,8 @@ class Options:
 
     `selection` says which offer is bought first: the cheapest over all candidates, that of the first
     candidate, the one that is likely to start soonest, or a function. It runs here before the pool is made,
-    gets the offers there are (`sky.Offer`) by price, and returns one or several in its order, at most 16.
+    gets the offers there are (`sky.Offer`) as `cheapest` would ask for them, and returns one or several in
+    its order, at most 16.
     `default_compute_timeout` limits calls that have no timeout of their own; there is none unless given.
     `lease_timeout` is how long the pool outlives a program that is killed or cut off; None: until somebody
     deletes it.

@@ -140,5 +140,4 @@ def gone_message(machine: Machine | Absent | None) -> str:
 
 def lose(reason: NodeReason, message: str) -> list[Action]:
     """Give a node up, with what ran on it."""
-    taken: list[Action] = [Avoid()] if reason is NodeReason.PREEMPTED else []
-    return [Write(NodePhase.FAILED, reason, message), *taken, Lose(reason), CloseSession(), Again(0)]
+    return [Write(NodePhase.FAILED, reason, message), Lose(reason), CloseSession(), Again(0)]

@@ -20,7 +20,7 @@ from skyward_operator.placement.survey import Answer
 from skyward_operator.providers.errors import ProviderError, RateLimited, Rejected, Transient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from skyward.contract.hardware import Candidate
     from skyward_operator.engine.clock import Clock
@@ -37,7 +37,8 @@ FRESH_SECONDS: Final = 30.0
 QUOTE_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 2.0
 """So long a node waits for an answer before it lets others go first."""
-MOST_ANSWERS: Final = 500
+MOST_ANSWERS: Final = 100
+"""Answers and prices that are kept: an answer of a large cloud has thousands of offers."""
 
 type Question = tuple[Account, str]
 
@@ -68,6 +69,10 @@ class Market:
         self._known: dict[Question, _Known] = {}
         self._prices: dict[tuple[Account, OfferKey], _Price] = {}
         self._asking: dict[object, asyncio.Task[None]] = {}
+
+    async def answers(self, namespace: str, candidates: Iterable[Candidate]) -> list[Answer]:
+        """What the accounts of these candidates sell of them, all asked at the same time."""
+        return await asyncio.gather(*(self.answer(namespace, each) for each in candidates))
 
     async def answer(self, namespace: str, candidate: Candidate) -> Answer:
         """What the candidate's account sells of it, not older than `FRESH_SECONDS`."""

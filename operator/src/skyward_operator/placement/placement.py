@@ -91,7 +91,7 @@ class Placement:
         if len(rejected) >= MOST_REJECTED:
             return Offers((), tuple(rejected.values()))
         namespace, pool = node.metadata.namespace or "", node.spec.pool_ref
-        answers = [await self.market.answer(namespace, each) for each in node.spec.candidates]
+        answers = await self.market.answers(namespace, node.spec.candidates)
         found = survey(
             answers,
             self._selection(node),
@@ -112,7 +112,7 @@ class Placement:
     async def board(self, pool: ComputePool) -> Board:
         """What nodes of this pool could ask for now, without asking for anything."""
         namespace = pool.metadata.namespace or ""
-        answers = [await self.market.answer(namespace, each) for each in pool.spec.candidates]
+        answers = await self.market.answers(namespace, pool.spec.candidates)
         now = self._clock.monotonic()
         found = survey(answers, pool.spec.selection, self.unavailable, self.history, {}, "", now)
         return Board(found, answers)

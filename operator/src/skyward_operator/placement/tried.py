@@ -112,11 +112,10 @@ class Tried:
 
     def waits(self, pool: str, node: str, until: datetime | None) -> None:
         """A node has nothing to ask for until then; None: it has."""
-        waiting = self._records.setdefault(pool, _Record()).waiting
-        if until is None:
-            waiting.pop(node, None)
-        else:
-            waiting[node] = until
+        if until is not None:
+            self._records.setdefault(pool, _Record()).waiting[node] = until
+        elif (record := self._records.get(pool)) is not None:
+            record.waiting.pop(node, None)
 
     def next_try(self, pool: str) -> datetime | None:
         """When the next of the pool's nodes that wait asks again; None where none waits."""
