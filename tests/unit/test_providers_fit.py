@@ -32,7 +32,7 @@ SOLD = [
     offer("large", vcpus=64, memory_gib=256, disk_gib=900),
     offer("one-h100", accelerator=Accelerator("H100", Decimal(1), 80)),
     offer("eight-h100", "west", Accelerator("H100", Decimal(8), 80)),
-    offer("a100", accelerator=Accelerator("A100", Decimal(1), 40)),
+    offer("a100", accelerator=Accelerator("A100", Decimal(1), 40, "SXM")),
 ]
 
 
@@ -54,6 +54,7 @@ def candidate(**fields: Any) -> Candidate:
         ({"accelerator": {"name": "h100"}}, ["one-h100"]),
         ({"accelerator": {"name": "H100", "count": "8"}}, ["eight-h100"]),
         ({"accelerator": {"name": "A100", "memoryGiB": 40}}, ["a100"]),
+        ({"accelerator": {"name": "A100", "formFactor": "sxm"}}, ["a100"]),
     ],
 )
 def test_each_field_keeps_what_has_it(fields: dict[str, Any], types: list[str]) -> None:
@@ -87,8 +88,13 @@ def test_each_field_keeps_what_has_it(fields: dict[str, Any], types: list[str]) 
         ),
         (
             {"accelerator": {"name": "H100", "formFactor": "SXM"}},
-            "accelerator.formFactor: provider acme does",
+            "accelerator.formFactor: provider acme does not tell it in its offers",
         ),
+        (
+            {"accelerator": {"name": "A100", "formFactor": "PCIe"}},
+            "accelerator.formFactor: 'PCIe' is no form factor of A100 at acme; there are: SXM",
+        ),
+        ({"accelerator": {"name": "H100", "mig": "3g.40gb"}}, "accelerator.mig: provider acme does not tell"),
     ],
 )
 def test_what_nothing_has_is_refused_by_field_with_what_is_near(fields: dict[str, Any], says: str) -> None:

@@ -26,6 +26,7 @@ class InstanceType:
     accelerator: str | None
     accelerator_count: Decimal
     accelerator_memory_gib: int | None
+    form_factor: str | None
     vcpus: int
     memory_gib: int
     disk_gib: int
@@ -52,6 +53,7 @@ def _read(row: dict[str, str]) -> InstanceType:
         accelerator=row["accelerator"] or None,
         accelerator_count=Decimal(row["accelerator_count"] or 0),
         accelerator_memory_gib=int(row["accelerator_memory_gib"]) if row["accelerator_memory_gib"] else None,
+        form_factor=row["form_factor"] or None,
         vcpus=int(row["vcpus"]),
         memory_gib=int(row["memory_gib"]),
         disk_gib=int(row["disk_gib"]),

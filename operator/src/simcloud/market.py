@@ -97,6 +97,7 @@ def offer(kind: InstanceType, region: str, market: str, price: Decimal) -> dict[
         "name": kind.accelerator,
         "count": f"{kind.accelerator_count:f}",
         "memory_gib": kind.accelerator_memory_gib,
+        "form_factor": kind.form_factor,
     }
     return {
         "region": region,

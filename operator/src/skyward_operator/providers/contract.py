@@ -110,6 +110,8 @@ class Accelerator:
     name: str
     count: Decimal
     memory_gib: int | None = None
+    form_factor: str | None = None
+    """How it is built in, such as SXM or PCIe."""
 
 
 @dataclass(frozen=True, slots=True)

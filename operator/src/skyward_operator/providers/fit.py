@@ -60,10 +60,9 @@ def requirements(candidate: Candidate) -> Iterable[Requirement]:
 
 
 def accelerator_requirements(wanted: Accelerator, provider: str) -> Iterable[Requirement]:
-    """Name, count and memory of accelerators; what no offer tells cannot be asked for."""
-    for field, value in (("formFactor", wanted.form_factor), ("mig", wanted.mig)):
-        if value is not None:
-            yield untold(f"accelerator.{field}", provider)
+    """Name, count, memory and form of accelerators; what no offer tells cannot be asked for."""
+    if wanted.mig is not None:
+        yield untold("accelerator.mig", provider)
 
     def counted(offer: Offer) -> bool:
         return offer.accelerator is not None and offer.accelerator.count == wanted.count
@@ -79,6 +78,22 @@ def accelerator_requirements(wanted: Accelerator, provider: str) -> Iterable[Req
     yield "accelerator.count", counted, counts
     if (least := wanted.memory_gib) is not None:
         yield sized("accelerator.memoryGiB", least, memory)
+    if (form := wanted.form_factor) is not None:
+        yield built_in(form, wanted.name, provider)
+
+
+def built_in(form: str, name: str, provider: str) -> Requirement:
+    """How an accelerator is built in; a provider may not tell it."""
+    field, test, words = named(
+        "accelerator.formFactor", [form], f"form factor of {name} at {provider}", form_factor
+    )
+    _, _, nothing = untold(field, provider)
+    return field, test, lambda offers: (words if any(map(form_factor, offers)) else nothing)(offers)
+
+
+def form_factor(offer: Offer) -> str | None:
+    """How the accelerator of an offer is built in, if its provider tells."""
+    return offer.accelerator.form_factor if offer.accelerator else None
 
 
 def accelerator_name(offer: Offer) -> str | None:

@@ -20,6 +20,7 @@ class Accelerator(BaseModel):
     name: str
     count: Decimal
     memory_gib: int | None
+    form_factor: str | None = None
 
 
 class Offer(BaseModel):
@@ -50,7 +51,9 @@ class Offer(BaseModel):
             memory_gib=self.memory_gib,
             disk_gib=self.disk_gib,
             architecture=self.architecture,
-            accelerator=contract.Accelerator(has.name, has.count, has.memory_gib) if has else None,
+            accelerator=(
+                contract.Accelerator(has.name, has.count, has.memory_gib, has.form_factor) if has else None
+            ),
             candidate=candidate,
         )
 
