@@ -103,7 +103,7 @@ class FakeApi:
         obj = await self.get(kind, namespace, name)
         self._check(obj, resource_version)
         new = merged(obj, body)
-        if new["spec"] != obj["spec"]:
+        if new.get("spec") != obj.get("spec"):
             new["metadata"]["generation"] += 1
         key = (kind.plural, namespace or "", name)
         if "deletionTimestamp" in new["metadata"] and not new["metadata"].get("finalizers"):

@@ -246,3 +246,32 @@ async def test_the_cost_is_in_the_metrics() -> None:
             found = re.search(r'skyward_namespace_cost_dollars_total{namespace="default"} (\S+)', text)
             assert found is not None
             assert Decimal(found[1]) == spending(nodes).total
+
+
+async def test_a_spot_price_that_moves_is_followed_and_counted() -> None:
+    async with sim_nodes() as nodes:
+        nodes.add()
+        async with nodes.operator() as operator:
+            await nodes.reaches(phase="Connecting")
+            prices = operator.nodes.prices
+            await prices.round()
+            assert "prices" not in nodes.status()["billing"]
+            price(nodes, "0.0240")
+            async with asyncio.timeout(20):
+                while "prices" not in nodes.status()["billing"]:  # the node may move on meanwhile
+                    await prices.round()
+            (change,) = nodes.status()["billing"]["prices"]
+            assert change["hourlyPrice"] == "0.0240"
+            assert nodes.status()["display"]["hourly"] == "0.0240"
+            await prices.round()
+            assert len(nodes.status()["billing"]["prices"]) == 1
+            price(nodes, "3600")  # and it is gone before anybody looks
+        assert await nodes.settle() == []
+        assert spending(nodes).total >= billed(nodes)
+        assert spending(nodes).total - billed(nodes) < 60
+
+
+def price(nodes: SimNodes, hourly: str) -> None:
+    """The spot market asks this for a small machine from now on."""
+    what = {"instance_type": "c.small", "market": "spot"}
+    nodes.sim.service.cloud.record("priced", **what, hourly=hourly, number=0)

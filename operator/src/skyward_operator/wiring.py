@@ -23,6 +23,7 @@ def wire(context: Context) -> Parts:
         "tasks": task_part.run,
         "nodes": node_part.run,
         "pools": pool_part.run,
+        "prices": node_part.prices.run,
         "sweep": sweep.build(context, node_part).run,
     }
     return Parts(loops, gateway_part.url)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from skyward.contract.names import NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
+from skyward_operator.money.prices import is_on_the_market
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
 from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.deadman import script
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from skyward.contract.node import ComputeNode, Launch
     from skyward_operator.context import Context
     from skyward_operator.money.ledger import Ledger
+    from skyward_operator.money.prices import Prices
     from skyward_operator.money.purse import Purse
     from skyward_operator.nodes.accounts import Accounts
     from skyward_operator.nodes.book import Book
@@ -76,6 +78,7 @@ class Machines:
     observer: Observer
     purse: Purse
     ledger: Ledger
+    prices: Prices
     placement: Placement
 
     async def record_intent(self, node: ComputeNode, offer: Offer, attempt: int) -> None:
@@ -289,7 +292,10 @@ class Machines:
 
     async def _gone(self, node: ComputeNode) -> None:
         """Write that the machine is gone; a failed node that nobody deleted stays failed, with its reason."""
-        ended = {"billing": {"endTime": timestamp(whole_second_after(self.context.clock.now()))}}
+        billing: dict[str, Any] = {"endTime": timestamp(whole_second_after(self.context.clock.now()))}
+        if is_on_the_market(node.status) and (prices := await self.prices.last(node)) is not None:
+            billing["prices"] = prices
+        ended = {"billing": billing}
         if node.status.provider_id is not None:
             self.placement.freed(node, recorded_offer(node))
         failed = node.status.phase == NodePhase.FAILED and not node.metadata.is_deleted

@@ -17,6 +17,7 @@ from skyward_operator.kube.errors import NotFound
 from skyward_operator.kube.store import uid_of
 from skyward_operator.money.ledger import Ledger
 from skyward_operator.money.metrics import CostMetrics
+from skyward_operator.money.prices import Prices
 from skyward_operator.money.purse import Purse, Unaffordable
 from skyward_operator.nodes.accounts import Accounts, NoAccount, trouble
 from skyward_operator.nodes.act import Actor
@@ -62,6 +63,7 @@ class Nodes:
     book: Book
     notices: Notices
     purse: Purse
+    prices: Prices
     placement: Placement
 
     async def run(self) -> None:
@@ -131,11 +133,12 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     census = Census(context.leadership, context.clock)
     ledger = Ledger(context)
     purse = Purse(context, ledger)
+    prices = Prices(context, accounts)
     context.metrics.registry.register(CostMetrics(context.store, purse))
     placement = Placement(context, accounts, queue.add, purse)
     observer = Observer(accounts, census, fleet, context.store, placement)
     book = Book(context.api, context.settings, context.clock)
-    machines = Machines(context, accounts, book, identities, observer, purse, ledger, placement)
+    machines = Machines(context, accounts, book, identities, observer, purse, ledger, prices, placement)
     side = SideResources(accounts)
     actor = Actor(context, fleet, machines, side, identities, queue.add, took_away=placement.took_away)
     reconciler = Reconciler(context, fleet, actor, observer)
@@ -167,7 +170,18 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     context.store.subscribe(POOL, on_pool_change)
     notices = Notices(context, accounts, observer, queue.add)
     return Nodes(
-        context, fleet, controller, actor, observer, registry, accounts, book, notices, purse, placement
+        context,
+        fleet,
+        controller,
+        actor,
+        observer,
+        registry,
+        accounts,
+        book,
+        notices,
+        purse,
+        prices,
+        placement,
     )
 
 

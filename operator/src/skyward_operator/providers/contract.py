@@ -92,6 +92,8 @@ class Capabilities:
     """How long before it takes a machine back the provider says so by `interruptions`; None: it does not."""
     metadata: Metadata | None = None
     """Where a machine itself can see that it will be taken back; None: nowhere."""
+    prices_move: bool = False
+    """What a running spot machine costs follows the market, and `quote` tells it."""
     billing_unit_seconds: int = 1
     """A machine is paid for in units of so many seconds, each one whole once it has begun."""
     billing_minimum_seconds: int = 0

@@ -80,6 +80,7 @@ class SimProvider:
             spot=True,
             regions=True,
             interruption_notice_seconds=120.0,
+            prices_move=True,
             metadata=METADATA,
         )
 
