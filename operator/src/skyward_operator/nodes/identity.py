@@ -1,13 +1,15 @@
 """The SSH key of each pool: made on first need, kept in a Secret that the pool owns.
 
 One key per pool, so that a machine of one pool opens no door to another's. The private key is never logged,
-never put into an object other than the Secret, and never sent to a machine.
+never put into an object other than the Secret, and never sent to a machine. A Secret that somebody deletes
+while the pool has machines is put back as it was: without it, they could not be met after the next restart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -20,34 +22,73 @@ from skyward.contract.names import (
     POOL,
     ssh_secret_name,
 )
-from skyward_operator.kube.errors import AlreadyExists, NotFound
+from skyward.contract.reasons import PoolReason
+from skyward_operator.kube.errors import AlreadyExists, ApiError, NotFound
 from skyward_operator.kube.kinds import SECRET
 
 if TYPE_CHECKING:
+    from skyward_operator.engine.clock import Clock
     from skyward_operator.kube.api import Api
+    from skyward_operator.kube.events import Events
+    from skyward_operator.kube.store import Object, Store
+
+logger = logging.getLogger(__name__)
 
 PRIVATE, PUBLIC = "ssh-privatekey", "ssh-publickey"
+LOOK_SECONDS = 30.0
+
+type Owner = tuple[str, str, str]
+"""Namespace, name and UID of a pool."""
 
 
 class Identities:
-    """The keys that are known, by the UID of their pool."""
+    """The keys of pools that are known."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, store: Store, events: Events, clock: Clock) -> None:
         self._api = api
-        self._keys: dict[str, asyncssh.SSHKey] = {}
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._keys: dict[Owner, asyncssh.SSHKey] = {}
         self._loading = asyncio.Lock()
 
     async def key(self, namespace: str, pool: str, pool_uid: str) -> asyncssh.SSHKey:
         """The pool's key pair."""
-        if pool_uid not in self._keys:
+        owner = (namespace, pool, pool_uid)
+        if owner not in self._keys:
             async with self._loading:  # the nodes of a pool start together, and share one read
-                if pool_uid not in self._keys:
-                    self._keys[pool_uid] = await self._load_or_make(namespace, pool, pool_uid)
-        return self._keys[pool_uid]
+                if owner not in self._keys:
+                    self._keys[owner] = await self._load_or_make(*owner)
+        return self._keys[owner]
 
-    def forget(self, pool_uid: str) -> None:
-        """The pool is gone."""
-        self._keys.pop(pool_uid, None)
+    async def guard(self) -> None:
+        """Put back Secrets that are deleted while their pool lives, until cancelled."""
+        while True:
+            await self._clock.sleep(LOOK_SECONDS)
+            for owner in list(self._keys):
+                try:
+                    await self._look_after(owner)
+                except ApiError as error:
+                    logger.warning("the SSH key of pool %s/%s was not looked at: %s", *owner[:2], error)
+
+    async def _look_after(self, owner: Owner) -> None:
+        namespace, pool, uid = owner
+        obj = self._store.get(POOL, namespace, pool)
+        if obj is None or obj["metadata"].get("uid") != uid:
+            del self._keys[owner]  # the pool is gone, and its Secret with it
+        elif "deletionTimestamp" not in obj["metadata"]:
+            name = ssh_secret_name(pool, uid)
+            try:
+                await self._api.get(SECRET, namespace, name)
+            except NotFound:
+                await self._put_back(obj, owner, name)
+
+    async def _put_back(self, obj: Object, owner: Owner, name: str) -> None:
+        namespace, pool, uid = owner
+        await self._api.create(SECRET, secret_manifest(namespace, name, pool, uid, self._keys[owner]))
+        text = f"somebody deleted Secret {name}, the SSH key of machines that run; it is back as it was"
+        self._events.emit(obj, "Warning", str(PoolReason.SSH_KEY_RESTORED), text)
+        logger.warning("pool %s/%s: %s", namespace, pool, text)
 
     async def _load_or_make(self, namespace: str, pool: str, pool_uid: str) -> asyncssh.SSHKey:
         name = ssh_secret_name(pool, pool_uid)

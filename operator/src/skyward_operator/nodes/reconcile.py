@@ -74,11 +74,16 @@ class Nodes:
         for obj in store.list(NODE):
             self.controller.queue.add(key_of(obj))
             self.placement.history.node_changed(None, obj)
-        asking = self.context.supervisor.keep("interruption notices", self.notices.run)
+        keep = self.context.supervisor.keep
+        aside = (
+            keep("interruption notices", self.notices.run),
+            keep("SSH keys", self.actor.identities.guard),
+        )
         try:
             await self.controller.run()
         finally:
-            asking.cancel()
+            for task in aside:
+                task.cancel()
             for key in list(self.fleet.sessions()):
                 await self.actor.close(key)
             await self.registry.aclose()
@@ -129,7 +134,7 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
     shutil.rmtree(context.settings.data_dir / INCOMING, ignore_errors=True)
     fleet, queue = Fleet(), KeyedQueue[Key]()
     accounts = Accounts(Credentials(context.api, context.clock), registry)
-    identities = Identities(context.api)
+    identities = Identities(context.api, context.store, context.events, context.clock)
     census = Census(context.leadership, context.clock)
     ledger = Ledger(context)
     purse = Purse(context, ledger)

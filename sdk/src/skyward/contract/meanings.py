@@ -82,6 +82,7 @@ MEANING: dict[str, str] = {
     "SwitchOff": "machines do not end by themselves: the pool's ttlSeconds is 0",
     "PowerOffBilled": "machines that power themselves off are billed until the operator ends them",
     "SwitchFailed": "the dead-man's switch cannot be armed on the machine",
+    "SshKeyRestored": "the Secret with the pool's SSH key was deleted, and is back",
     "HostKeyPinned": "the host key that the machine showed first is the only one accepted from now on",
     # tasks
     "Queued": "the task waits for a free slot",

@@ -156,6 +156,7 @@ class PoolReason(StrEnum):
     SWITCH_SET = "SwitchSet"
     SWITCH_OFF = "SwitchOff"
     POWER_OFF_BILLED = "PowerOffBilled"
+    SSH_KEY_RESTORED = "SshKeyRestored"
 
 
 class NodeReason(StrEnum):

@@ -169,6 +169,9 @@ NEXT_STEP: dict[str, str] = {
         "Use an image whose user may become root with sudo, or set spec.lifetime.ttlSeconds to 0 and accept "
         "that machines go on without an operator."
     ),
+    "SshKeyRestored": (
+        "Nothing to do; leave Secrets with the label skyward.dev/pool alone: they go with their pool."
+    ),
     "HostKeyPinned": (
         "Nothing to do; compare the fingerprint with the one in the provider's console to be sure."
     ),

@@ -53,6 +53,16 @@ NETWORK = (
 )
 
 
+OWN = ("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "PYTHONPATH")
+FOLDERS = ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR")
+
+
+def environment_of_process(folder: Folder, host: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the machine's own process: what it makes the one inside of, and no credentials,
+    since what runs inside as the same user could read it there."""
+    return {name: host[name] for name in (*NETWORK, *OWN, *FOLDERS) if name in host} | {MARK: folder.id}
+
+
 def path_inside(folder: Folder) -> str:
     """PATH with uv and the Python that the operator runs on, then the system's.
 

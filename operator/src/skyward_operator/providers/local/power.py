@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from skyward_operator.providers.errors import Rejected, Transient
-from skyward_operator.providers.local.processes import MARK, end_all
+from skyward_operator.providers.local.environment import environment_of_process
+from skyward_operator.providers.local.processes import end_all
 
 if TYPE_CHECKING:
     from skyward_operator.providers.local.folder import Folder
@@ -50,7 +51,7 @@ def switch_on(folder: Folder) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, MARK: folder.id},
+                env=environment_of_process(folder, os.environ),
                 start_new_session=True,
                 timeout=START_SECONDS,
                 check=True,
