@@ -12,11 +12,13 @@ import contextlib
 import json
 import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
 from skyward.contract.names import GROUP, KINDS, VERSION
+from skyward_operator.engine.clock import timestamp
 from skyward_operator.kube.credentials import Credentials
 from skyward_operator.kube.merge import merged
 
@@ -116,9 +118,10 @@ class FakeKube:
         name = obj["metadata"]["name"]
         old = objects.get(name)
         self.version += 1
-        metadata = {"uid": str(uuid.uuid4())} | obj["metadata"] | {"resourceVersion": str(self.version)}
+        born = {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(datetime.now(UTC))}
+        metadata = born | obj["metadata"] | {"resourceVersion": str(self.version)}
         if old is not None:
-            metadata["uid"] = old["metadata"]["uid"]
+            metadata |= {name: old["metadata"][name] for name in born}
         stored = obj | {"metadata": metadata}
         objects[name] = stored
         self._tell(collection, "ADDED" if old is None else "MODIFIED", stored)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.fake.nodes_plane import Operator
     from tests.fake.sim_cloud import Sim
 
+    from skyward_operator.engine.clock import Clock
+
 KEYS: Final = {"full": "default-key", "user-data": "user-data-key", "bare": "bare-account-key"}
 
 
@@ -127,8 +129,8 @@ class SimNodes:
         operator.context.store.put(NODE, fresh)
 
     @asynccontextmanager
-    async def operator(self) -> AsyncIterator[Operator]:
-        """A process of the operator; leaving it kills it."""
+    async def operator(self, clock: Clock | None = None) -> AsyncIterator[Operator]:
+        """A process of the operator, perhaps with a clock of its own; leaving it kills it."""
         credentials = {
             "endpoint": self.sim.service.endpoint,
             "key": KEYS[self.profile],
@@ -136,7 +138,7 @@ class SimNodes:
         }
         registry = Registry(self.sim.folder, ["none"])
         registry.add(SimProvider(Setup(self.sim.folder, credentials)))
-        async with nodes_part(self.kube, self.sim.folder, registry) as operator:
+        async with nodes_part(self.kube, self.sim.folder, registry, clock) as operator:
             yield operator
 
     async def passes(self, steps: int, seconds: float) -> None:

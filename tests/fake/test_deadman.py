@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from tests.fake.nodes_plane import ShiftedClock
 from tests.fake.sim_nodes import SimNodes, sim_nodes
 
 from skyward.contract.names import POOL
@@ -224,6 +225,25 @@ async def test_an_operator_that_dies_before_it_connects_leaks_nothing_where_user
         )
         await one.later(70)
         await true(lambda: one.gone(machine) == "powered off from inside")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_an_operator_whose_clock_is_wrong_by_an_hour_keeps_what_it_finds(hours: int) -> None:
+    """It takes over from one whose clock is right: neither the node nor the machine is given up for that."""
+    async with scene() as one:
+        async with one.operator():
+            machine = await one.ready()
+        clock = ShiftedClock()
+        clock.shift = hours * 3600.0
+        async with one.world.operator(clock) as second:
+            one.have_pool(second, TTL)
+            await second.listened(ready=1)
+            for _ in range(2):
+                await one.later(TTL - 15)
+                await beaten(machine)
+            status = one.world.status()
+        assert (status["phase"], one.gone(machine)) == ("Ready", None)
+        assert "endTime" not in status["billing"]
 
 
 async def test_a_machine_that_cannot_be_armed_is_refused_with_the_reason(

@@ -82,6 +82,30 @@ async def test_the_first_candidate_leads(kube: FakeKube, api: Api) -> None:
     datetime.strptime(spec["renewTime"], "%Y-%m-%dT%H:%M:%S.%f%z")
 
 
+async def test_a_term_is_later_than_all_before_it_whatever_the_clocks_say(kube: FakeKube, api: Api) -> None:
+    """Agents obey the latest term: an operator whose clock is an hour behind must not be turned away, and
+    neither must one whose Lease was deleted meanwhile."""
+    clock, behind = ManualClock(), ManualClock()
+    behind.time -= 3600.0
+    first, second, third = (
+        candidate(api, clock),
+        candidate(api, behind, "two"),
+        candidate(api, behind, "three"),
+    )
+    await first.acquire()
+    await first.release()
+    await second.acquire()
+    assert second.term == first.term + 1
+    lease = kube.objects[LEASES]["skyward-operator"]
+    later = datetime.fromisoformat(lease["metadata"]["creationTimestamp"]) + timedelta(seconds=1)
+    kube.remove(LEASES, "skyward-operator")
+    name = {"name": "skyward-operator", "namespace": lease["metadata"]["namespace"]}
+    kube.put(LEASES, {"metadata": name | {"creationTimestamp": later.isoformat()}, "spec": {}})
+    await third.acquire()
+    assert third.term > second.term
+    assert third.term < 2**53
+
+
 async def test_an_installation_is_its_lease_whoever_leads_and_whenever(kube: FakeKube, api: Api) -> None:
     clock = ManualClock()
     first, later = candidate(api, clock), candidate(api, clock, "later")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import socket
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.names import ANNOTATION_GATEWAY, ANNOTATION_GATEWAY_SERVICE
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RELEASED_SECONDS: Final = 1
+TERMS: Final = 1_000_000
+"""More than one Lease ever sees in a second; the product is a whole number that JSON keeps."""
 
 
 class Leadership:
@@ -70,6 +73,17 @@ class Leadership:
         if not uid:
             raise NotLeader(f"the lease {'/'.join(self._key)} was not held yet, so its UID is not known")
         return uid
+
+    @property
+    def term(self) -> int:
+        """The number of this process's leadership: greater than that of any before, whatever their clocks
+        said.
+
+        From when the Lease was made, by the API server's clock, and how often it changed hands since. Known
+        once it is held.
+        """
+        made = datetime.fromisoformat(str((self._lease or {})["metadata"]["creationTimestamp"]))
+        return int(made.timestamp()) * TERMS + int(self._spec().get("leaseTransitions") or 0) % TERMS
 
     @property
     def is_leader(self) -> bool:

@@ -70,7 +70,7 @@ class Nodes:
         """Reconcile nodes until cancelled. Sessions end with it; agents and machines stay."""
         store = self.context.store
         await store.synced.wait()
-        self.actor.epoch = int(self.context.clock.now().timestamp() * 1000)
+        self.actor.epoch = self.context.leadership.term
         for obj in store.list(NODE):
             self.controller.queue.add(key_of(obj))
             self.placement.history.node_changed(None, obj)
