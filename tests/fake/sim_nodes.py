@@ -42,9 +42,9 @@ class SimNodes:
     kube: FakeKube
     profile: str = "full"
 
-    def pool(self, **spec: Any) -> None:
+    def pool(self, name: str = "p", **spec: Any) -> None:
         """The pool of the nodes; without one, what it would say is as it is by default."""
-        self.kube.put(POOLS, {"metadata": {"name": "p", "namespace": "default"}, "spec": spec})
+        self.kube.put(POOLS, {"metadata": {"name": name, "namespace": "default"}, "spec": spec})
 
     def add(
         self,
@@ -52,6 +52,7 @@ class SimNodes:
         price: str | None = None,
         secret: str | None = None,
         market: str = "spot-if-available",
+        pool: str = "p",
         **timeouts: int,
     ) -> None:
         """A new node object, as a pool makes it."""
@@ -61,13 +62,15 @@ class SimNodes:
             "credentialsRef": {"name": secret} if secret else None,
             "market": market,
         }
-        self.wants(number, [main], **timeouts)
+        self.wants(number, [main], pool, **timeouts)
 
-    def wants(self, number: int, candidates: Sequence[Mapping[str, Any]], **timeouts: int) -> None:
+    def wants(
+        self, number: int, candidates: Sequence[Mapping[str, Any]], pool: str = "p", **timeouts: int
+    ) -> None:
         """A new node object with candidates at this cloud; the first is called main, the others other-1, …"""
         names = ("main", *(f"other-{position}" for position in range(1, len(candidates))))
         spec = {
-            "poolRef": {"name": "p", "uid": "pool-uid"},
+            "poolRef": {"name": pool, "uid": "pool-uid"},
             "rank": number,
             "incarnation": 0,
             "candidates": [

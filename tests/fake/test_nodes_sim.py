@@ -159,6 +159,24 @@ async def test_nodes_that_all_hang_are_kept_and_say_why() -> None:
         assert await nodes.settle() == []
 
 
+async def test_an_operator_that_is_cut_off_from_its_nodes_replaces_none_of_them() -> None:
+    """Pools of one node each have no share to judge by: together they have."""
+    async with sim_nodes(ssh=True) as nodes:
+        for number in range(3):
+            nodes.pool(f"p{number}", health={"unhealthyAfterSeconds": 10})
+            nodes.add(number, pool=f"p{number}")
+        async with nodes.operator() as operator:
+            for number in range(3):
+                await nodes.reaches(number, phase="Ready")
+            for machine in list(nodes.sim.service.cloud.state.live()):
+                await nodes.sim.staff("POST", f"/instances/{machine.id}/hang")
+            for number in range(3):
+                status = await nodes.reaches(number, reason="Unhealthy", seconds=60)
+                assert "the operator that is cut off" in status["message"]
+            assert operator.listener.lost == []
+        assert await nodes.settle() == []
+
+
 def condition(status: dict[str, Any], kind: str) -> str:
     """The status of one condition."""
     return next(str(each["status"]) for each in status["conditions"] if each["type"] == kind)

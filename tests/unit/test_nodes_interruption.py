@@ -33,7 +33,7 @@ from skyward_operator.nodes.actions import (
     StartSession,
     Write,
 )
-from skyward_operator.nodes.health import Member, most_replaced, spared
+from skyward_operator.nodes.health import Member, cut_off, most_replaced, spared
 from skyward_operator.nodes.interruption import ILL_GRACE, TAKEN_SLACK
 from skyward_operator.nodes.observation import ABSENT, PATIENCE, Failure, Observation, Stage
 from skyward_operator.nodes.status import status_patch
@@ -229,6 +229,28 @@ def test_nodes_that_are_being_replaced_count_as_bad_until_they_are_gone() -> Non
     for phase, reason in (("Draining", "Unhealthy"), ("Failed", "HeartbeatLost")):
         assert spared([*well, ill, Member(phase, reason)], 30, 60, NOW)
     assert not spared([*well, ill, Member("Draining", "Interrupted")], 30, 60, NOW)
+
+
+@pytest.mark.parametrize(
+    ("silent", "heard", "is_cut_off"),
+    [(1, 0, False), (2, 0, False), (3, 0, True), (3, 2, True), (3, 3, False), (10, 9, True), (3, 500, False)],
+)
+def test_most_nodes_of_all_pools_are_silent_only_when_the_operator_is_cut_off(
+    silent: int, heard: int, is_cut_off: bool
+) -> None:
+    gone = replace(LOST, agent=AGENT, lost=NOW - timedelta(seconds=30))
+    brief, new = replace(gone, lost=NOW - timedelta(seconds=3)), replace(gone, agent=None)
+    sessions = [gone] * silent + [brief if number % 2 else LINKED for number in range(heard)] + [new] * 5
+    assert bool(cut_off(sessions, 120, NOW)) is is_cut_off
+    short = [replace(each, lost=each.lost and NOW - timedelta(seconds=6)) for each in sessions[:silent]]
+    assert bool(cut_off([*short, *sessions[silent:]], 10, NOW)) is is_cut_off
+    assert not cut_off([*short, *sessions[silent:]], 120, NOW)
+
+
+def test_a_silent_node_that_leaves_is_kept_while_the_operator_is_cut_off() -> None:
+    seen = Observation(session=LOST, busy=True, patience=30)
+    assert Lose in kinds(step(UNWELL, seen, 31))
+    assert Lose not in kinds(step(UNWELL, replace(seen, spared="most nodes are silent"), 31))
 
 
 def test_a_node_whose_agent_was_not_heard_yet_is_not_bad() -> None:

@@ -9,7 +9,7 @@ case: among so few nobody can tell.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from skyward.contract.reasons import NodePhase, NodeReason
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from skyward_operator.nodes.observation import SessionView
+
+
+SILENT_SECONDS: Final = 20.0
+"""A link that broke is mostly back before that."""
+FEWEST_SILENT: Final = 3
+"""Of fewer nodes chance may silence most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,17 @@ def spared(members: Iterable[Member], percent: int, patience: float, now: dateti
         f"not replaced: {bad} of {total} nodes are bad, and with more than {percent}% "
         "(health.maxUnhealthyPercent) the cause lies elsewhere"
     )
+
+
+def cut_off(sessions: Iterable[SessionView], patience: float, now: datetime) -> str:
+    """Why no silent node of any pool is replaced now: so many are silent at once that the operator itself is
+    cut off. Empty otherwise. Pools of one node have no share of their own to judge by."""
+    known = [each for each in sessions if each.agent is not None]
+    enough = min(SILENT_SECONDS, patience / 2)  # the others are about to be as silent as this one
+    silent = sum(is_silent(each, enough, now) for each in known)
+    if silent < FEWEST_SILENT or 2 * silent <= len(known):
+        return ""
+    return "not replaced: most nodes of all pools are silent at once, so it is the operator that is cut off"
 
 
 def most_replaced(total: int, percent: int) -> int:

@@ -103,7 +103,7 @@ def _unheard(node: ComputeNode, seen: Observation, now: datetime) -> list[Action
     taken = due(node)
     if taken is not None and now >= taken and silent > TAKEN_SLACK:
         return lose(NodeReason.INTERRUPTED, f"the machine was taken as announced: {session.trouble}")
-    if silent > seen.patience:
+    if silent > seen.patience and not seen.spared:
         return lose(NodeReason.HEARTBEAT_LOST, f"no sign of the agent for {silent:.0f} s: {session.trouble}")
     return [Again(_LOOK)]
 

@@ -16,7 +16,7 @@ from skyward_operator.kube.store import key_of
 from skyward_operator.money.purse import DRAIN_SECONDS
 from skyward_operator.nodes.accounts import PROVIDER_SECONDS, NoAccount, trouble
 from skyward_operator.nodes.checkup import checkup
-from skyward_operator.nodes.health import Member, spared
+from skyward_operator.nodes.health import Member, cut_off, is_silent, spared
 from skyward_operator.nodes.interruption import is_leaving
 from skyward_operator.nodes.observation import Absent, Observation, Stage
 from skyward_operator.nodes.ssh import fingerprint
@@ -116,7 +116,11 @@ class Observer:
         if not view.ill and view.lost is None:
             return seen
         members = [self._member(obj) for obj in self._store.by_pool(NODE, namespace, name)]
-        return replace(seen, spared=spared(members, health.max_unhealthy_percent, patience, now))
+        why = spared(members, health.max_unhealthy_percent, patience, now)
+        judges_alone = health.max_unhealthy_percent == 100  # its nodes are replaced whatever others say
+        if not why and not judges_alone and is_silent(view, patience, now):
+            why = cut_off((each.view for each in self._fleet.sessions().values()), patience, now)
+        return replace(seen, spared=why)
 
     def _member(self, obj: Object) -> Member:
         status = obj.get("status") or {}
