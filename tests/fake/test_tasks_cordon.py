@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.fake.cluster_fakes import FakeNode, node_object, until
 from tests.fake.test_tasks_dispatch import World, drive
+from tests.fake.test_tasks_open_restarts import FUNCTION, Client
 
 from skyward.contract.names import NODE
+from skyward.wire.digest import digest
 from skyward.wire.envelopes import parse_attempt
+from skyward.wire.frames import FrameKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -196,3 +199,58 @@ async def test_a_call_that_got_lost_on_its_way_to_a_node_that_leaves_goes_elsewh
     other.finish()
     status = await world.ends()
     assert (status["attempts"]["total"], status["attempts"]["interrupted"]) == (1, 0)
+
+
+async def test_calls_of_an_executor_move_while_those_that_run_may_end(world: World) -> None:
+    await world.pool(worker={"concurrency": 1, "buffer": 1})
+    uid = await world.task(calls={"python": "3.13", "open": True})
+    leaving, client = world.node(0), Client()
+    client.attach(world, uid)
+    client.call(world, uid, 0)
+    world.fleet.cordon(FIRST)
+    client.call(world, uid, 1)
+    assert leaving.waiting() == [f"{uid}.0.1"]
+    other = world.node(1)
+    assert other.waiting() == [f"{uid}.1.1"]
+    leaving.finish(body=b"zero")
+    other.finish(body=b"one")
+    assert {index: outcome.body for index, outcome in client.told.items()} == {0: b"zero", 1: b"one"}
+    client.say(world, uid, FrameKind.ACK, indexes=[0, 1])
+    await until(lambda: not world.fleet.listener.busy(*FIRST))
+
+
+async def test_a_call_of_an_executor_that_was_taken_is_tried_again_and_its_client_hears_it_once(
+    world: World,
+) -> None:
+    await world.pool()
+    uid = await world.task(calls={"python": "3.13", "open": True})
+    leaving, client = world.node(0), Client()
+    client.attach(world, uid)
+    client.call(world, uid, 0)
+    world.fleet.cordon(FIRST)
+    leaving.die("Interrupted")
+    other = world.node(1)
+    assert other.waiting() == [f"{uid}.0.2"]
+    other.finish(body=b"again")
+    assert client.told[0].body == b"again"
+
+
+async def test_a_generator_goes_on_while_its_node_leaves_and_breaks_off_when_it_is_taken(
+    world: World,
+) -> None:
+    await world.pool()
+    uid = await world.task(calls={"python": "3.13", "open": True})
+    leaving, client = world.node(0), Client()
+    client.attach(world, uid)
+    client.call(world, uid)
+    client.say(world, uid, FrameKind.CALL, b"args", index=0, function=digest(FUNCTION), stream=True)
+    world.fleet.cordon(FIRST)
+    credits = len(leaving.passed_on)
+    leaving.streams(FrameKind.ITEM, body=b"item", seq=0)
+    client.say(world, uid, FrameKind.CREDIT, index=0, number=1, taken=1)
+    assert len(leaving.passed_on) > credits, "its reader is not heard any more"
+    leaving.die("Interrupted")
+    await until(lambda: client.told)
+    error = client.told[0].error
+    assert error is not None
+    assert (error.reason, "(Interrupted)" in error.message) == ("NodeLost", True)

@@ -137,6 +137,13 @@ def test_after_the_announced_time_a_short_silence_is_enough() -> None:
     assert Lose in kinds(step(INTERRUPTED, seen, later=90 + TAKEN_SLACK + 1))
 
 
+def test_a_notice_by_a_clock_that_is_an_hour_behind_takes_no_machine_at_once() -> None:
+    long_ago = INTERRUPTED["interruption"] | {"deadline": timestamp(NOW - timedelta(hours=1))}
+    seen = Observation(session=LOST, machine=machine(), busy=True)
+    assert Lose not in kinds(step(INTERRUPTED | {"interruption": long_ago}, seen, later=20))
+    assert Lose in kinds(step(INTERRUPTED | {"interruption": long_ago}, seen, later=31))
+
+
 @pytest.mark.parametrize(
     ("gone", "reason"),
     [(TAKEN, NodeReason.PREEMPTED), (ABSENT, NodeReason.MACHINE_LOST)],

@@ -38,6 +38,8 @@ LEAVING: Final = (NodeReason.INTERRUPTED, NodeReason.UNHEALTHY)
 """Why a node drains that nobody has deleted."""
 TAKEN_SLACK: Final = 5.0
 """Seconds of silence after the announced time until the machine counts as taken, whatever its API shows."""
+LEAST_NOTICE: Final = 30.0
+"""Seconds after a notice in which its time has not come: the provider's clock may be wrong."""
 ILL_GRACE: Final = 30.0
 """Seconds that calls on a node which is not well have to end: those that hang would hang for ever."""
 _LOOK: Final = 1.0
@@ -100,8 +102,7 @@ def _unheard(node: ComputeNode, seen: Observation, now: datetime) -> list[Action
     session = seen.session
     assert session is not None  # noqa: S101 - the caller has looked
     silent = (now - (session.lost or session.started)).total_seconds()
-    taken = due(node)
-    if taken is not None and now >= taken and silent > TAKEN_SLACK:
+    if is_over(node, now) and silent > TAKEN_SLACK:
         return lose(NodeReason.INTERRUPTED, f"the machine was taken as announced: {session.trouble}")
     if silent > seen.patience and not seen.spared:
         return lose(NodeReason.HEARTBEAT_LOST, f"no sign of the agent for {silent:.0f} s: {session.trouble}")
@@ -111,6 +112,14 @@ def _unheard(node: ComputeNode, seen: Observation, now: datetime) -> list[Action
 def due(node: ComputeNode) -> datetime | None:
     """When the machine is taken, if that was announced."""
     return node.status.interruption.deadline if node.status.interruption is not None else None
+
+
+def is_over(node: ComputeNode, now: datetime) -> bool:
+    """Whether the announced time has passed, also if the provider's clock is behind."""
+    told = node.status.interruption
+    if told is None or told.deadline is None or now < told.deadline:
+        return False
+    return told.notice_time is None or (now - told.notice_time).total_seconds() >= LEAST_NOTICE
 
 
 def lose_machine(node: ComputeNode, machine: Machine | Absent | None) -> list[Action]:
