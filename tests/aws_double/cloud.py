@@ -86,6 +86,8 @@ class Cloud:
                 raise Refused(fault.code, fault.message, fault.status)
             if fault is not None and fault.effect == "cut":
                 hang_up(environ)
+            if fault is not None and fault.effect == "page":
+                environ = with_form(environ, {**asked.form, "MaxResults": "2"})
             given = self._own(asked, environ) or self._ask_moto(environ)
             if fault is not None and fault.effect == "lose":
                 hang_up(environ)

@@ -1,7 +1,7 @@
 """What goes wrong, by script: `{"action": "RunInstances", "code": "RequestLimitExceeded", "times": 1}`.
 
 `code` is answered instead of doing anything. `effect` is `lose` (done, and the connection is cut) or `cut`
-(nothing done, and the connection is cut). `region` limits a fault to one.
+(nothing done, and the connection is cut), or `page` (a page of two). `region` limits a fault to one.
 """
 
 from __future__ import annotations

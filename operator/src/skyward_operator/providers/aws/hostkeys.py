@@ -8,6 +8,7 @@ processes could write to the console.
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ BLOCK = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY
 """What cloud-init itself writes, with whatever the console puts before each line."""
 IN_BLOCK = re.compile(r"(ssh-ed25519 [A-Za-z0-9+/]{68})(?![A-Za-z0-9+/=])")
 REMEMBERED = 10_000
+LOOK_SECONDS = 1.0
+"""So often a console is read for a key, at most: a machine takes some seconds to boot."""
 
 
 @dataclass(slots=True)
@@ -31,17 +34,23 @@ class HostKeys:
 
     clients: Clients
     _known: dict[str, str] = field(default_factory=dict)
+    _looked: dict[str, float] = field(default_factory=dict)
+    """When a console was last read, in monotonic seconds."""
 
     async def of(self, region: str, instance: str) -> str | None:
         """The machine's key, or None if it has not said it yet."""
-        if instance not in self._known:
-            key = host_key(await self.console(region, instance))
-            if key is None:
-                return None
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
+        if instance in self._known:
+            return self._known[instance]
+        if time.monotonic() - self._looked.get(instance, float("-inf")) < LOOK_SECONDS:
+            return None
+        if len(self._looked) >= REMEMBERED:
+            self._looked.clear()
+            self._known.clear()
+        self._looked[instance] = time.monotonic()
+        key = host_key(await self.console(region, instance))
+        if key is not None:
             self._known[instance] = key
-        return self._known[instance]
+        return key
 
     async def console(self, region: str, instance: str) -> str:
         """The last 64 KB of a machine's console; empty if there is nothing, or no such machine."""

@@ -29,9 +29,9 @@ STATES = {
     "stopped": MachineState.STOPPING,
     "terminated": MachineState.GONE,
 }
+TAKEN = frozenset({"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"})
 WORDS = {
-    "Server.SpotInstanceTermination": "AWS took the spot machine back",
-    "Server.SpotInstanceShutdown": "AWS took the spot machine back",
+    **dict.fromkeys(TAKEN, "AWS took the spot machine back"),
     "Server.InsufficientInstanceCapacity": "AWS had no such machine after all",
     "Server.InternalError": "AWS ended the machine after an error of its own",
     "Client.InstanceInitiatedShutdown": "the machine powered itself off",
@@ -58,8 +58,11 @@ def in_reservations(reservations: Iterable[Mapping[str, Any]]) -> list[dict[str,
     return [instance for reservation in reservations for instance in reservation.get("Instances", ())]
 
 
-def machine(region: str, instance: Mapping[str, Any], host_key: str | None = None) -> Machine:
-    """A machine. It has an address once its host key is known: nobody connects without."""
+def machine(
+    region: str, instance: Mapping[str, Any], host_key: str | None = None, *, in_list: bool = False
+) -> Machine:
+    """A machine. It has an address once its host key is known: nobody connects without. A list has no keys,
+    and an address of its own tells that the machine is worth a closer look."""
     tags = tags_of(instance.get("Tags", ()))
     state = STATES[instance["State"]["Name"]]
     return Machine(
@@ -67,10 +70,11 @@ def machine(region: str, instance: Mapping[str, Any], host_key: str | None = Non
         token=str(instance.get("ClientToken") or ""),
         tags={name: value for name, value in tags.items() if name not in OWN_TAGS},
         state=state,
-        address=address(instance, tags) if host_key and state is MachineState.RUNNING else None,
+        address=address(instance, tags) if (host_key or in_list) and state is MachineState.RUNNING else None,
         host_key=host_key,
         created=instance.get("LaunchTime"),
         message=message(instance, state),
+        preempted=str((instance.get("StateReason") or {}).get("Code", "")) in TAKEN,
     )
 
 

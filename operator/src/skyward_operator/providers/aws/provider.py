@@ -30,7 +30,7 @@ from skyward_operator.providers.aws.order import Surroundings, order
 from skyward_operator.providers.aws.places import Places, region_of
 from skyward_operator.providers.aws.side import NOT_ENDED, OURS, TAG_OURS, Side, tag_filters
 from skyward_operator.providers.aws.userdata import user_data
-from skyward_operator.providers.contract import Capabilities, Listing, MachineState
+from skyward_operator.providers.contract import TAG_INSTALLATION, Capabilities, Listing, MachineState
 from skyward_operator.providers.errors import PriceTooHigh, Rejected, Transient, UnknownOutcome
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class AwsProvider:
         self._host_keys = HostKeys(clients)
         self._ordered: dict[str, tuple[float, Machine]] = {}
         """Machines that this process has bought, as long as EC2 may not show them yet."""
+        self._empty: set[str] = set()
+        """Regions that had no machine when all were listed last, and none was ordered in since."""
 
     async def offers(self, candidate: Candidate) -> Sequence[Offer]:
         """All that is sold and fits, in the regions of the candidate, else in the account's own."""
@@ -111,6 +113,7 @@ class AwsProvider:
         await self._mind_the_price(request, region)
         around = await self._surroundings(request, parameters, region)
         wanted = order(request, parameters, around, user_data(request.user_data))
+        self._empty.discard(region)
         try:
             answer = await self._clients.call("ec2", region, "run_instances", buys=True, **wanted)
         except (Used, Differs) as known:
@@ -134,9 +137,12 @@ class AwsProvider:
                 {"Name": "instance-state-name", "Values": NOT_ENDED},
             ]
             found = await self._instances(region, Filters=filters)
-            return [machine(region, each) for each in found]
+            return [machine(region, each, in_list=True) for each in found]
 
-        found = await self._in_regions(one)
+        regions = await self._places.regions()
+        found = await self._ask(regions, one)
+        if set(tags) <= {TAG_INSTALLATION}:
+            self._empty = {region for region, machines in zip(regions, found, strict=True) if not machines}
         return Listing([each for machines in found for each in machines], complete=True)
 
     async def describe(self, machine_id: str) -> Machine | None:
@@ -168,8 +174,9 @@ class AwsProvider:
         return False
 
     async def interruptions(self, tags: Mapping[str, str]) -> Sequence[Notice]:
-        """What AWS announces in all regions."""
-        found = await self._in_regions(lambda region: interruptions(self._clients, region, tags))
+        """What AWS announces, in every region that may have machines."""
+        regions = [each for each in await self._places.regions() if each not in self._empty]
+        found = await self._ask(regions, lambda region: interruptions(self._clients, region, tags))
         return [notice for notices in found for notice in notices]
 
     async def console(self, machine_id: str) -> str:
@@ -178,7 +185,8 @@ class AwsProvider:
 
     async def clean_up(self, tags: Mapping[str, str]) -> bool:
         """Remove key pairs and security groups of pools without machines, in all regions."""
-        return all(await self._in_regions(lambda region: self._side.clean_up(region, tags)))
+        regions = await self._places.regions()
+        return all(await self._ask(regions, lambda region: self._side.clean_up(region, tags)))
 
     async def aclose(self) -> None:
         """Close the connections; machines stay."""
@@ -251,11 +259,10 @@ class AwsProvider:
             return None
         return await self._host_keys.of(region, instance["InstanceId"])
 
-    async def _in_regions[T](self, ask: Callable[[str], Awaitable[T]]) -> Sequence[T]:
-        """The answers for all regions of the account; the first that fails is raised, once all are in."""
-        answers = await asyncio.gather(
-            *(ask(region) for region in await self._places.regions()), return_exceptions=True
-        )
+    @staticmethod
+    async def _ask[T](regions: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> Sequence[T]:
+        """The answers for these regions; the first that fails is raised, once all are in."""
+        answers = await asyncio.gather(*(ask(region) for region in regions), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
