@@ -7,6 +7,7 @@ A machine's user-data is really run when it boots. One that ends by itself ends 
 from __future__ import annotations
 
 import email
+import gzip
 import subprocess
 import threading
 from dataclasses import dataclass, field, replace
@@ -117,6 +118,6 @@ class Guests:
 
 def scripts(user_data: bytes) -> list[str]:
     """The parts of user-data, as cloud-init reads several."""
-    message = email.message_from_bytes(user_data, policy=default)
+    message = email.message_from_bytes(gzip.decompress(user_data), policy=default)
     parts = [part for part in message.walk() if part.get_content_subtype() == "x-shellscript"]
     return [part.get_payload(decode=True).decode() for part in parts]  # type: ignore[union-attr]

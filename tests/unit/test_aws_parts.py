@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 import subprocess
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -146,7 +148,7 @@ def test_user_data_says_the_public_key_and_holds_no_secret(tmp_path: Path) -> No
     """The script itself is run, as a machine runs it."""
     (tmp_path / "ssh_host_ed25519_key.pub").write_text(f"{KEY} root@machine\n")
     data = user_data(None)
-    (part,) = [each for each in message_from_bytes(data).walk() if not each.is_multipart()]
+    (part,) = [each for each in message_from_bytes(gzip.decompress(data)).walk() if not each.is_multipart()]
     script = part.get_payload(decode=True)
     assert isinstance(script, bytes)
     (tmp_path / "script").write_bytes(script)
@@ -163,11 +165,11 @@ def test_user_data_says_the_public_key_and_holds_no_secret(tmp_path: Path) -> No
 
 
 def test_user_data_of_the_caller_comes_along_and_has_a_limit() -> None:
-    parts = list(message_from_bytes(user_data("#!/bin/sh\necho mine\n")).walk())
+    parts = list(message_from_bytes(gzip.decompress(user_data("#!/bin/sh\necho mine\n"))).walk())
     assert [each.get_content_type() for each in parts[1:]] == ["text/x-shellscript"] * 2
     assert parts[2].get_payload(decode=True) == b"#!/bin/sh\necho mine\n"
     with pytest.raises(Rejected, match="may have 16384"):
-        user_data("x" * 20_000)
+        user_data(random.Random(1).randbytes(40_000).hex())
 
 
 # Orders

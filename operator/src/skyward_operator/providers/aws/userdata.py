@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from email.message import EmailMessage
 from importlib.resources import files
 
@@ -12,7 +13,7 @@ LARGEST_BYTES = 16 * 1024
 
 
 def user_data(more: str | None) -> bytes:
-    """The scripts, as cloud-init takes several (MIME parts); the same bytes for the same text.
+    """The scripts, as cloud-init takes several (MIME parts, compressed); the same bytes for the same text.
 
     Raises Rejected for a text that is too long.
     """
@@ -23,7 +24,7 @@ def user_data(more: str | None) -> bytes:
         # As bytes: a text would get CRLF at the end of its lines, which no shell reads.
         part.set_content(script.encode(), "text", "x-shellscript", filename=f"skyward-{number}.sh")
         message.attach(part)
-    data = message.as_bytes()
+    data = gzip.compress(message.as_bytes(), mtime=0)
     if len(data) > LARGEST_BYTES:
         raise Rejected(f"aws: user-data has {len(data)} bytes, and may have {LARGEST_BYTES}")
     return data
