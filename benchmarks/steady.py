@@ -1,7 +1,7 @@
 """Fifty pools, five hundred nodes on the simulated cloud: what they take to start, at rest, after a kill.
 
 The API server, the operator, the cloud's API, SSH and the protocol are real. What is simulated: the machines
-are SSH servers in the cloud's process, they boot at once, and their agents run nothing.
+are SSH servers in the cloud's process that take ten seconds to boot, and their agents run nothing.
 
 Counts and seconds of CPU carry the conclusion, each taken from the other side: writes as the API server
 counts them, calls as the cloud's ledger has them.

@@ -16,16 +16,19 @@ from pathlib import Path
 from benchmarks.herd.server import Herd, words
 from benchmarks.herd.vms import HerdVms
 from simcloud.accounts import Account
+from simcloud.scenario import Scenario
 from simcloud.service import Service
 
 MOST_INSTANCES = 10_000
+BOOT_SECONDS = 10.0
 
 
 async def serve(folder: Path) -> None:
     """Serve until standard input ends."""
     herd, key = Herd(), secrets.token_urlsafe(24)
     account = Account(name="default", key=key, quotas={"instances": MOST_INSTANCES})
-    async with Service(folder, HerdVms(herd), [account], secrets.token_urlsafe(24)) as service:
+    staff, scenario = secrets.token_urlsafe(24), Scenario(boot_seconds=BOOT_SECONDS)
+    async with Service(folder, HerdVms(herd), [account], staff, scenario=scenario) as service:
         print(json.dumps({"endpoint": service.endpoint, "key": key}), flush=True)
         async for word in words():
             if word == "anew":

@@ -317,6 +317,11 @@ def test_a_linked_node_writes_no_heartbeat_within_a_minute() -> None:
     assert "heartbeatTime" in written(step(READY, Observation(session=session), later=61)).fields
 
 
+def test_a_look_in_between_puts_off_no_heartbeat() -> None:
+    session = view(Stage.LINKED, agent=AGENT, admitted=True, heard=NOW)
+    assert step(READY, Observation(session=session), later=45)[-1] == Again(15)
+
+
 @pytest.mark.parametrize(
     ("silent", "machine_seen", "expected"),
     [

@@ -297,14 +297,14 @@ def keep_unwell(ill: str, seen: Observation) -> list[Action]:
 def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
     """Write the heartbeat at most once a minute, and what changed about the agent at once."""
     written = node.status.heartbeat_time
-    old = written is None or (now - written).total_seconds() >= HEARTBEAT
+    left = HEARTBEAT - (now - written).total_seconds() if written is not None else 0.0
     fields = agent_fields(session)
-    if old and session.heard is not None:
+    if left <= 0 and session.heard is not None:
         fields["heartbeatTime"] = timestamp(session.heard)
     actions: list[Action] = [Write(NodePhase.READY, NodeReason.AGENT_READY, fields=fields)]
     if not session.admitted:
         actions.append(Admit())
-    return [*actions, Again(HEARTBEAT)]
+    return [*actions, Again(left if left > 0 else HEARTBEAT)]
 
 
 # Small judgements
