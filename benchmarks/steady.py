@@ -67,7 +67,7 @@ def steady(stage: Stage) -> Iterator[Row]:
             f"API writes at rest, {nodes} nodes",
             still.asked.writes() * minute,
             Unit.PER_MINUTE,
-            goals=(Bound(1.05 * nodes),),
+            goals=(Bound(1.05 * (nodes + pools)),),
         )
         yield Row(
             f"cloud calls at rest, {nodes} nodes",

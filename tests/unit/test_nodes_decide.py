@@ -337,6 +337,12 @@ def test_a_silent_node_is_given_up_in_time(silent: float, machine_seen: Any, exp
     assert kinds(step(READY, seen, later=silent)) == expected
 
 
+def test_a_node_that_is_still_to_be_connected_to_after_a_restart_is_no_news() -> None:
+    waiting = Observation(session=view(Stage.CONNECTING), machine=machine())
+    assert kinds(step(READY, waiting, later=20)) == []
+    assert kinds(step(READY, waiting, later=PATIENCE + 1)) == [Write, Lose, CloseSession]
+
+
 def test_a_node_whose_agent_is_being_restarted_is_not_given_up() -> None:
     restarting = view(Stage.BOOTSTRAPPING, lost=NOW, progress=NOW + timedelta(seconds=60))
     assert Lose not in kinds(step(READY, Observation(session=restarting), later=61))

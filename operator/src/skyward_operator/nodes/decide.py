@@ -279,6 +279,8 @@ def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         return lose(NodeReason.HEARTBEAT_LOST, f"no sign of the agent for {silent:.0f} s: {session.trouble}")
     if silent < SHOW_LOST_AFTER:
         return [Again(SHOW_LOST_AFTER - silent)]
+    if not session.trouble:
+        return [Again(2)]  # after a restart hundreds wait for their turn to be connected to: that is no news
     return [Write(NodePhase.READY, NodeReason.RECONNECTING, session.trouble), Again(2)]
 
 
