@@ -62,8 +62,9 @@ class HerdVms:
         """They have no time of their own."""
 
     def power_on(self, instance_id: str) -> None:
-        """Listen."""
-        asyncio.run_coroutine_threadsafe(self._listen(instance_id), self._loop).result(SWITCH_SECONDS)
+        """Begin to listen; `listens` tells when it does. Waiting would take the thread that asyncssh needs
+        for that: there are few."""
+        asyncio.run_coroutine_threadsafe(self._listen(instance_id), self._loop)
 
     def listens(self, instance_id: str) -> bool:
         """Whether it listens."""
