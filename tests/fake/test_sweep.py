@@ -122,6 +122,57 @@ async def test_a_second_machine_of_one_order_is_ended_while_its_node_goes_on() -
         assert await nodes.settle() == []
 
 
+async def test_a_rehearsal_shows_what_a_round_would_end_and_changes_nothing() -> None:
+    async with sim_nodes() as nodes:
+        async with nodes.operator() as operator:
+            await buys(nodes, operator, 0, 1)
+        lose(nodes)
+        async with sweeping(nodes) as (_, sweep):
+            states = []
+            for _ in range(3):
+                (account,) = (await sweep.rehearse()).accounts
+                states.append([orphan["state"] for orphan in account["orphans"]])
+            assert states == [["watched"]] * 3  # nothing is remembered of a rehearsal
+            await sweep.round()
+            (account,) = (await sweep.rehearse()).accounts
+            assert (account["provider"], account["machines"], account["complete"]) == ("sim", 2, True)
+            (orphan,) = account["orphans"]
+            assert (orphan["state"], orphan["why"]) == ("ended", "its node does not exist")
+            assert orphan["node"] == "default/p-0"
+            assert len(nodes.sim.audit().alive) == 2
+            (account,) = (await sweep.round()).accounts
+            assert [each["id"] for each in account["orphans"]] == [orphan["id"]]
+            await eventually(lambda: len(nodes.sim.audit().alive) == 1)
+        assert await nodes.settle() == []
+
+
+async def test_a_person_may_have_more_ended_at_once_than_are_believed() -> None:
+    async with sim_nodes() as nodes:
+        async with nodes.operator() as operator:
+            await buys(nodes, operator, *range(4))
+        for number in range(4):
+            lose(nodes, number)
+        async with sweeping(nodes) as (_, sweep):
+            for _ in range(2):
+                (account,) = (await sweep.round()).accounts
+            assert {each["state"] for each in account["orphans"]} == {"blocked"}
+            assert account["limit"] == 3
+            (account,) = (await sweep.round(allowed=4)).accounts
+            assert [each["state"] for each in account["orphans"]] == ["ended"] * 4
+            await eventually(lambda: nodes.sim.audit().alive == [])
+
+
+async def test_an_account_that_does_not_answer_is_in_what_was_found() -> None:
+    async with sim_nodes(faults=[{"at": "list", "effect": "internal-error"}]) as nodes:
+        async with nodes.operator() as operator:
+            await buys(nodes, operator, 0)
+        lose(nodes)
+        async with sweeping(nodes) as (_, sweep):
+            (account,) = (await sweep.round()).accounts
+            assert (account["complete"], account["orphans"]) == (False, [])
+            assert account["trouble"]
+
+
 async def test_nothing_is_ended_while_nodes_cannot_be_read() -> None:
     async with sim_nodes() as nodes:
         async with nodes.operator() as operator:

@@ -17,13 +17,14 @@ def wire(context: Context) -> Parts:
     task_part = tasks.build(context, node_part.fleet)
     node_part.fleet.listen(task_part.listener)
     pool_part = pools.build(context, task_part, node_part.purse, node_part.placement.tried)
-    gateway_part = gateway.build(context, task_part, node_part)
+    sweep_part = sweep.build(context, node_part)
+    gateway_part = gateway.build(context, task_part, node_part, sweep_part)
     loops = {
         "gateway": gateway_part.run,
         "tasks": task_part.run,
         "nodes": node_part.run,
         "pools": pool_part.run,
         "prices": node_part.prices.run,
-        "sweep": sweep.build(context, node_part).run,
+        "sweep": sweep_part.run,
     }
     return Parts(loops, gateway_part.url)

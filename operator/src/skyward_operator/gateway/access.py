@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from skyward.contract.names import ANNOTATION_TICKET, NODE, POOL
+from skyward.contract.names import ACCOUNTS_SUFFIX, ANNOTATION_TICKET, NODE, POOL
 from skyward_operator.gateway.guesses import Guesses
 from skyward_operator.kube.errors import NotFound
+from skyward_operator.kube.kinds import CONFIG_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,22 @@ class Access:
         if node is None:
             raise refusal(NODE.kind, namespace, name)
         return node
+
+    async def administrator(self, request: web.Request) -> None:
+        """Whether a request comes from somebody who may change what the operator keeps beside its Lease: the
+        ticket's hash has to stand there. Raises 403 for all others."""
+        given, peer, settings = ticket_hash(request), request.remote or "", self._context.settings
+        if self._guesses.too_many(peer):
+            raise web.HTTPTooManyRequests(text="too many wrong tickets came from here; try again in a moment")
+        namespace, name = settings.lease_namespace, f"{settings.lease_name}{ACCOUNTS_SUFFIX}"
+        try:
+            kept = await self._context.api.get(CONFIG_MAP, namespace, name)
+        except NotFound:
+            kept = {"metadata": {}}
+        if not _is_same((kept["metadata"].get("annotations") or {}).get(ANNOTATION_TICKET), given):
+            self._guesses.wrong(peer)
+            raise refusal(CONFIG_MAP.kind, namespace, name)
+        prove(request)
 
     async def _opened(
         self,

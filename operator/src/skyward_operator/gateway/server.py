@@ -14,6 +14,7 @@
                                                    by time; ?follow=1 goes on until the pool is gone
     GET /v1/namespaces/{ns}/nodes/{name}/logs      how a node was made, also when it is gone; ?follow=1
     GET /v1/namespaces/{ns}/pools/{name}/offers    what it could buy now, best first; nothing is ordered
+    POST /v1/sweep                                 look for machines without a node now, for administrators
     GET /v1/logs?namespace={ns}                    output of its tasks with the caller's ticket; &follow=1,
                                                    and &since=TIME for what was kept after that, first
     GET /v1/healthz
@@ -37,6 +38,7 @@ from skyward_operator.gateway.access import Access
 from skyward_operator.gateway.guard import GuardedFile
 from skyward_operator.gateway.offers import OfferRoutes
 from skyward_operator.gateway.output_routes import OutputRoutes, follows
+from skyward_operator.gateway.reap import ReapRoutes
 from skyward_operator.gateway.results import Delivery, check_start, size_of, start_of
 from skyward_operator.gateway.session import serve
 from skyward_operator.gateway.stores import Blob, StoreError
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
     from skyward_operator.context import Context
     from skyward_operator.placement.placement import Placement
+    from skyward_operator.sweep.loop import Sweep
     from skyward_operator.tasks.service import GatewayBackend
 
 logger = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Server:
         *,
         largest_payload: int | None = None,
         placement: Placement | None = None,
+        sweep: Sweep | None = None,
     ) -> None:
         self._context = context
         self._backend = backend
@@ -74,6 +78,7 @@ class Server:
         largest = largest_payload or context.settings.largest_payload
         self._output = OutputRoutes(context, backend, self._access)
         self._offers = OfferRoutes(self._access, placement) if placement is not None else None
+        self._reap = ReapRoutes(self._access, sweep) if sweep is not None else None
         self._uploads = Uploads(backend.blobs, backend.store, largest, backend.payload_progressed)
 
     def app(self) -> web.Application:
@@ -89,6 +94,7 @@ class Server:
                 web.get(f"{one}/tasks/{{name}}/session", self.get_session),
                 *self._output.routes(),
                 *(self._offers.routes() if self._offers is not None else ()),
+                *(self._reap.routes() if self._reap is not None else ()),
                 web.get("/v1/healthz", self.get_health),
             ]
         )

@@ -14,6 +14,7 @@ from skyward_operator.gateway.server import Server
 if TYPE_CHECKING:
     from skyward_operator.context import Context
     from skyward_operator.nodes.reconcile import Nodes
+    from skyward_operator.sweep.loop import Sweep
     from skyward_operator.tasks import Tasks
 
 _END_SECONDS: Final = 1.0
@@ -69,7 +70,7 @@ class Gateway:
         return self._listen.port
 
 
-def build(context: Context, tasks: Tasks, nodes: Nodes | None = None) -> Gateway:
+def build(context: Context, tasks: Tasks, nodes: Nodes | None = None, sweep: Sweep | None = None) -> Gateway:
     """The gateway of one operator. Nodes leave their logs on disk, where it finds them."""
     placement = nodes.placement if nodes is not None else None
-    return Gateway(context, Server(context, tasks.gateway_backend, placement=placement))
+    return Gateway(context, Server(context, tasks.gateway_backend, placement=placement, sweep=sweep))

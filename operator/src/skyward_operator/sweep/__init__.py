@@ -5,6 +5,7 @@
     look          asks the cloud first and the API server after it
     act           ends them, with their keys and groups
     report        says so: log, events, metrics
+    findings      the same for a person who has asked
     loop          one round after the other, while this operator leads
 
 The lifecycle of nodes gives back whatever it knows of. This is for what it cannot know of: an order that a

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from skyward_operator.kube.errors import ApiError
 from skyward_operator.sweep.act import Broom
 from skyward_operator.sweep.decide import decide
+from skyward_operator.sweep.findings import Findings
 from skyward_operator.sweep.look import list_machines, list_owners
 from skyward_operator.sweep.observation import Observation, Rules
 from skyward_operator.sweep.report import Report
@@ -40,6 +42,7 @@ class Sweep:
         self._broom = Broom(context)
         self._report = Report(context)
         self._memories: dict[Account, Memory] = {}
+        self._looking = asyncio.Lock()
         self._empty: dict[Account, float] = {}
         """When accounts that nothing uses were last seen to have no machine, in monotonic seconds."""
 
@@ -52,14 +55,33 @@ class Sweep:
                 logger.warning("nothing was looked through for machines without a node: %s", error)
             await self._context.clock.sleep(self._context.settings.sweep_seconds)
 
-    async def round(self) -> None:
-        """One look at every account. Raises ApiError, and ends nothing, where nodes cannot be read."""
+    async def rehearse(self) -> Findings:
+        """What a round would end now. Changes nothing, and remembers nothing. Raises ApiError where nodes
+        cannot be read."""
+        async with self._looking:
+            accounts = await self._book.accounts()
+            listings = await list_machines(self._accounts, accounts, self._context.leadership.installation)
+            owners = await list_owners(self._context)
+            found = Findings()
+            for listed in listings:
+                found.add(listed, self._verdict(listed, owners) if listed.provider is not None else None)
+            return found
+
+    async def round(self, allowed: int = 0) -> Findings:
+        """One look at every account. A person allows so many machines to be ended at once, besides those that
+        are few enough. Raises ApiError, and ends nothing, where nodes cannot be read."""
+        async with self._looking:
+            return await self._round(allowed)
+
+    async def _round(self, allowed: int) -> Findings:
         began = self._context.clock.monotonic()
         accounts = await self._book.accounts()
         installation = self._context.leadership.installation
         listings = await list_machines(self._accounts, accounts, installation)
         owners = await list_owners(self._context)
-        looked = [(each, await self._judge(each, owners)) for each in listings if each.provider is not None]
+        looked = [
+            (each, await self._judge(each, owners, allowed)) for each in listings if each.provider is not None
+        ]
         if self._book.allowance and any(verdict.end for _, verdict in looked):
             await self._book.spend_allowance()
         for listed in listings:
@@ -68,21 +90,29 @@ class Sweep:
         self._report.counted(looked, sum(not each.complete for each in listings))
         # As long as a node is there its account is in use, whoever struck it out.
         await self._book.note(owners.used)
+        found, verdicts = Findings(), {each.account: verdict for each, verdict in looked}
+        for listed in listings:
+            found.add(listed, verdicts.get(listed.account))
+        return found
 
-    async def _judge(self, listed: Listed, owners: Owners) -> Verdict:
-        account, provider = listed.account, listed.provider
-        assert provider is not None  # noqa: S101 - only accounts that answered are judged
-        before = self._memories.get(account, {})
+    def _verdict(self, listed: Listed, owners: Owners, allowed: int = 0) -> Verdict:
+        assert listed.provider is not None  # noqa: S101 - only accounts that answered are judged
         seen = Observation(
             listed.machines,
             listed.complete,
             owners.nodes,
-            provider.capabilities.visibility_seconds,
+            listed.provider.capabilities.visibility_seconds,
             frozenset(self._context.settings.namespaces),
-            self._book.allowance,
-            before,
+            max(allowed, self._book.allowance),
+            self._memories.get(listed.account, {}),
         )
-        verdict = decide(seen, self._context.clock.monotonic(), self._rules)
+        return decide(seen, self._context.clock.monotonic(), self._rules)
+
+    async def _judge(self, listed: Listed, owners: Owners, allowed: int) -> Verdict:
+        account, provider = listed.account, listed.provider
+        assert provider is not None  # noqa: S101 - only accounts that answered are judged
+        before = self._memories.get(account, {})
+        verdict = self._verdict(listed, owners, allowed)
         for orphan in verdict.end:
             known = before.get(orphan.machine.id)
             if known is None or not known.ending:

@@ -90,6 +90,21 @@ class Gateway:
                 raise GatewayError(f"the operator does not say what pool {pool} could buy: {problem}")
             time.sleep(AGAIN_SECONDS)
 
+    def sweep(self, *, dry_run: bool, end: int) -> list[dict[str, Any]]:
+        """Have the operator look for machines without a node now, and end them: what it found, by account.
+
+        Raises GatewayError when the operator does not answer, and GatewayRefused where it says no.
+        """
+        asked = json.dumps({"dryRun": dry_run, "end": end}).encode()
+        try:
+            response = self._answer("POST", "/v1/sweep", {"Content-Type": "application/json"}, asked)
+        except httpx.TransportError as error:
+            raise GatewayError(f"the operator does not answer: {error or type(error).__name__}") from error
+        if not response.is_success:
+            raise GatewayRefused(f"the operator looked through nothing: {words(response)}")
+        accounts: list[dict[str, Any]] = _object(response.content)["accounts"]
+        return accounts
+
     def stream(
         self, where: str, query: dict[str, str], silence: float, cutter: Cutter | None = None
     ) -> Iterator[dict[str, Any]]:

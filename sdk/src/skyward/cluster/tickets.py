@@ -49,7 +49,7 @@ def to_read(api: "Api", kind: Kind, obj: dict[str, Any]) -> str:
     """
     metadata = obj["metadata"]
     added = (metadata.get("annotations") or {}).get(ANNOTATION_TICKET)
-    for known in (obj["spec"].get("ticketHash"), added):
+    for known in (obj.get("spec", {}).get("ticketHash"), added):
         if (ticket := find(known or "")) is not None:
             return ticket
     ticket = secrets.token_hex(32)
