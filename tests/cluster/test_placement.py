@@ -108,6 +108,13 @@ def test_a_pool_without_capacity_waits_and_why_says_what_was_refused(person: Per
     assert "sim: no on-demand capacity for c.small in sim-west" in shown
     node = person.kubectl("get", "skn", "-o", "jsonpath={.items[0].metadata.name}")
     assert asked(person, "why", node)["reason"] == "InsufficientCapacity"
+    # It needs no operator, and the next one goes on with what was kept.
+    person.kill("skyward_operator run")
+    assert asked(person, "why", "waits")["offersTried"] == told["offersTried"]
+    up = person.run("skyward", "local", "up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    person.kubectl("wait", reason, "skp/waits", "--timeout=60s")
+    assert len(asked(person, "why", "waits")["offersTried"]) == 2
     person.kubectl("delete", "skp", "waits")
     assert sky.audit()[1]["bought"] == before
 

@@ -142,7 +142,7 @@ async def test_a_place_that_took_a_machine_away_is_left_alone() -> None:
         both = {"instanceTypes": ["c.small"], "regions": ["sim-east", "sim-west"], "market": "spot"}
         nodes.wants(0, [both])
         async with nodes.operator() as operator:
-            await nodes.reaches(phase="Connecting")
+            await nodes.reaches(phase="Connecting", reason="Connecting")  # the step after the purchase
             taken = recorded_offer(_node(nodes))
             operator.nodes.placement.took_away(Account("sim"), taken)
             appears(nodes, operator, 1, both)
@@ -154,7 +154,7 @@ async def test_a_price_that_rose_since_the_offer_is_seen_before_the_order() -> N
     async with sim_nodes() as nodes:
         nodes.wants(0, [EAST | {"maxHourlyPrice": "0.05"}])
         async with nodes.operator() as operator:
-            await nodes.reaches(phase="Connecting")
+            await nodes.reaches(phase="Connecting", reason="Connecting")
             for market in ("spot", "on-demand"):
                 nodes.sim.service.cloud.state.prices["c.small", market] = Decimal("0.09")
             operator.nodes.placement.market._prices.clear()  # it is a moment later

@@ -85,8 +85,13 @@ class Market:
         known = self._known.get(question)
         now = self._clock.monotonic()
         if known is not None and self._is_fresh(question):
-            offers = tuple(replace(offer, candidate=candidate.name) for offer in known.offers)
-            return Answer(candidate, account, offers, known.refusal, known.at + FRESH_SECONDS)
+            return Answer(
+                candidate,
+                account,
+                answering(candidate, known.offers),
+                known.refusal,
+                known.at + FRESH_SECONDS,
+            )
         if block := self._unavailable.block(account, None, now):
             return Answer(candidate, account, (), block.refusal, block.until)
         text = f"candidate {candidate.name}: {account} is being asked for its offers"
@@ -189,6 +194,13 @@ class Market:
         self._prices[question] = _Price(quoted, self._clock.monotonic())
         while len(self._prices) > MOST_ANSWERS:
             del self._prices[next(iter(self._prices))]
+
+
+def answering(candidate: Candidate, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """The same offers as an answer to this candidate; another one may have asked for them."""
+    if all(offer.candidate == candidate.name for offer in offers):
+        return offers
+    return tuple(replace(offer, candidate=candidate.name) for offer in offers)
 
 
 def hardware(candidate: Candidate) -> str:

@@ -282,7 +282,10 @@ class PoolTimeouts(Model):
 
     provision_seconds: Annotated[int, Field(ge=10, le=DAY)] = Field(
         1800,
-        description="Seconds from the request to the provider until the machine has an address, 10 to 86400.",
+        description=(
+            "Seconds for which a node waits for an offer that is not refused, and then seconds from the "
+            "request to the provider until the machine has an address, 10 to 86400."
+        ),
     )
     ssh_seconds: Annotated[int, Field(ge=5, le=DAY)] = Field(
         600, description="Seconds until the machine's SSH server answers, 5 to 86400."
