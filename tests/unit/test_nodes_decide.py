@@ -192,8 +192,10 @@ def test_a_node_whose_every_offer_is_refused_waits_as_long_as_a_machine_may_take
     assert late.message == "no machine within 100 s: none left"
 
 
-@pytest.mark.parametrize("reason", [NodeReason.AWAITING_BUDGET, NodeReason.BUDGET_EXCEEDED])
-def test_a_node_waits_for_a_budget_without_an_end(reason: NodeReason) -> None:
+@pytest.mark.parametrize(
+    "reason", [NodeReason.AWAITING_BUDGET, NodeReason.BUDGET_EXCEEDED, NodeReason.PRICE_CAP_EXCEEDED]
+)
+def test_a_node_waits_for_a_budget_or_a_price_without_an_end(reason: NodeReason) -> None:
     """Another node would wait for the same, and a pool that counts failures would stall."""
     broke = Refusal(reason, "no money", permanent=False)
     made = node({}, creationTimestamp=timestamp(NOW))

@@ -62,13 +62,16 @@ SHOW_LOST_AFTER = 3.0
 HEARTBEAT = 60.0
 SPARED_AGAIN = 5.0
 LINE_EVERY = 5.0
-UNAFFORDABLE = (
+LASTING = (
+    NodeReason.PRICE_CAP_EXCEEDED,
+    NodeReason.QUOTA_EXCEEDED,
     NodeReason.AWAITING_BUDGET,
     NodeReason.BUDGET_EXCEEDED,
     NodeReason.PRICE_UNKNOWN,
     NodeReason.BUDGET_UNREADABLE,
 )
-"""Another node would wait for the same budget: it is waited for without an end."""
+"""Another node would wait for the same, and failures of nodes stall their pool: these are waited for without
+an end, unless they are refusals for good."""
 BOOTED_EVERY = 2.0
 """The longest pause between two looks at a machine that boots: it costs money, and nobody uses it yet."""
 TROUBLED_AGAIN = 5.0
@@ -122,7 +125,7 @@ def choose(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
         return [Write(NodePhase.FAILED, reason, message)]
     began, limit = node.metadata.creation_timestamp or now, node.spec.timeouts.provision_seconds
     left = limit - (now - began).total_seconds()
-    if left <= 0 and waits.reason not in UNAFFORDABLE:
+    if left <= 0 and waits.reason not in LASTING:
         return [Write(NodePhase.FAILED, waits.reason, f"no machine within {limit} s: {message}")]
     return [Write(NodePhase.PENDING, waits.reason, message), Again(seen.offers.again)]
 

@@ -10,6 +10,7 @@ import logging
 import zlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from skyward.contract.names import POOL
@@ -50,6 +51,8 @@ MOST_QUOTES: Final = 8
 """Prices that are asked for in one look."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """Between two looks of a node that has nothing to ask for. A look costs no request while all is known."""
+MOVING: Final = (NodeReason.PRICE_CAP_EXCEEDED, NodeReason.QUOTA_EXCEEDED)
+"""What refuses today may not tomorrow, without a change of the pool."""
 SHOWN_FROM_SECONDS: Final = 20.0
 """A next try that is nearer than that is not worth a write."""
 
@@ -103,6 +106,7 @@ class Placement:
         )
         refused = list(found.refused)
         offer = await self._admitted(node, found, refused)
+        refused = [replace(each, refusal=self._moving(node, each.refusal)) for each in refused]
         for each in refused[:MOST]:
             self.tried.note(pool.uid, self._entry(each), again=False)
         self._remember_wait(node, [] if offer else refused)
@@ -131,7 +135,7 @@ class Placement:
 
     def refused(self, node: ComputeNode, offer: Offer, error: ProviderError) -> Refusal:
         """A provider refused an order of this node: have it left alone for a while, and keep its words."""
-        seller, said = seller_of(node, offer), refusal(error)
+        seller, said = seller_of(node, offer), self._moving(node, refusal(error))
         until = None
         if not isinstance(error, Rejected):
             until = self._refuse(seller, offer, said)
@@ -235,6 +239,20 @@ class Placement:
         known = self.market.known(seller.account, seller.candidate)
         whole = next((each for each in known if key(each) == key(offer)), offer)
         return replace(whole, hourly_price=offer.hourly_price, candidate=offer.candidate)
+
+    def _moving(self, node: ComputeNode, said: Refusal) -> Refusal:
+        """A price or quota that refuses a pool which had machines has moved, and may move back: it is waited
+        for. To a new pool it says that the pool cannot be as it is written."""
+        if said.permanent and said.reason in MOVING and self._has_bought(node):
+            return replace(said, permanent=False)
+        return said
+
+    def _has_bought(self, node: ComputeNode) -> bool:
+        """Whether the node's pool had a machine, as far as that is known."""
+        reference, namespace = node.spec.pool_ref, node.metadata.namespace or ""
+        pool = self._context.store.get(POOL, namespace, reference.name) or {}
+        cost = (pool.get("status") or {}).get("cost") or {}
+        return self.tried.has_launched(reference.uid) or Decimal(cost.get("accrued") or 0) > 0
 
     def _note(self, node: ComputeNode, refused: Refused) -> None:
         self.tried.note(node.spec.pool_ref.uid, self._entry(refused))

@@ -122,6 +122,11 @@ class Tried:
         record = self._records.get(pool)
         return min(record.waiting.values()) if record is not None and record.waiting else None
 
+    def has_launched(self, pool: str) -> bool:
+        """Whether a machine was made for this pool, as far as that is kept."""
+        record = self._records.get(pool)
+        return record is not None and any(each.outcome == LAUNCHED for each in record.entries.values())
+
     def shown(self, pool: ComputePool) -> list[dict[str, Any]]:
         """What the pool's status says, newest first."""
         record = self._records.setdefault(pool.metadata.uid or "", _Record())
