@@ -336,9 +336,9 @@ def test_a_package_that_does_not_exist_is_shown_and_the_node_released(person: Pe
 
 
 def test_a_provider_without_an_adapter_says_what_is_missing(person: Person) -> None:
-    shown = person.fails(CALL.format(what="provider=sky.AWS()"))
+    shown = person.fails(CALL.format(what="provider=sky.GCP()"))
     assert "PoolStalled: pool" in shown
-    assert "the operator has no adapter for provider 'aws'; it has: local, sim" in shown
+    assert "the operator has no adapter for provider 'gcp'; it has: aws, local, sim" in shown
     assert "→ Choose a provider that is named, or install the adapter" in shown
     assert nothing_is_left(person)
 

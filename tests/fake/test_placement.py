@@ -23,12 +23,15 @@ from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.launch import recorded_offer
 from skyward_operator.nodes.observation import Refusal
 from skyward_operator.placement import unavailable
+from skyward_operator.placement.placement import MOST_REJECTED
+from skyward_operator.providers.errors import Rejected
 from skyward_operator.providers.registry import Registry
+from skyward_operator.providers.sim.provider import SimProvider
 
 if TYPE_CHECKING:
     from tests.fake.nodes_plane import Operator
 
-    from skyward_operator.providers.contract import Offer
+    from skyward_operator.providers.contract import CreateRequest, Machine, Offer
 
 EAST: Final = {"instanceTypes": ["c.small"], "regions": ["sim-east"]}
 NO_SPOT: Final = {"at": "create", "effect": "no-capacity", "where": {"market": "spot"}}
@@ -246,6 +249,25 @@ async def test_a_quota_of_nothing_fails_at_once_and_one_that_is_used_up_waits_fo
         assert nodes.status(3 - has)["reason"] == "QuotaExceeded"
         nodes.delete(operator, f"p-{has}")
         await nodes.reaches(3 - has, phase="Connecting")
+
+
+async def test_an_order_that_is_refused_as_wrong_again_and_again_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not each of hundreds of offers is asked for in vain; the node fails, and so stalls its pool."""
+    orders: list[str] = []
+
+    async def refuse(_: SimProvider, request: CreateRequest) -> Machine:
+        orders.append(request.token)
+        raise Rejected("the name of the key is wrong")
+
+    monkeypatch.setattr(SimProvider, "create", refuse)
+    async with sim_nodes() as nodes:
+        nodes.wants(0, [{"instanceTypes": ["c.small", "c.large"]}])
+        async with nodes.operator():
+            status = await nodes.reaches(phase="Failed")
+        assert (status["reason"], status["message"]) == ("RequestRejected", "the name of the key is wrong")
+        assert len(set(orders)) == len(orders) == MOST_REJECTED
 
 
 async def test_a_purse_that_refuses_has_no_intent_recorded_and_nothing_bought() -> None:

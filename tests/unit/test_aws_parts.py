@@ -28,7 +28,14 @@ from skyward_operator.providers.aws.places import region_of
 from skyward_operator.providers.aws.side import escaped
 from skyward_operator.providers.aws.userdata import own_script, user_data
 from skyward_operator.providers.contract import Address, CreateRequest, MachineState, Offer
-from skyward_operator.providers.errors import ProviderError, Rejected, Transient, Unauthorized, UnknownOutcome
+from skyward_operator.providers.errors import (
+    ProviderError,
+    QuotaExceeded,
+    Rejected,
+    Transient,
+    Unauthorized,
+    UnknownOutcome,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -313,6 +320,16 @@ def test_a_permission_is_named_and_a_signature_is_never_shown() -> None:
     assert "permission ec2:RunInstances is missing" in str(meaning("AccessDenied", "no", 403, BUYING))
     quoted = "The canonical string should have been 'x-amz-security-token:planted'"
     assert "planted" not in str(meaning("SignatureDoesNotMatch", quoted, 403, LOOKING))
+
+
+@pytest.mark.parametrize(
+    ("limit", "known"), [("limit of 0 allows", 0), ("limit of 32 allows", 32), ("", None)]
+)
+def test_a_quota_says_how_much_it_is_where_aws_tells(limit: str, known: int | None) -> None:
+    words = f"You have requested more vCPU capacity than your current vCPU {limit} for the instance bucket"
+    error = meaning("VcpuLimitExceeded", words, 400, BUYING)
+    assert isinstance(error, QuotaExceeded)
+    assert error.limit == known
 
 
 @pytest.mark.parametrize("word", ["us-east-1", "us-east-1-bos-1a", "eu", "eu-west-1ab"])

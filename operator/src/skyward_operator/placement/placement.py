@@ -91,8 +91,9 @@ class Placement:
 
         An offer that comes back has its price in force, is within every cap, and was admitted by the purse.
         """
-        if len(rejected) >= MOST_REJECTED:
-            return Offers((), tuple(rejected.values()))
+        wrong = [each for each in rejected.values() if each.reason == NodeReason.REQUEST_REJECTED]
+        if len(wrong) >= MOST_REJECTED:
+            return Offers((), tuple(wrong))
         namespace, pool = node.metadata.namespace or "", node.spec.pool_ref
         answers = await self.market.answers(namespace, node.spec.candidates)
         found = survey(

@@ -132,7 +132,9 @@ def meaning(code: str, message: str, status: int, call: Call) -> ProviderError:
     if code == "SpotMaxPriceTooLow":
         return PriceTooHigh(text)
     if code in QUOTA or code.endswith("LimitExceeded"):
-        return QuotaExceeded(f"{text}; ask AWS for more in Service Quotas of {call.region}")
+        limit = re.search(r"\blimit of (\d+)\b", message)
+        hint = f"ask AWS for more in Service Quotas of {call.region}"
+        return QuotaExceeded(f"{text}; {hint}", int(limit[1]) if limit else None)
     if code == "IdempotentInstanceTerminated":
         return Used(text)
     if code == "IdempotentParameterMismatch":
