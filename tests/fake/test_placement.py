@@ -121,8 +121,7 @@ async def test_spot_that_is_refused_falls_back_to_on_demand_and_says_so_with_bot
             )
             await eventually(lambda: nodes.told("FellBackToOnDemand") == [told, told], 10)
             # Once its time is over, the next node is back on spot.
-            operator.nodes.placement.unavailable = unavailable.Unavailable()
-            operator.nodes.placement.market._unavailable = operator.nodes.placement.unavailable
+            operator.nodes.placement.unavailable._entries.clear()
             appears(nodes, operator, 1, EAST)
             status = await nodes.reaches(1, phase="Connecting")
             assert status["launch"]["offer"]["market"] == "spot"
@@ -284,7 +283,7 @@ async def test_a_purse_that_refuses_has_no_intent_recorded_and_nothing_bought() 
         nodes.wants(0, [EAST | {"market": "on-demand"}])
         nodes.wants(1, [EAST])
         async with nodes.operator() as operator:
-            operator.nodes.placement.purse = Tight()
+            operator.nodes.placement.admission.purse = Tight()
             status = await nodes.reaches(phase="Pending", message="the purse is empty")
             assert "launch" not in status
             status = await nodes.reaches(1, phase="Connecting")

@@ -6,9 +6,8 @@ theirs.
 
 from __future__ import annotations
 
-import logging
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -16,53 +15,42 @@ from typing import TYPE_CHECKING, Final
 from skyward.contract.names import POOL
 from skyward.contract.reasons import NodeReason, PoolReason
 from skyward_operator.nodes.accounts import refusal
-from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.observation import Offers, Refusal
+from skyward_operator.placement.admission import Admission
 from skyward_operator.placement.board import Board
 from skyward_operator.placement.history import History
 from skyward_operator.placement.market import Market
-from skyward_operator.placement.ordering import is_affordable, key
+from skyward_operator.placement.ordering import key
 from skyward_operator.placement.purse import OpenPurse, Purse
+from skyward_operator.placement.sellers import seller_of
 from skyward_operator.placement.survey import Refused, survey
 from skyward_operator.placement.tried import LAUNCHED, MOST, Entry, Tried, of_offer
 from skyward_operator.placement.unavailable import Unavailable
-from skyward_operator.placement.words import price_words, too_dear, words
+from skyward_operator.placement.words import price_words, words
 from skyward_operator.providers.errors import PriceTooHigh, ProviderError, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode
     from skyward.contract.pool import ComputePool
     from skyward_operator.context import Context
     from skyward_operator.kube.store import Key
     from skyward_operator.nodes.accounts import Accounts
+    from skyward_operator.nodes.book import Account
     from skyward_operator.placement.ordering import OfferKey
-    from skyward_operator.placement.survey import Survey
+    from skyward_operator.placement.sellers import Seller
     from skyward_operator.providers.contract import Offer
-
-logger = logging.getLogger(__name__)
 
 MOST_REJECTED: Final = 5
 """Offers that a provider refused one node as wrong: then the request is, and no further one is asked for."""
-MOST_QUOTES: Final = 8
-"""Prices that are asked for in one look."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """Between two looks of a node that has nothing to ask for. A look costs no request while all is known."""
 MOVING: Final = (NodeReason.PRICE_CAP_EXCEEDED, NodeReason.QUOTA_EXCEEDED)
 """What refuses today may not tomorrow, without a change of the pool."""
 SHOWN_FROM_SECONDS: Final = 20.0
 """A next try that is nearer than that is not worth a write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seller:
-    """Who sells to a node: the candidate and its account."""
-
-    candidate: Candidate
-    account: Account
 
 
 class Placement:
@@ -80,11 +68,11 @@ class Placement:
         self._look_again = look_again
         self._waiting: dict[str, Key] = {}
         """Nodes that have nothing to ask for, by uid."""
-        self.purse: Purse = purse or OpenPurse()
         self.unavailable = Unavailable()
         self.history = History()
         self.tried = Tried(context.clock)
         self.market = Market(accounts, context.clock, context.supervisor, self.unavailable)
+        self.admission = Admission(self.market, self.unavailable, purse or OpenPurse(), context.clock)
 
     async def offers(self, node: ComputeNode, rejected: Mapping[OfferKey, Refusal]) -> Offers:
         """The offer that this node is to ask for next, or why there is none and when to look again.
@@ -106,7 +94,7 @@ class Placement:
             self._clock.monotonic(),
         )
         refused = list(found.refused)
-        offer = await self._admitted(node, found, refused)
+        offer = await self.admission.first(node, found, refused)
         refused = [replace(each, refusal=self._moving(node, each.refusal)) for each in refused]
         for each in refused[:MOST]:
             self.tried.note(pool.uid, self._entry(each), again=False)
@@ -127,7 +115,7 @@ class Placement:
         seller = seller_of(node, offer)
         block = self.unavailable.block(
             seller.account,
-            self._whole(seller, offer),
+            self.admission.whole(seller, offer),
             self._clock.monotonic(),
             who=node.metadata.uid or "",
             cap=seller.candidate.max_hourly_price,
@@ -139,7 +127,7 @@ class Placement:
         seller, said = seller_of(node, offer), self._moving(node, refusal(error))
         until = None
         if not isinstance(error, Rejected):
-            until = self._refuse(seller, offer, said)
+            until = self.admission.refuse(seller, offer, said)
         if isinstance(error, PriceTooHigh):
             self.market.outdate(seller.account)
         self._note(node, Refused(seller.candidate, said, offer, until))
@@ -149,7 +137,7 @@ class Placement:
         """A machine of this offer was made for the node."""
         seller = seller_of(node, offer)
         self._tell_fallback(node, seller, offer)
-        if self.unavailable.succeeded(seller.account, self._whole(seller, offer)):
+        if self.unavailable.succeeded(seller.account, self.admission.whole(seller, offer)):
             self.wake()
         now = self._clock.now()
         self.tried.note(node.spec.pool_ref.uid, of_offer(seller.candidate.name, offer, LAUNCHED, "", now))
@@ -175,71 +163,7 @@ class Placement:
         self.tried.waits(pool_uid, node_uid, None)
         self._waiting.pop(node_uid, None)
 
-    # -- the price in force -------------------------------------------------------------------------------
-
-    async def _admitted(self, node: ComputeNode, found: Survey, refused: list[Refused]) -> Offer | None:
-        """The first offer that is allowed at its price in force; why the ones before it are not is added."""
-        quotes, by_purse = 0, list[Refused]()
-        for offer in found.offers:
-            seller = seller_of(node, offer)
-            if (said := self.purse.admit(node, offer)) is not None:
-                by_purse.append(Refused(seller.candidate, said, offer))
-                continue
-            if quotes == MOST_QUOTES:
-                break
-            quotes += 1
-            quoted = await self._quoted(node, seller, offer, refused)
-            if quoted is None:
-                continue
-            if (said := self.purse.admit(node, quoted)) is not None:
-                by_purse.append(Refused(seller.candidate, said, quoted))
-                continue
-            who = node.metadata.uid or ""
-            self.unavailable.claim(seller.account, quoted, who, self._clock.monotonic())
-            return quoted
-        _add(refused, by_purse)
-        return None
-
-    async def _quoted(
-        self, node: ComputeNode, seller: Seller, offer: Offer, refused: list[Refused]
-    ) -> Offer | None:
-        """The offer at its price in force, if that is within the candidate's cap."""
-        candidate = seller.candidate
-        now = self._clock.monotonic()
-        try:
-            quoted = await self.market.quote(node.metadata.namespace or "", candidate, offer)
-        except Rejected as error:
-            text = f"{words(offer)} is not sold any more: {error}"
-            said = Refusal(NodeReason.INSUFFICIENT_CAPACITY, text, permanent=False)
-            refused.append(Refused(candidate, said, offer, self._refuse(seller, offer, said)))
-            return None
-        except ProviderError as error:
-            refused.append(Refused(candidate, refusal(error), offer, now + SHORTEST_SECONDS))
-            return None
-        if quoted is None:
-            text = f"the price of {words(offer)} is being asked for"
-            said = Refusal(NodeReason.ACCEPTED, text, permanent=False)
-            refused.append(Refused(candidate, said, offer, now + SHORTEST_SECONDS))
-            return None
-        if is_affordable(quoted, candidate.max_hourly_price):
-            return quoted
-        self.market.outdate(seller.account)
-        said = Refusal(NodeReason.PRICE_CAP_EXCEEDED, too_dear(candidate, [quoted]), permanent=False)
-        refused.append(Refused(candidate, said, quoted, self._refuse(seller, quoted, said)))
-        return None
-
     # -- what is remembered -------------------------------------------------------------------------------
-
-    def _refuse(self, seller: Seller, offer: Offer, said: Refusal) -> float:
-        cap = seller.candidate.max_hourly_price
-        whole = self._whole(seller, offer)
-        return self.unavailable.refuse(seller.account, whole, said, self._clock.monotonic(), cap=cap)
-
-    def _whole(self, seller: Seller, offer: Offer) -> Offer:
-        """The offer with all that its provider told of it: a status keeps less."""
-        known = self.market.known(seller.account, seller.candidate)
-        whole = next((each for each in known if key(each) == key(offer)), offer)
-        return replace(whole, hourly_price=offer.hourly_price, candidate=offer.candidate)
 
     def _moving(self, node: ComputeNode, said: Refusal) -> Refusal:
         """A price or quota that refuses a pool which had machines has moved, and may move back: it is waited
@@ -322,28 +246,6 @@ class Placement:
         if (pool_object := store.get(POOL, namespace, pool.name)) is not None:
             self._context.events.emit(pool_object, "Warning", PoolReason.FELL_BACK_TO_ON_DEMAND, text)
         self._context.events.emit(reference(node), "Warning", NodeReason.FELL_BACK_TO_ON_DEMAND, text)
-
-
-def _add(refused: list[Refused], by_purse: list[Refused]) -> None:
-    """One refusal of the purse is told: of the best offer that waits for money, else of the best one.
-
-    It comes first, as what a person has to act on; but behind those of offers that could be paid.
-    """
-    if not by_purse:
-        return
-    waits = [each for each in by_purse if each.refusal.reason == NodeReason.AWAITING_BUDGET]
-    payable = any(not each.refusal.permanent and each.offer is not None for each in refused)
-    refused.insert(0 if waits or not payable else len(refused), (waits or by_purse)[0])
-
-
-def seller_of(node: ComputeNode, offer: Offer) -> Seller:
-    """Who made this offer: the candidate that it answers."""
-    candidate = next((each for each in node.spec.candidates if each.name == offer.candidate), None)
-    if candidate is None or candidate.provider != offer.provider:
-        raise RuntimeError(
-            f"node {node.metadata.name} has no candidate {offer.candidate} of {offer.provider}"
-        )
-    return Seller(candidate, Account.of(node.metadata.namespace or "", candidate))
 
 
 def reference(node: ComputeNode) -> dict[str, object]:
