@@ -160,8 +160,14 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             placement.forget(uid, str(old["spec"]["poolRef"]["uid"]))
 
     def on_pool_change(old: Object | None, new: Object | None) -> None:
-        """How nodes are checked, and which are spared, is their pool's to say at any time."""
-        if old is not None and new is not None and old["spec"].get("health") != new["spec"].get("health"):
+        """How nodes are checked, and what they may cost, is their pool's to say at any time."""
+        if new is None and old is not None:
+            purse.forget(uid_of(old))
+        elif (
+            old is not None
+            and new is not None
+            and any(old["spec"].get(part) != new["spec"].get(part) for part in ("health", "budget"))
+        ):
             for obj in context.store.by_pool(NODE, *key_of(new)):
                 queue.add(key_of(obj))
 
