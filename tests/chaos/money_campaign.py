@@ -5,7 +5,9 @@
 A round buys machines for some nodes, kills the operator again and again at a random step, deletes nodes in
 between, and meanwhile the cloud loses answers, refuses, lags and takes machines away, as a script made from
 the seed says. Then the cloud calms down, all nodes are deleted, and once they are gone its ledger is read.
-Nothing may be alive, no node may have paid for two machines at once, and no key or group may be left.
+Nothing may be alive, no node may have paid for two machines at once, and no key or group may be left. What
+each node has cost is written down once, to the millionth of a dollar, and never less than the bill. Where the
+namespace has a budget, there were never more machines at once than it allows.
 
 The machines exist on paper only: this is about what is bought, when, and whether it is given back.
 """
@@ -18,18 +20,30 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from tests.fake.kube_server import FakeKube
+from tests.fake.nodes_plane import NODES
 from tests.fake.sim_cloud import sim_cloud
 from tests.fake.sim_nodes import SimNodes
 
+from skyward.contract.names import (
+    ANNOTATION_BUDGET_NODES,
+    LEASE_NAME,
+    SPENDING_SUFFIX,
+    SYSTEM_NAMESPACE,
+)
+from skyward.contract.node import ComputeNode
+from skyward_operator.money.meter import meter_of
+from skyward_operator.money.spending import Spending
 from skyward_operator.providers import http
 from skyward_operator.providers.contract import TAG_NODE_UID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from random import Random
 
     from simcloud.bill import Audit
@@ -58,6 +72,8 @@ class Round:
     """After how many steps of cloud and API server each operator is killed."""
     deleted: tuple[int, ...]
     """How many nodes are deleted under each operator."""
+    most: int | None = None
+    """So many machines the namespace may have at once."""
 
     @classmethod
     def of(cls, seed: int) -> Round:
@@ -71,6 +87,7 @@ class Round:
             dice.randint(1, 4),
             kills,
             tuple(int(dice.random() < 0.3) for _ in kills),
+            dice.choice((None, 1, 2)),
         )
 
 
@@ -140,6 +157,10 @@ async def play(this: Round, summary: Summary) -> list[str]:
     """One round. Returns what was wrong after it."""
     async with sim_cloud(scenario=this.scenario) as sim, FakeKube() as kube:
         scene = SimNodes(sim, kube, this.profile)
+        costs = watch_costs(kube)
+        if this.most is not None:
+            budget = {ANNOTATION_BUDGET_NODES: str(this.most)}
+            kube.put("/api/v1/namespaces", {"metadata": {"name": "default", "annotations": budget}})
         for number in range(this.nodes):
             scene.add(number)
         for steps, deletions in zip(this.kills, this.deleted, strict=True):
@@ -155,7 +176,46 @@ async def play(this: Round, summary: Summary) -> list[str]:
         summary.bought += audit.bought
         for event in sim.events("request"):
             summary.faults.update(event["effects"])
-        return [f"seed {this.seed} ({this.profile}): {text}" for text in [*stuck, *judge(audit)]]
+        found = [*stuck, *judge(audit), *judge_money(kube, costs, audit.amount)]
+        if this.most is not None and (most := at_once(sim.events("created"), sim.events("gone"))) > this.most:
+            found.append(f"{most} machines at once, and {this.most} are allowed")
+        return [f"seed {this.seed} ({this.profile}): {text}" for text in found]
+
+
+def watch_costs(kube: FakeKube) -> dict[str, Decimal]:
+    """By UID, what the nodes say that they have cost as their objects go."""
+    costs: dict[str, Decimal] = {}
+    remove = kube.remove
+
+    def removed(collection: str, name: str, *, tell: bool = True) -> None:
+        obj = kube.objects[collection][name]
+        if collection == NODES and (meter := meter_of(ComputeNode.read(obj))) is not None:
+            assert meter.ended is not None
+            costs[meter.uid] = meter.cost(meter.ended)
+        remove(collection, name, tell=tell)
+
+    kube.remove = removed  # type: ignore[method-assign]
+    return costs
+
+
+def judge_money(kube: FakeKube, costs: Mapping[str, Decimal], bill: Decimal) -> list[str]:
+    """What is wrong with what is written down."""
+    place = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/configmaps"
+    found = kube.objects.get(place, {}).get(f"{LEASE_NAME}{SPENDING_SUFFIX}")
+    text = (found or {}).get("data", {}).get("default")
+    written = Spending.read(text).total if text else Decimal(0)
+    wrong = []
+    if written != sum(costs.values()):
+        wrong.append(f"${written} is written down and nodes have cost ${sum(costs.values())}")
+    if written < bill:
+        wrong.append(f"${written} is written down and the bill is ${bill}")
+    return wrong
+
+
+def at_once(created: Sequence[Mapping[str, Any]], gone: Sequence[Mapping[str, Any]]) -> int:
+    """The most machines that there were at one time."""
+    steps = [(event["time"], 1) for event in created] + [(event["time"], -1) for event in gone]
+    return max(accumulate(change for _, change in sorted(steps)), default=0)
 
 
 def judge(audit: Audit) -> list[str]:

@@ -59,6 +59,7 @@ class AwsProvider:
         regions=True,
         interruption_notice_seconds=NOTICE_SECONDS,
         metadata=METADATA,
+        prices_move=True,
         billing_unit_seconds=1,
         billing_minimum_seconds=60,
     )
