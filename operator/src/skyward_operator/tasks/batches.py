@@ -84,6 +84,7 @@ class Batches:
         live.started = min(live.started or started, started)
         live.ended = max(live.ended or 0.0, started + seconds)
         live.took(seconds, count)
+        self._floor.costs.took(live, attempt.node, seconds)
         self._endings.paced(live, attempt.node, seconds / count)
         self._floor.advance(room, live, attempt, count)
         again = set()

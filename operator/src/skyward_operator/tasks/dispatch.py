@@ -43,6 +43,7 @@ class Dispatcher:
         self._floor = floor
         self._recorder = Recorder(floor.context, self._refresh, pace)
         self._completion = Completion(floor, self._recorder, drop_files)
+        floor.costs.stop = self._completion.stop
         self._handout = Handout(floor, self._completion)
         self._endings = Endings(floor, self._completion, self._handout)
         self._refusals = Refusals(floor, self._completion, self._handout, self._endings)
@@ -103,6 +104,7 @@ class Dispatcher:
         if not self._floor.started:
             room.remember(live)
         self._admission.arm(live)
+        self._floor.costs.watch(live)
         if live.open is not None:
             self.reception.await_caller(live)
         self._recorder.watch(live)

@@ -73,6 +73,7 @@ class Endings:
             return
         error = None if header["ok"] else ErrorInfo.from_json(header.get("error") or {})
         if error is not None and not self.is_outcome(room, live, attempt, error):
+            self._floor.costs.took(live, attempt.node, float(header.get("duration") or 0.0))
             self._let_go(live, attempt, receipt)
             return
         self._floor.disembark(room, live, attempt)
@@ -121,6 +122,8 @@ class Endings:
         if live.completing:
             return
         self._floor.trace(live, attempt, cause)
+        if attempt.started is not None:
+            self._floor.costs.took(live, attempt.node, self._floor.now() - attempt.started)
         live.interrupted += attempt.count
         if live.ending is not None:
             self._completion.complete_if_done(live)
@@ -236,6 +239,8 @@ class Endings:
             name = attempt_id(live.work.uid, outcome.index, past.number)
             outcome = replace(outcome, attempt=name)  # it ends now, and earlier attempts have run
         live.took(outcome.duration, 1)
+        if attempt is not None:
+            self._floor.costs.took(live, attempt.node, outcome.duration)
         live.forget(outcome.index, outcome.index)
         live.ended = max(live.ended or 0.0, outcome.started + outcome.duration)
         (live.succeeded if outcome.ok else live.failed).add(outcome.index)

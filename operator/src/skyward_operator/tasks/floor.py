@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from skyward.contract.names import TASK
 from skyward.wire.envelopes import parse_attempt
+from skyward_operator.tasks.costs import Costs
 from skyward_operator.tasks.ledger import Ledger, LiveTask, Trace
 from skyward_operator.tasks.room import Room
 
@@ -53,6 +54,7 @@ class Floor:
         self.logs = logs
         self.journal = journal
         self.custody = custody
+        self.costs = Costs(self)
         self.rooms: dict[Key, Room] = {}
         self.room_of_node: dict[Key, Room] = {}
         self.started = False

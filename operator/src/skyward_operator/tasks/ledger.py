@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskPhase, TaskReason
@@ -99,6 +100,8 @@ class LiveTask:
     """Calls that wait for their next attempt outside the scheduler."""
     past: dict[int, Past] = field(default_factory=dict)
     """Of calls that have been tried before and have not ended. Those of one span that waits have the same."""
+    cost: Decimal = Decimal(0)
+    """What its calls have cost that are over, in US dollars."""
     attempts: int = 0
     interrupted: int = 0
     """Attempts whose node or agent was lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _TRACEBACK: Final = 8192
 _MOST_VALUES: Final = 16 * 1024
+_MILLIONTH: Final = Decimal("0.000001")
 
 
 def live_status(live: LiveTask, conditions: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def final_status(
         status["error"] = _error(live.first_failure)
     elif end.phase is TaskPhase.FAILED:
         status["error"] = {"kind": "System", "reason": str(end.reason), "message": clip(end.message)}
-    status["cost"] = {"total": "0"}
+    status["cost"] = {"total": f"{live.cost.quantize(_MILLIONTH):f}"}
     if live.started:
         status["display"]["duration"] = duration((live.ended or now.timestamp()) - live.started)
     return status
@@ -130,6 +132,8 @@ def _status(
         status["attempts"] = _attempts(live)
         if node := _nodes(live):
             status["node"] = node
+    if live.cost:
+        status["cost"] = {"total": f"{live.cost.quantize(_MILLIONTH):f}"}
     if live.succeeded and live.total > 1:
         status["succeededIndexes"] = live.succeeded.text(RANGES_LIMIT)
     if live.failed and live.total > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from skyward.contract.names import NODE, POOL, TASK
@@ -112,6 +113,7 @@ class Watch:
         status = task.get("status") or {}
         if status.get("startTime"):
             live.started = epoch(status["startTime"])
+        live.cost = Decimal((status.get("cost") or {}).get("total") or 0)
         attempts = status.get("attempts") or {}
         live.attempts, live.interrupted = attempts.get("total", 0), attempts.get("interrupted", 0)
         if live.started is not None:

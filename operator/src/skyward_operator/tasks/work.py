@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from skyward.contract.reasons import TaskPhase
@@ -80,6 +81,8 @@ class Work:
     cancel: bool = False
     managed_elsewhere: bool = False
     ticket_hash: str | None = None
+    max_cost: Decimal | None = None
+    """The most US dollars that its calls may cost."""
     generation: int = 1
     deleting: bool = False
 
@@ -150,6 +153,7 @@ def read_work(task: Mapping[str, Any]) -> Work:
         cancel=bool(spec.get("cancel")),
         managed_elsewhere=spec.get("managedBy") not in (None, "", OPERATOR_NAME),
         ticket_hash=spec.get("ticketHash"),
+        max_cost=Decimal(most) if (most := (spec.get("budget") or {}).get("maxTotal")) else None,
         generation=metadata.get("generation", 1),
         deleting="deletionTimestamp" in metadata,
     )
