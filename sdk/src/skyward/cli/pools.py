@@ -16,7 +16,7 @@ def pools(namespace: NamespaceOption = None, json: JsonOption = False) -> None:
             "NODES": "status.display.nodes",
             "HARDWARE": "status.display.hardware",
             "$/H": "status.display.hourly",
-            "COST": "status.cost.accrued",
+            "SPENT": "status.display.spent",
             "REASON": "status.reason",
             "AGE": "metadata.creationTimestamp",
         },

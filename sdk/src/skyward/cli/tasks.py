@@ -18,6 +18,7 @@ def tasks(pool: PoolArgument = None, namespace: NamespaceOption = None, json: Js
             "REASON": "status.reason",
             "NODE": "status.node",
             "DURATION": "status.display.duration",
+            "COST": "status.cost.total",
             "AGE": "metadata.creationTimestamp",
         },
         as_json=json,

@@ -69,6 +69,7 @@ _COLUMNS: dict[Kind, list[Schema]] = {
         _column("Node", ".status.node", "Node that runs or ran the task."),
         _column("Duration", ".status.display.duration", "Time from the first start to the end."),
         _REASON,
+        _column("Cost", ".status.cost.total", "Cost of its calls in US dollars.", wide=True),
         _column("Attempts", ".status.attempts.total", "Number of attempts.", type_="integer", wide=True),
         _MESSAGE,
         _AGE,
