@@ -13,12 +13,15 @@ from tests.fake.cluster_fakes import FakeApi, fake_context, pool_object, until
 from skyward.contract.names import FINALIZER, NODE, POOL, POOL_FINALIZER, TASK, ssh_secret_name
 from skyward_operator.kube.errors import Unavailable
 from skyward_operator.kube.kinds import SECRET
+from skyward_operator.money.balance import Balance
 from skyward_operator.pools import build
 from skyward_operator.pools.observation import Demand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from skyward.contract.pool import ComputePool
 
 
 @dataclass
@@ -320,3 +323,32 @@ async def test_a_heartbeat_has_no_pool_looked_at(tmp_path: Path, calls: FakeCall
             looked.assert_called_once_with(("default", "pool"))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_each_step_of_a_budget_is_told_once(tmp_path: Path, calls: FakeCalls) -> None:
+    class Purse:
+        percent = 0
+
+        async def balance(self, pool: ComputePool) -> Balance:
+            """What the test says."""
+            return Balance(percent=self.percent, told=f"{self.percent} % spent", again=0.01)
+
+    told: list[tuple[str, str]] = []
+    async with fake_context(tmp_path) as (context, made):
+        context.events.emit = lambda obj, type, reason, message: told.append((reason, message))  # type: ignore[method-assign]
+        purse = Purse()
+        pools = asyncio.create_task(build(context, calls, purse).run())
+        await made.create(POOL, pool_object())
+        for percent in (50, 80):
+            purse.percent = percent
+            await until(
+                lambda percent=percent: (
+                    (pool(made).get("status") or {}).get("cost", {}).get("budgetPercent")  # type: ignore[misc]
+                    == percent
+                )
+            )
+        await until(lambda: len([each for each in told if each[0] == "BudgetWarning"]) == 2)
+        warned = [message for reason, message in told if reason == "BudgetWarning"]
+        assert warned == ["50 % spent", "80 % spent"]
+        pools.cancel()
+        await asyncio.gather(pools, return_exceptions=True)
