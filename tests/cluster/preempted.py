@@ -124,7 +124,8 @@ class Scene:
         assert left > 0
         assert found["stubborn"] == 2
         (again,) = attempts["stubborn"]["recent"]
-        assert (attempts["stubborn"]["interrupted"], again["cause"]) == (1, "Interrupted")
+        ends = (attempts["stubborn"]["interrupted"], again["cause"])
+        assert ends == (1, "Interrupted"), self.cloud.events("gone")
         assert (attempts["patient"]["total"], attempts["patient"]["interrupted"]) == (1, 0)
         runs = Counter((self.folder / "short").read_text().split())
         repeated = sum(runs.values()) - SHORT
@@ -132,9 +133,10 @@ class Scene:
         assert repeated <= attempts["short"]["interrupted"], "some ran twice in silence"
         assert attempts["short"]["total"] == SHORT + attempts["short"]["interrupted"]
         bought = [event["time"] for event in self.cloud.events("created")]
-        (taken,) = [event for event in self.cloud.events("gone") if event["cause"].startswith("interrupted")]
-        assert len(bought) == 4
-        assert max(bought) < taken["time"], "nothing was bought until the machine was gone"
+        gone = [(event["cause"], event["time"]) for event in self.cloud.events("gone")]
+        taken = [at for cause, at in gone if cause.startswith("interrupted")]
+        assert (len(bought), len(taken)) == (4, 1), gone
+        assert max(bought) < taken[0], "nothing was bought until the machine was gone"
         print(f"repeated: {repeated}, on record: {attempts['short']['interrupted']}")
 
 
