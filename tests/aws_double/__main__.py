@@ -68,7 +68,7 @@ class Desk:
             case "spot":
                 cloud.prices.moved = {name: Decimal(price) for name, price in given.items()}
             case "interrupt":
-                cloud.interrupt(given["instance"], given["seconds"])
+                cloud.interruptions.mark(given["instance"], given["seconds"])
             case "reset":
                 cloud.reset()
             case "audit":

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import socket
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -29,6 +28,7 @@ from tests.aws_double import asked as asked_
 from tests.aws_double.answers import Answer, Refused, answer, document, element, refusal
 from tests.aws_double.faults import Script
 from tests.aws_double.guests import Guest, Guests
+from tests.aws_double.interruptions import Interruptions, written
 from tests.aws_double.prices import PriceList
 from werkzeug.test import run_wsgi_app
 
@@ -62,14 +62,14 @@ class Cloud:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._tokens: dict[tuple[str, str, str], tuple[str, Answer, str]] = {}
         self._buying = threading.Lock()
-        self._marked: dict[str, datetime] = {}
+        self.interruptions = Interruptions()
         self._bill: dict[str, dict[str, Any]] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith("/moto-api"):
             return self._moto(environ, start_response)  # type: ignore[no-any-return]
         if environ["PATH_INFO"].startswith("/imds/"):
-            given = self._metadata(environ)
+            given = self.interruptions.metadata(environ)
         else:
             asked = asked_.read(environ)
             given = Answer(403, b"nobody signed this") if asked is None else self._answer(asked, environ)
@@ -86,6 +86,7 @@ class Cloud:
                 raise Refused(fault.code, fault.message, fault.status)
             if fault is not None and fault.effect == "cut":
                 hang_up(environ)
+                return Answer(500, b"")
             if fault is not None and fault.effect == "page":
                 environ = with_form(environ, {**asked.form, "MaxResults": "2"})
             given = self._own(asked, environ) or self._ask_moto(environ)
@@ -116,7 +117,7 @@ class Cloud:
                 zones = [f"{asked.region}{letter}" for letter in "abcdef"]
                 return self.prices.spot_history(asked, zones)
             case "DescribeSpotInstanceRequests":
-                return self._spot_requests(asked)
+                return self.interruptions.requests(asked, self._instances(asked.region))
             case "GetConsoleOutput":
                 return self._console(asked)
             case "RunInstances":
@@ -144,6 +145,7 @@ class Cloud:
         subnet = asked.form.get("NetworkInterface.1.SubnetId") or asked.form.get("SubnetId", "")
         key = (asked.region, subnet, token)
         same = repr(sorted(asked.form.items()))
+        self._mind_the_price(asked)
         with self._buying:
             if key in self._tokens:
                 before, given, instance = self._tokens[key]
@@ -162,6 +164,13 @@ class Cloud:
                 self._tokens[key] = (same, given, instance)
                 self._bought(asked, instance)
             return given
+
+    def _mind_the_price(self, asked: Asked) -> None:
+        cap = asked.form.get("InstanceMarketOptions.SpotOptions.MaxPrice")
+        price = self.prices.hourly(asked.form["InstanceType"], "spot")
+        if cap is not None and Decimal(cap) < price:
+            text = f"Your Spot request price of {cap} is lower than the minimum required price of {price}."
+            raise Refused("SpotMaxPriceTooLow", text)
 
     def _bought(self, asked: Asked, name: str) -> None:
         """An instance gets its machine, where the machine really listens."""
@@ -194,8 +203,7 @@ class Cloud:
         if not guest.ended.is_set():
             instance._state = InstanceState("running", 16)
         while not guest.ended.wait(LOOK_SECONDS):
-            at = self._marked.get(guest.id)
-            if at is not None and datetime.now(UTC) >= at:
+            if self.interruptions.is_due(guest.id):
                 self._end(region, guest.id, "Server.SpotInstanceTermination")
             elif self.guests.powered_off(guest):
                 assert instance.instance_initiated_shutdown_behavior == "terminate"
@@ -221,25 +229,6 @@ class Cloud:
         form |= {"Filter.1.Name": "instance-id", "Filter.1.Value.1": names[0] if names else "i-none"}
         return self._ask_moto(with_form(environ, form))
 
-    def _spot_requests(self, asked: Asked) -> Answer:
-        wanted = asked.filters()
-        shown = [
-            each
-            for each in self._instances(asked.region)
-            if each.lifecycle == "spot" and tags_fit(each, wanted) and each.id in self._marked
-        ]
-        items = "".join(
-            "<item>"
-            + element("spotInstanceRequestId", f"sir-{each.id[2:10]}")
-            + element("instanceId", each.id)
-            + "<status>"
-            + element("code", "marked-for-termination")
-            + element("updateTime", written(self._marked[each.id] - timedelta(seconds=120)))
-            + "</status></item>"
-            for each in shown
-        )
-        return answer(asked.action, f"<spotInstanceRequestSet>{items}</spotInstanceRequestSet>")
-
     def _console(self, asked: Asked) -> Answer:
         name = asked.form["InstanceId"]
         guest = self.guests.all.get(name)
@@ -249,26 +238,10 @@ class Cloud:
         inside = element("instanceId", name) + element("timestamp", written(datetime.now(UTC)))
         return answer(asked.action, inside + element("output", said))
 
-    def _metadata(self, environ: dict[str, Any]) -> Answer:
-        """What a machine's own metadata service says (IMDSv2) of its interruption."""
-        _, _, name, path = environ["PATH_INFO"].split("/", 3)
-        if path == "latest/api/token" and environ["REQUEST_METHOD"] == "PUT":
-            return Answer(200, f"token-of-{name}".encode(), "text/plain")
-        if environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN") != f"token-of-{name}":
-            return Answer(401, b"", "text/plain")
-        if path == "latest/meta-data/spot/instance-action" and name in self._marked:
-            action = {"action": "terminate", "time": f"{self._marked[name]:%Y-%m-%dT%H:%M:%SZ}"}
-            return Answer(200, json.dumps(action).encode(), "application/json")
-        return Answer(404, b"", "text/plain")
-
     def _instances(self, region: str) -> list[Any]:
         return [each for each in backend(region).all_instances() if each.state != "terminated"]
 
     # what tests and people ask
-
-    def interrupt(self, name: str, seconds: float) -> None:
-        """AWS will take a spot machine back."""
-        self._marked[name] = datetime.now(UTC) + timedelta(seconds=seconds)
 
     def audit(self) -> dict[str, Any]:
         """What was bought, what is left, and what it costs."""
@@ -296,7 +269,7 @@ class Cloud:
         self.close()
         moto_api_backend.reset()
         self.script.replace([])
-        for kept in (self._tokens, self._marked, self._bill, self.guests.all, self.prices.moved):
+        for kept in (self._tokens, self.interruptions.marked, self._bill, self.guests.all, self.prices.moved):
             kept.clear()
 
     def close(self) -> None:
@@ -313,16 +286,6 @@ def backend(region: str) -> Any:
 def groups_of(instance: Any) -> set[str]:
     """The security groups of an instance."""
     return {group.id for nic in instance.nics.values() for group in nic.group_set}
-
-
-def tags_fit(instance: Any, filters: Mapping[str, list[str]]) -> bool:
-    """Whether an instance carries what `tag:` filters ask for."""
-    tags = {each["key"]: each["value"] for each in instance.get_tags()}
-    return all(
-        tags.get(name.removeprefix("tag:")) in values
-        for name, values in filters.items()
-        if name.startswith("tag:")
-    )
 
 
 def parameter(asked: Asked) -> Answer:
@@ -343,8 +306,3 @@ def with_form(environ: dict[str, Any], form: Mapping[str, str]) -> dict[str, Any
 def hang_up(environ: dict[str, Any]) -> None:
     """Cut the connection."""
     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-
-
-def written(at: datetime) -> str:
-    """A time as EC2 writes it."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.000Z")

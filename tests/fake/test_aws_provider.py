@@ -364,6 +364,17 @@ async def test_nothing_is_ordered_on_demand_above_the_highest_price(cloud: Doubl
         assert cloud.calls().get("ec2:RunInstances", 0) == before
 
 
+async def test_a_spot_machine_is_not_bought_above_the_highest_price_after_the_market_has_moved(
+    cloud: Double,
+) -> None:
+    async with account(cloud) as provider:
+        offer = await small(provider, "spot")
+        cloud.spot(m5_large="0.05")
+        with pytest.raises(PriceTooHigh, match="lower than the minimum required price"):
+            await provider.create(request(offer, "t", max_hourly_price=offer.hourly_price))
+        assert cloud.audit()["bought"] == 0
+
+
 async def test_an_interruption_is_announced_by_the_api_and_inside_of_the_machine(cloud: Double) -> None:
     async with account(cloud) as provider:
         machine = await provider.create(request(await small(provider, "spot"), "t", {"a": "b"}))
