@@ -31,7 +31,7 @@ from skyward_operator.nodes.actions import (
     Terminate,
     Write,
 )
-from skyward_operator.nodes.decide import decide
+from skyward_operator.nodes.decide import HEARD_EVERY, decide
 from skyward_operator.nodes.observation import (
     ABSENT,
     PATIENCE,
@@ -315,13 +315,16 @@ def test_a_ready_node_without_session_is_resumed_after_a_restart() -> None:
 
 def test_a_linked_node_writes_no_heartbeat_within_a_minute() -> None:
     session = view(Stage.LINKED, agent=AGENT, admitted=True, heard=NOW)
-    assert "heartbeatTime" not in written(step(READY, Observation(session=session), later=30)).fields
-    assert "heartbeatTime" in written(step(READY, Observation(session=session), later=61)).fields
+    for heard, is_due in ((30, False), (59, False), (60, True)):
+        seen = Observation(session=replace(session, heard=NOW + timedelta(seconds=heard)))
+        assert ("heartbeatTime" in written(step(READY, seen, later=heard + 4)).fields) is is_due
 
 
 def test_a_look_in_between_puts_off_no_heartbeat() -> None:
-    session = view(Stage.LINKED, agent=AGENT, admitted=True, heard=NOW)
-    assert step(READY, Observation(session=session), later=45)[-1] == Again(15)
+    session = view(Stage.LINKED, agent=AGENT, admitted=True, heard=NOW + timedelta(seconds=44))
+    assert step(READY, Observation(session=session), later=45)[-1] == Again(16)
+    heard = replace(session, heard=NOW + timedelta(seconds=58))
+    assert step(READY, Observation(session=heard), later=60)[-1] == Again(HEARD_EVERY)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 SHOW_LOST_AFTER = 3.0
 """Seconds until a broken link is written down; most are back before that."""
 HEARTBEAT = 60.0
+HEARD_EVERY = 5.0
+"""An agent answers a ping so often: there is no news of it before that."""
 SPARED_AGAIN = 5.0
 LINE_EVERY = 5.0
 LASTING = (
@@ -272,7 +274,7 @@ def serve(node: ComputeNode, seen: Observation, now: datetime) -> list[Action]:
     if session.stage is Stage.LINKED and session.ill:
         return keep_unwell(session.ill, seen) if seen.spared else leave_unwell(session.ill)
     if session.stage is Stage.LINKED:
-        return [*examine(session, seen), *beat(node, session, now)]
+        return [*examine(session, seen), *beat(node, session)]
     silent = (now - (session.lost or session.started)).total_seconds()
     busy = session.stage is Stage.BOOTSTRAPPING
     quiet = (now - session.progress).total_seconds()
@@ -299,17 +301,17 @@ def keep_unwell(ill: str, seen: Observation) -> list[Action]:
     return [*again, write, Again(SPARED_AGAIN)]
 
 
-def beat(node: ComputeNode, session: SessionView, now: datetime) -> list[Action]:
+def beat(node: ComputeNode, session: SessionView) -> list[Action]:
     """Write the heartbeat at most once a minute, and what changed about the agent at once."""
-    written = node.status.heartbeat_time
-    left = HEARTBEAT - (now - written).total_seconds() if written is not None else 0.0
+    written, heard = node.status.heartbeat_time, session.heard
+    left = HEARTBEAT - ((heard or written) - written).total_seconds() if written is not None else 0.0
     fields = agent_fields(session)
-    if left <= 0 and session.heard is not None:
-        fields["heartbeatTime"] = timestamp(session.heard)
+    if left <= 0 and heard is not None:
+        fields["heartbeatTime"] = timestamp(heard)
     actions: list[Action] = [Write(NodePhase.READY, NodeReason.AGENT_READY, fields=fields)]
     if not session.admitted:
         actions.append(Admit())
-    return [*actions, Again(left if left > 0 else HEARTBEAT)]
+    return [*actions, Again(max(left, HEARD_EVERY) if left > 0 else HEARTBEAT)]
 
 
 # Small judgements
