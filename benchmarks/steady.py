@@ -217,7 +217,7 @@ class _Run:
 
     async def _make(self, http: aiohttp.ClientSession, name: str) -> None:
         candidate = {"name": "main", "provider": "sim", "credentialsRef": {"name": SECRET}}
-        spec = {"candidates": [candidate], "nodes": {"desired": EACH}, "lifetime": {"ttlSeconds": 0}}
+        spec = {"candidates": [candidate], "nodes": {"desired": EACH}}
         body = {"apiVersion": API_VERSION, "kind": "ComputePool", "metadata": {"name": name}, "spec": spec}
         await send(http.post(f"{BASE}/computepools", json=body))
 

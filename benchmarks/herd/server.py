@@ -126,6 +126,8 @@ async def listen(
             process.stdout.write(f"::step agent\n::fact socket {SOCKET}\n::done agent 0\n".encode())
         elif command.endswith(" deadman"):
             await beaten(process)
+        elif command.endswith("deadman"):
+            await keep_alive(process)
         elif "cat .skyward/socket" in command and machine in herd.agents:
             process.stdout.write(SOCKET.encode())
         process.exit(0)
@@ -138,6 +140,15 @@ async def listen(
         encoding=None,
         keepalive_interval=0,
     )
+
+
+async def keep_alive(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """A dead-man's switch that never does anything: it takes what arms it, and answers each beat."""
+    size, *_ = [await process.stdin.readline() for _ in ("size", "ttl", "command")]
+    await process.stdin.readexactly(int(size))
+    process.stdout.write(b"::armed herd\n")
+    while await process.stdin.readline():
+        process.stdout.write(b"ok\n")
 
 
 async def words() -> AsyncIterator[str]:
