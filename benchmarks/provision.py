@@ -151,7 +151,7 @@ def _log_marks(log: Path) -> dict[str, float]:
         stamp, _, text = line.partition(" ")
         when = datetime.fromisoformat(stamp).timestamp()
         if text.startswith("connected"):
-            marks[running], running = when, "bootstrap: upload, unpack"
+            marks[running], running = when, "the dead-man's switch; bootstrap: upload, unpack"
         elif text.startswith("::step "):
             marks[running], running = when, f"bootstrap: {text.removeprefix('::step ')}"
         elif text.startswith("::done agent"):
