@@ -11,6 +11,7 @@ import pytest
 from tests.fake.agent_process import AgentProcess, Operator, running_agent, wait_until
 
 from skyward.wire.codec import dumps, loads
+from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.frames import FrameKind
 from skyward.wire.raised import dumps_error, loads_error
 from skyward.wire.streams import WINDOW, Inflow, InputMark
@@ -231,10 +232,28 @@ def test_input_that_raises_raises_in_the_function(operator: Operator) -> None:
 
     operator.call("broken.0.1", caught, InputMark(0), inputs=1)
     operator.expect(FrameKind.NEED, attempt="broken.0.1")
-    body, _ = dumps_error(LookupError("no more"))
+    body, info = dumps_error(LookupError("no more"))
     feed(operator, "broken.0.1", 0, 0, 1)
-    operator.send(FrameKind.INPUT, {"attempt": "broken.0.1", "input": 0, "seq": 1, "end": True}, body)
+    end = {"attempt": "broken.0.1", "input": 0, "seq": 1, "end": True, "error": info.to_json()}
+    operator.send(FrameKind.INPUT, end, body)
     assert operator.result("broken.0.1").value == ([1], ("no more",))
+
+
+@pytest.mark.parametrize("body", [b"", b"of a class that is not here"])
+def test_input_that_raises_what_cannot_come_raises_its_words_in_the_function(
+    operator: Operator, body: bytes
+) -> None:
+    attempt = f"words.{len(body)}.1"
+    operator.call(attempt, list, InputMark(0), inputs=1)
+    operator.expect(FrameKind.NEED, attempt=attempt)
+    feed(operator, attempt, 0, 0, 1)
+    info = ErrorInfo("HTTPError", "HTTP Error 500", "urllib.error", "Traceback: page 4")
+    end = {"attempt": attempt, "input": 0, "seq": 1, "end": True, "error": info.to_json()}
+    operator.send(FrameKind.INPUT, end, body)
+    error = operator.result(attempt).error
+    assert error["type"] == "RemoteError"
+    assert "urllib.error.HTTPError: HTTP Error 500" in error["message"]
+    assert "page 4" in error["traceback"]
 
 
 def test_wait_for_an_input_is_cancelled(operator: Operator) -> None:

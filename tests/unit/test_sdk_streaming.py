@@ -14,7 +14,8 @@ from skyward.feeding import Feed, take_inputs
 from skyward.functions import PendingFunction
 from skyward.streaming import CallFlow, ItemIterator, refuse_items, yields
 from skyward.wire.codec import dumps, loads
-from skyward.wire.frames import Frame, FrameKind
+from skyward.wire.envelopes import ErrorInfo
+from skyward.wire.frames import CHUNK, Frame, FrameKind
 from skyward.wire.package import Outcome
 from skyward.wire.raised import loads_error
 from skyward.wire.streams import InputMark
@@ -263,3 +264,34 @@ def test_what_an_iterator_raises_goes_out_as_its_end() -> None:
     end = fed.over()[-1]
     assert end.header["end"]
     assert isinstance(loads_error(end.body), LookupError)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_exception_that_cannot_be_pickled_goes_out_in_words_and_not_as_a_plain_end(wrapped: bool) -> None:
+    """Such as an HTTPError, which holds its connection."""
+    held: Exception = LookupError(threading.Lock())
+    problem = ExceptionGroup("page 4", [held]) if wrapped else held
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise problem
+
+    fed = Fed(broken())
+    fed.feed.need(0, replay=False)
+    end = fed.over()[-1]
+    error = ErrorInfo.from_json(end.header["error"])
+    assert (end.header["end"], end.body) == (True, b"")
+    assert (error.type, error.message) == (type(problem).__qualname__, str(problem))
+
+
+def test_exception_larger_than_a_frame_goes_out_in_pieces() -> None:
+    def broken() -> Iterator[int]:
+        raise LookupError(bytes(2 * CHUNK))
+        yield
+
+    fed = Fed(broken())
+    fed.feed.need(0, replay=False)
+    frames = fed.over()
+    assert all(len(frame.body) <= CHUNK for frame in frames)
+    assert [frame.header.get("end", False) for frame in frames] == [False] * (len(frames) - 1) + [True]
+    assert isinstance(loads_error(b"".join(frame.body for frame in frames)), LookupError)

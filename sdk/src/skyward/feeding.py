@@ -119,14 +119,14 @@ class Feed:
                 try:
                     item = next(self._items)
                 except StopIteration:
-                    self._end(b"")
+                    self._give(b"", {"end": True})
                     return
                 for body, more in pieces(_pickled(item, self._out.sent)):
                     if not self._has_room():
                         return
                     self._give(body, {"more": True} if more else {})
         except BaseException as error:  # SystemExit too is raised where the items are wanted
-            self._end(dumps_error(error)[0])
+            self._fail(error)
         finally:
             close = getattr(self._items, "close", None)
             if close is not None:
@@ -137,13 +137,18 @@ class Feed:
             self._changed.wait_for(lambda: self._closed or self._out.has_room)
             return not self._closed
 
-    def _give(self, body: BytesLike, more: dict[str, bool]) -> None:
+    def _give(self, body: BytesLike, more: dict[str, Any]) -> None:
         with self._changed:
             if not self._closed:
                 self._say(self._out.add(body, **more))
 
-    def _end(self, body: bytes) -> None:
-        self._give(body, {"end": True})
+    def _fail(self, error: BaseException) -> None:
+        """The end that an exception makes: as itself where it can be pickled, and in words in any case."""
+        raised, info = dumps_error(error)
+        for body, more in pieces([raised]):
+            if not self._has_room():
+                return
+            self._give(body, {"more": True} if more else {"end": True, "error": info.to_json()})
 
 
 def _pickled(item: Any, number: int) -> list[BytesLike]:

@@ -49,8 +49,7 @@ def records_of(outcomes: Iterable[Outcome], *, ordered: bool) -> Iterator[CallRe
 def _record(outcome: Outcome) -> CallRecord:
     info, error = outcome.error, None
     if info is not None:
-        module = f"{info.module}." if info.module not in ("", "builtins", "__main__") else ""
-        error = CallError(f"{module}{info.type}", info.message, info.reason, info.traceback)
+        error = CallError(info.full_type, info.message, info.reason, info.traceback)
     return CallRecord(
         outcome.index,
         outcome.ok,

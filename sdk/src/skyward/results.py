@@ -199,9 +199,8 @@ def _rebuilt(outcome: Outcome, info: ErrorInfo, task: str) -> BaseException:
                 "the class of this exception is not known here: catch sky.RemoteError, or install the "
                 "package that defines it"
             )
-    kind = f"{info.module}.{info.type}" if info.module not in ("", "builtins", "__main__") else info.type
     return errors.RemoteError(
-        f"{kind}: {info.message}",
+        f"{info.full_type}: {info.message}",
         task=task,
         node=outcome.node,
         remedy=remedy,

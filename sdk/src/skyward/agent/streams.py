@@ -11,8 +11,11 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from functools import partial
 from typing import Any
 
+from skyward.errors import RemoteError, RemoteTraceback
 from skyward.wire.codec import dumps_parts, loads
-from skyward.wire.errors import NotPicklable
+from skyward.wire.digest import BytesLike
+from skyward.wire.envelopes import ErrorInfo
+from skyward.wire.errors import NotPicklable, PickleError
 from skyward.wire.frames import Frame, FrameKind
 from skyward.wire.raised import loads_error
 from skyward.wire.streams import Arrived, Inflow, InputMark, Outflow, pieces
@@ -164,6 +167,20 @@ class Pull(Iterator[Any]):
         if not arrived.header.get("end"):
             return loads(arrived.body)
         self._over = True
-        if arrived.body:
-            raise loads_error(arrived.body)
+        if (error := arrived.header.get("error")) is not None:
+            raise _raised(arrived.body, ErrorInfo.from_json(error))
         raise StopIteration
+
+
+def _raised(body: BytesLike, info: ErrorInfo) -> BaseException:
+    """What the caller's iterator raised: itself, or its words where that cannot be."""
+    if body:
+        try:
+            return loads_error(body)
+        except PickleError:
+            remedy = "install the package that defines it on the nodes (sky.Image), or catch sky.RemoteError"
+    else:
+        remedy = "the exception holds something that pickle cannot carry: catch sky.RemoteError"
+    words = RemoteError(f"the iterator of the caller raised {info.full_type}: {info.message}", remedy=remedy)
+    words.__cause__ = RemoteTraceback(info.traceback or info.message)
+    return words

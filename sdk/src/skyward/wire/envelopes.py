@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal, NotRequired, Self, TypedDict
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Version of the frames. The agent refuses a HELLO of another one."""
 
 BLOB_REFUSED = "BlobRefused"
@@ -457,6 +457,12 @@ class ErrorInfo:
     traceback: str = ""
     kind: Literal["User", "System"] = "User"
     reason: str = FailureReason.USER_EXCEPTION
+
+    @property
+    def full_type(self) -> str:
+        """The type with its module, where a reader would not know it without."""
+        known = self.module in ("", "builtins", "__main__")
+        return self.type if known else f"{self.module}.{self.type}"
 
     def to_json(self) -> dict[str, str]:
         """As it stands in RESULT headers and outcome records."""
