@@ -23,7 +23,7 @@ from skyward.narration import (
     stalled_error,
     task_words,
 )
-from skyward.results import exception_of, outcomes_of, task_error, values_of
+from skyward.results import each_value, exception_of, outcomes_of, task_error, values_of
 from skyward.wire import codec
 from skyward.wire.envelopes import ErrorInfo
 from skyward.wire.package import Outcome, pack_outcomes
@@ -288,3 +288,25 @@ def test_losses_are_told_oldest_first_and_promise_no_retry_that_is_not_seen() ->
         "⚠ attempt 4 of call 1 was lost on node 0 (MachineLost)",
     ]
     assert lost_attempts({}) == {}
+
+
+_UNREADABLE = Outcome(1, True, b"\x80\x05cno_such_module\nX\n.", attempt="uid.1.1")
+
+
+def test_result_that_cannot_be_read_here_fails_alone() -> None:
+    outcomes = [Outcome(0, True, codec.dumps("a")), _UNREADABLE, Outcome(2, True, codec.dumps("c"))]
+    first, second, third = values_of(_ended(), outcomes, 3, "return")
+    assert (first, third) == ("a", "c")
+    assert isinstance(second, sky.EnvironmentMismatch)
+    assert "the result of call 1 arrived but cannot be read here" in str(second)
+    with pytest.raises(sky.EnvironmentMismatch, match="the result of call 1 arrived") as caught:
+        values_of(_ended(), outcomes, 3)
+    assert caught.value.__notes__ == ["1 of 3 calls failed (1); this is call 1"]
+
+
+def test_results_behind_one_that_cannot_be_read_come_all_the_same() -> None:
+    outcomes = [_UNREADABLE, Outcome(2, True, codec.dumps("c"))]
+    values = each_value("task", iter(outcomes), _ended, None, "raise")
+    assert next(values) == "c"
+    with pytest.raises(sky.EnvironmentMismatch):
+        next(values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skyward.errors import GatewayError, NodeLost, TaskCancelled
+from skyward.errors import EnvironmentMismatch, GatewayError, NodeLost, TaskCancelled
 from skyward.feeding import Feed, take_inputs
 from skyward.functions import PendingFunction
 from skyward.streaming import CallFlow, ItemIterator, refuse_items, yields
@@ -136,6 +136,14 @@ def test_end_without_the_last_item_is_an_error_and_no_short_list() -> None:
     assert next(items) == "zero"
     with pytest.raises(GatewayError, match="some of its items did not arrive"):
         next(items)
+
+
+def test_item_that_cannot_be_read_here_says_so() -> None:
+    talk = Talk()
+    header = {"index": 0, "number": 1, "seq": 0}
+    talk.flow.receive(Frame(FrameKind.ITEM, header, b"\x80\x05cno_such_module\nX\n."))
+    with pytest.raises(EnvironmentMismatch, match="task task: an item arrived but cannot be read here"):
+        next(talk.flow.items())
 
 
 def test_items_that_are_here_are_read_before_what_ended_the_call() -> None:

@@ -96,25 +96,37 @@ def each_value(
 ) -> Iterator[Any]:
     """The value of each outcome, unpickled when it is asked for; `ended` waits for the Task's end.
 
-    Calls that failed are left out, and the first of them is raised at the end; or, with "return", their
-    exceptions stand in their places.
+    Calls that failed, or whose result cannot be read here, are left out, and the first of them is raised at
+    the end; or, with "return", their exceptions stand in their places.
     """
-    first: Outcome | None = None
+    first: tuple[Outcome, Exception | None] | None = None
     failed: list[int] = []
     seen = 0
     for outcome in outcomes:
         seen += 1
+        failure: Exception | None = None
         if outcome.ok:
-            yield _value(name, outcome)
-        elif on_error == "return":
-            yield exception_of(name, outcome)
-        else:
-            failed.append(outcome.index)
-            first = outcome if first is None or outcome.index < first.index else first
+            try:
+                value = _value(name, outcome, one_of_many=count != 1)
+            except errors.EnvironmentMismatch as unreadable:
+                failure = unreadable  # no reason to withhold the others
+            else:
+                yield value
+                del value  # or it would be here beside the next one
+                continue
+        if on_error == "return":
+            yield failure or exception_of(name, outcome)
+            continue
+        failed.append(outcome.index)
+        if first is None or outcome.index < first[0].index:
+            first = outcome, failure
     task = ended()
     if first is not None:
-        raise passable(_with_extent(exception_of(name, first), failed, first.index, count or seen))
-    if task.get("status", {}).get("phase") != "Succeeded" and (on_error == "raise" or seen != count):
+        outcome, failure = first
+        error = failure or exception_of(name, outcome)
+        raise passable(_with_extent(error, failed, outcome.index, count or seen))
+    expected = count if count is not None else _total(task)
+    if task.get("status", {}).get("phase") != "Succeeded" and (on_error == "raise" or seen != expected):
         raise task_error(task)
     if count is not None and seen != count:
         raise errors.GatewayError(
@@ -177,6 +189,12 @@ def attempts_of(task: Mapping[str, Any]) -> int:
     return int(((task.get("status") or {}).get("attempts") or {}).get("total", 0))
 
 
+def _total(task: Mapping[str, Any]) -> int | None:
+    """How many calls the Task has, where its status says so."""
+    total = ((task.get("status") or {}).get("counts") or {}).get("total")
+    return None if total is None else int(total)
+
+
 def _system_error(reason: str, message: str, task: str, node: str | None, attempts: int) -> SkywardError:
     kind = ERROR_OF_REASON.get(reason, TaskError)
     remedy = next_step(reason)
@@ -220,12 +238,13 @@ def _leaving(error: BaseException, task: str, outcome: Outcome) -> errors.Remote
     )
 
 
-def _value(name: str, outcome: Outcome) -> Any:
+def _value(name: str, outcome: Outcome, *, one_of_many: bool = False) -> Any:
     try:
         return codec.loads(outcome.body)
     except PickleError as error:
+        which = f" of call {outcome.index}" if one_of_many else ""
         raise errors.EnvironmentMismatch(
-            f"task {name}: the result arrived but cannot be read here: {error}",
+            f"task {name}: the result{which} arrived but cannot be read here: {error}",
             task=name,
             node=outcome.node,
             remedy="install here what the result is made of, or return plain data",

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from skyward.errors import GatewayError, NodeLost, SkywardError
+from skyward.errors import EnvironmentMismatch, GatewayError, NodeLost, SkywardError
 from skyward.feeding import Feed
 from skyward.results import value_of
 from skyward.tasks import ResultIterator
 from skyward.wire import codec
+from skyward.wire.errors import PickleError
 from skyward.wire.frames import Frame, FrameKind
 from skyward.wire.package import Outcome
 from skyward.wire.streams import Arrived, Inflow
@@ -102,7 +103,18 @@ class CallFlow:
                     self._changed.wait()
             if arrived is None:
                 return self._result()
-            yield codec.loads(arrived.body)
+            yield self._read(arrived)
+
+    def _read(self, arrived: Arrived) -> Any:
+        try:
+            return codec.loads(arrived.body)
+        except PickleError as error:
+            raise EnvironmentMismatch(
+                f"task {self._task}: an item arrived but cannot be read here: {error}",
+                task=self._task,
+                remedy="install here what the item is made of, or yield plain data",
+                attempts=self._number or 1,
+            ) from error
 
     def close(self) -> None:
         """Nobody reads on: the generator ends where it yields."""

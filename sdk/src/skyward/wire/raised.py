@@ -15,7 +15,7 @@ from typing import Any, Literal
 from skyward.wire.codec import dumps, loads
 from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import TEXT_LIMIT, ErrorInfo, FailureReason
-from skyward.wire.errors import PickleError
+from skyward.wire.errors import NotDeserializable, PickleError
 
 _CHAIN_LIMIT = 16
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -56,8 +56,15 @@ def dumps_error(
 
 
 def loads_error(body: BytesLike) -> BaseException:
-    """The exception with its causes. Raises `NotDeserializable` where its class is unknown here."""
+    """The exception with its causes. Raises `NotDeserializable` where it cannot be made here."""
     chain = loads(body)
+    try:
+        return _linked(chain)
+    except Exception as error:  # a class of the user's own may do anything when it is made
+        raise NotDeserializable(f"{type(error).__name__}: {error}") from error
+
+
+def _linked(chain: dict[str, Any]) -> BaseException:
     chain["errors"] = [each.rebuild() if isinstance(each, Bare) else each for each in chain["errors"]]
     for link, (cause, context, suppress) in zip(chain["errors"], chain["links"], strict=True):
         if cause is not None:
