@@ -94,6 +94,40 @@ def test_a_failure_is_raised_again_with_its_own_type(plane: FakePlane, pool: Poo
     assert [type(value) for value in task.results(on_error="return")] == [bytes, ValueError]
 
 
+def test_task_of_items_has_a_value_for_each(plane: FakePlane, pool: Pool) -> None:
+    """As it is written in YAML: the items are counted in the function, not in calls."""
+    GATE.set()
+    pool.map(gated, [1, -1, 2], on_error="return")
+    spec = plane.only(TASKS)["spec"]
+    del spec["calls"]
+    spec["function"] = {"entrypoint": "math:factorial", "items": [1, -1, 2]}
+    task = sky.task(plane.names(TASKS)[0])
+    values = task.result(20, on_error="return")
+    assert [type(value) for value in values] == [bytes, ValueError, bytes]
+    with pytest.raises(ValueError, match="-1 is negative") as raised:
+        task.result(20)
+    assert "1 of 3 calls failed (1)" in "".join(raised.value.__notes__)
+
+
+def test_broadcast_that_failed_on_a_node_has_the_values_of_the_others(plane: FakePlane, pool: Pool) -> None:
+    GATE.set()
+    with pytest.raises(ValueError, match="-1 is negative"):
+        gated(-1) @ pool
+    task = sky.task(plane.names(TASKS)[0])
+    assert [type(value) for value in task.result(20, on_error="return")] == [ValueError] * 2
+
+
+def test_open_task_refuses_what_only_its_client_has(plane: FakePlane, pool: Pool) -> None:
+    GATE.set()
+    gated(1) >> pool
+    plane.only(TASKS)["spec"]["calls"] = {"open": True, "count": 1, "python": "3.12"}
+    task = sky.task(plane.names(TASKS)[0])
+    for ask in (task.result, lambda: list(task.results()), lambda: list(task.records())):
+        with pytest.raises(sky.TaskError, match=r"is an open one .* told to its client and not kept"):
+            ask()
+    assert task.status["phase"] == "Succeeded"
+
+
 def test_leaving_early_leaves_it_alone_and_cancelling_ends_it(plane: FakePlane, pool: Pool) -> None:
     future = sky.gather(*map(gated, range(3))) > pool
     task = sky.task(plane.names(TASKS)[0], "default")

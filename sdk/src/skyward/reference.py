@@ -56,7 +56,7 @@ class TaskReference:
         """Wait for the end and return the value: of one call itself, of several a list in their order.
 
         Raises the first failure, or TimeoutError when the Task has not ended within `timeout` seconds (it
-        goes on).
+        goes on), or TaskError for an open Task, whose outcomes are with its client only.
         """
         checked_on_error(on_error)
         with _Reading(self) as reading, reading.handle() as handle:
@@ -66,7 +66,10 @@ class TaskReference:
             return values[0] if reading.count == 1 else values
 
     def results(self, *, ordered: bool = True, on_error: OnError = "raise") -> Iterator[Any]:
-        """The value of each call while others still run. Leaving early leaves the Task alone."""
+        """The value of each call while others still run. Leaving early leaves the Task alone.
+
+        Raises TaskError for an open Task, whose outcomes are with its client only.
+        """
         checked_on_error(on_error)
         return self._stream(ordered, on_error)
 
@@ -76,16 +79,8 @@ class TaskReference:
         Goes on until the Task has ended. Nothing is unpickled, and however many calls there are, few are kept
         in memory. Raises TaskError for an open Task, whose outcomes are with its client only.
         """
-        with _Reading(self) as reading:
-            if (reading.task["spec"].get("calls") or {}).get("open"):
-                raise TaskError(
-                    f"task {self.name} is an open one (of an executor, a stream, or a map over an iterator): "
-                    "how its calls end is told to its client, and not kept",
-                    task=self.name,
-                    remedy="`sky.task(name).status` counts them; a map over a list keeps records",
-                )
-            with reading.handle() as handle:
-                yield from records_of(handle.outcomes(), ordered=ordered)
+        with _Reading(self) as reading, reading.handle() as handle:
+            yield from records_of(handle.outcomes(), ordered=ordered)
 
     def _stream(self, ordered: bool, on_error: OnError) -> Iterator[Any]:
         with _Reading(self) as reading, reading.handle() as handle:
@@ -129,16 +124,18 @@ class _Reading:
 
     @property
     def count(self) -> int | None:
-        """How many results the Task brings, None where its pool or its caller decide."""
+        """How many results the Task brings, None where its pool decides."""
         spec = self.task["spec"]
-        calls = spec.get("calls") or {}
-        if calls.get("open") or (spec.get("target") or {}).get("mode") == "All":
+        if (spec.get("target") or {}).get("mode") == "All":
             return None
-        return int(calls.get("count", 1))
+        if (items := (spec.get("function") or {}).get("items")) is not None:
+            return len(items)
+        return int((spec.get("calls") or {}).get("count", 1))
 
     @contextmanager
     def handle(self) -> Iterator[TaskHandle]:
-        """The Task under a watch, from here to its end."""
+        """The Task under a watch, from here to its end. Raises TaskError for one that keeps no outcomes."""
+        self._refuse_open()
         name, pool = self.of.name, self.task["spec"]["poolRef"]["name"]
         handle = TaskHandle(name, pool, self.count, self.console, self._fetch, self._cancel, self._follow)
         watch = Watch(
@@ -157,6 +154,17 @@ class _Reading:
             yield handle
         finally:
             watch.stop()
+
+    def _refuse_open(self) -> None:
+        """What is left of an open Task's outcomes is what its client had not taken: no answer to anybody."""
+        if (self.task["spec"].get("calls") or {}).get("open"):
+            raise TaskError(
+                f"task {self.of.name} is an open one (of an executor, a stream, or a map over an iterator): "
+                "the values of its calls, and how they end, are told to its client and not kept",
+                task=self.of.name,
+                remedy="`sky.task(name).status` counts its calls; pool.map() over a list keeps values and "
+                "records",
+            )
 
     def _found(self) -> Object:
         found = self.api.get(TASK, self.place, self.of.name)
