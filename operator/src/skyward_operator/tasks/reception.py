@@ -7,6 +7,7 @@ then. So a call costs no write of the disk unless its client is slow or away.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from skyward.wire.options import CallOptions
 from skyward.wire.outcomes import Outcome
 from skyward_operator.nodes.received import Received
 from skyward_operator.tasks.decide import End
-from skyward_operator.tasks.open import AWAY_SECONDS, Caller, OpenCall, OpenCalls, Untaken
+from skyward_operator.tasks.open import AWAY_SECONDS, MOST_CALLS, Caller, OpenCall, OpenCalls, Untaken
 from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.streaming import Streaming
 from skyward_operator.tasks.work import own_terms
@@ -62,8 +63,10 @@ class Reception:
     def attach(self, live: LiveTask, caller: Caller, hello: Mapping[str, Any]) -> None:
         """A client is here. What it has had the outcome of is settled, whatever this process has seen."""
         state = _open(live)
-        count = int(hello["next"])
+        count = _number(hello, "next")
         waited = _indexes(hello.get("open"), count)
+        if sum(map(len, waited)) > MOST_CALLS:
+            raise ValueError(f"more than {MOST_CALLS} calls are said to be under way")
         failed = _indexes(hello.get("failed"), count)
         if state.caller is not None:
             state.caller.end(REPLACED, "another connection of the same task has taken its place")
@@ -77,11 +80,11 @@ class Reception:
                 _add_settled(live, begin, span.start - 1, failed)
             begin = span.stop
         state.counted = {call: each for call, each in state.counted.items() if not live.has_ended(call)}
-        waits = {index for span in waited for index in span}
         for attempt in live.flights:
             if live.has_ended(attempt.index):
                 self._floor.disembark(self._floor.room_of(live), live, attempt)
-        self._acknowledge(live, [index for index in state.untaken if index < count and index not in waits])
+        known = [index for index in state.untaken if index < count and not ranges.contains(waited, index)]
+        self._acknowledge(live, known)
         caller.send(Frame(FrameKind.WELCOME, {"task": live.work.name}))
 
     def detach(self, live: LiveTask, caller: Caller) -> None:
@@ -112,7 +115,7 @@ class Reception:
                 self._acknowledge(live, header["indexes"])
             case FrameKind.CLOSE:
                 state.closed = True
-                live.total = max(live.total, int(header["next"]))
+                live.total = max(live.total, _number(header, "next"))
                 self._completion.complete_if_done(live)
             case _:
                 raise ValueError(f"a client does not send {frame.kind.name}")
@@ -295,10 +298,14 @@ def _digest(header: Mapping[str, Any]) -> str | None:
 
 
 def _index(header: Mapping[str, Any]) -> int:
-    index = header["index"]
-    if not isinstance(index, int) or not 0 <= index < 2**53:
-        raise ValueError(f"{index!r} is no index of a call")
-    return index
+    return _number(header, "index")
+
+
+def _number(header: Mapping[str, Any], name: str) -> int:
+    number = header[name]
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**53:
+        raise ValueError(f"{name}: {number!r} is no number of a call")
+    return number
 
 
 def _indexes(text: object, count: int) -> tuple[range, ...]:
@@ -311,9 +318,11 @@ def _indexes(text: object, count: int) -> tuple[range, ...]:
 def _add_settled(live: LiveTask, first: int, last: int, failed: Sequence[range]) -> None:
     """Calls that the client has the outcomes of: failed ones, and between them those that returned."""
     begin = first
-    for span in failed:
-        if span.stop <= first or span.start > last:
-            continue
+    # There may be many of both: each call of this looks only at the failed ones that are its own.
+    for place in range(bisect_left(failed, first, key=lambda span: span.stop - 1), len(failed)):
+        span = failed[place]
+        if span.start > last:
+            break
         if begin < span.start:
             _add_new(live, begin, span.start - 1, ok=True)
         _add_new(live, max(first, span.start), min(last, span.stop - 1), ok=False)
