@@ -115,6 +115,7 @@ def test_buffer_hides_latency_of_short_calls_only(mean: float | None, configured
 
 WAITING = [
     (work(), POOL, Occupancy(2, 2, 2, 5), 0, "Queued", "free slot: the pool has 2 slots"),
+    (work(), POOL, Occupancy(2, 4, 3, 2, 1), 0, "Queued", "a broadcast that came before keeps 1 until"),
     (work(), POOL, Occupancy(0, 0, 0, 1), 0, "AwaitingNodes", "0 of 2 nodes ready"),
     (work(mode="All"), POOL, Occupancy(1, 1, 0, 1), 0, "AwaitingNodes", "1 of 2 nodes ready"),
     (work(mode="All"), POOL, Occupancy(2, 2, 1, 1), 0, "Queued", "all 2 nodes at once"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from skyward_operator.tasks.lanes import Job
 from skyward_operator.tasks.ranges import Span
 from skyward_operator.tasks.scheduler import Assignment, Flight, Scheduler
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 def pool(*slots: int, quorum: int = 1) -> Scheduler:
@@ -155,6 +158,67 @@ def test_broadcast_keeps_freed_slots_from_later_calls() -> None:
     assert scheduler.assign() == []
     scheduler.release("busy", 0)
     assert {a.uid for a in scheduler.assign()} == {"all"}
+
+
+def test_calls_behind_a_waiting_broadcast_have_all_slots_but_one_per_node() -> None:
+    scheduler = pool(2, 3, 1)
+    for each in range(2):
+        scheduler.submit(single(f"busy{each}", rank=0))
+    assert len(scheduler.assign()) == 2
+    scheduler.submit(single("all", gang=True))
+    scheduler.submit(many("map", 5, buffer=2))
+    scheduler.submit(single("pinned", rank=1))
+    assert [a.node for a in scheduler.assign()] == ["n1", "n1"]
+    assert scheduler.occupancy().kept == 2
+    scheduler.release("busy0", 0)
+    assert Counter(a.uid for a in scheduler.assign() if a.uid == "all") == {"all": 3}
+    assert scheduler.occupancy().kept == 0
+
+
+def test_higher_priority_goes_before_a_waiting_broadcast() -> None:
+    scheduler = pool(1, 1)
+    scheduler.submit(single("busy"))
+    scheduler.assign()
+    scheduler.submit(single("all", gang=True))
+    scheduler.submit(single("urgent", priority=1))
+    assert [a.uid for a in scheduler.assign()] == ["urgent"]
+
+
+@given(
+    slots=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    jobs=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2), st.booleans()), max_size=8),
+    behind=st.integers(1, 40),
+    order=st.randoms(use_true_random=False),
+)
+def test_nobody_starves_where_broadcasts_wait(
+    slots: list[int], jobs: list[tuple[int, int, bool]], behind: int, order: Random
+) -> None:
+    """A broadcast starts no later than what was on its nodes before it has ended, whoever is behind it; and
+    while it waits, no slot is free that is not kept for it."""
+    scheduler = pool(*slots)
+    for number, (count, buffer, gang) in enumerate(jobs):
+        job = single(f"g{number}", gang=True) if gang else many(f"j{number}", count, buffer=buffer)
+        scheduler.submit(job)
+    flying = {(each.uid, each.index) for each in scheduler.assign()}
+    scheduler.submit(single("all", gang=True))
+    scheduler.submit(many("behind", behind))
+    while True:
+        flying |= {(each.uid, each.index) for each in scheduler.assign()}
+        if not scheduler.waiting("all"):
+            break
+        mine = {(uid, index) for uid, index in flying if uid != "behind"}
+        assert mine, "it waits for nobody but those behind it"
+        used = scheduler.occupancy()
+        if scheduler.waiting("behind"):
+            assert used.slots - used.busy <= used.kept, "a slot is idle that nobody keeps"
+        ended = order.choice(sorted(mine))
+        flying.discard(ended)
+        scheduler.release(*ended)
+    while flying:  # and those behind it have their turn
+        uid, index = flying.pop()
+        scheduler.release(uid, index)
+        flying |= {(each.uid, each.index) for each in scheduler.assign()}
+    assert not scheduler.waiting("behind")
 
 
 def test_broadcast_is_not_starved_by_a_map() -> None:

@@ -290,6 +290,9 @@ def waiting(work: Work, pool: PoolView, occupancy: Occupancy, awaited: int) -> W
         return Wait(TaskReason.QUEUED, f"waiting for a free slot on all {occupancy.nodes} nodes at once")
     # Not how many are busy, which changes with each call: the status of all that wait would change with it.
     slots = "1 slot" if occupancy.slots == 1 else f"{occupancy.slots} slots"
+    if occupancy.kept:
+        kept = f"of which a broadcast that came before keeps {occupancy.kept} until each node has a free one"
+        return Wait(TaskReason.QUEUED, f"waiting for a free slot: the pool has {slots}, {kept}")
     return Wait(TaskReason.QUEUED, f"waiting for a free slot: the pool has {slots}")
 
 

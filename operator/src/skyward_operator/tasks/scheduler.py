@@ -16,8 +16,10 @@ The rules:
   end together, but not smaller than is worth a frame.
 - A higher priority goes first. Within one priority the tasks take turns, one slice each, so that a single
   call never waits for the whole of a large map before it.
-- A broadcast (gang) starts everywhere at once or not at all: while its turn has come and some node is
-  still busy, freed slots stay free for it. Two broadcasts therefore never wait for each other.
+- A broadcast (gang) starts everywhere at once or not at all: while its turn has come and some node has no
+  free slot, one slot of each node stays free for it once it is. Calls behind it have the others: they never
+  make it wait longer, and wait for it only where there is nothing else. Two broadcasts start one after the
+  other, so they never wait for each other.
 - A call is in exactly one place: waiting, in flight, or out (ended, or kept by the owner for a later
   retry).
 """
@@ -67,6 +69,10 @@ class _Node:
         return len(self.flights) >= self.slots
 
     @property
+    def spare(self) -> int:
+        return self.slots - len(self.flights)
+
+    @property
     def busy(self) -> int:
         return min(self.slots, len(self.flights))
 
@@ -79,6 +85,8 @@ class Occupancy:
     slots: int
     busy: int
     jobs: int
+    kept: int = 0
+    """Free slots that a broadcast keeps, because other nodes have none yet."""
 
 
 class Scheduler:
@@ -254,19 +262,21 @@ class Scheduler:
 
     def occupancy(self) -> Occupancy:
         """How busy the pool is."""
-        return Occupancy(self._open, self._slots, self._busy, len(self._jobs))
+        kept = self._open - self._full if self._full and self._ready_gang() is not None else 0
+        return Occupancy(self._open, self._slots, self._busy, len(self._jobs), kept)
 
     # How
 
     def _step(self) -> list[Assignment]:
         best: tuple[tuple[int, int], Queue, Lane, _Node | None] | None = None
-        gang = self._gangs.head() if 0 < self.quorum <= self._open else None
-        if gang is not None:
+        gang = self._ready_gang()
+        if gang is not None and not self._full:
             best = (_turn(gang), self._gangs, gang, None)
         lane = self._any.head()
         if lane is not None and (best is None or _turn(lane) < best[0]):
-            node = self._least_loaded()
-            if node is not None and self._has_room(node, lane):
+            is_behind = gang is not None and _turn(gang) < _turn(lane)
+            node = self._most_spare() if is_behind else self._least_loaded()
+            if node is not None and self._has_room(node, lane, gang):
                 best = (_turn(lane), self._any, lane, node)
         for rank in list(self._pinned):
             lane = self._pinned[rank].head()
@@ -274,7 +284,7 @@ class Scheduler:
                 del self._pinned[rank]
                 continue
             node = self._ranks.get(rank)
-            if node is None or not node.open or not self._has_room(node, lane):
+            if node is None or not node.open or not self._has_room(node, lane, gang):
                 continue
             if best is None or _turn(lane) < best[0]:
                 best = (_turn(lane), self._pinned[rank], lane, node)
@@ -283,9 +293,15 @@ class Scheduler:
         _, queue, lane, node = best
         return self._start_gang(lane) if node is None else [self._hand_out(queue, lane, node)]
 
-    def _has_room(self, node: _Node, lane: Lane) -> bool:
+    def _ready_gang(self) -> Lane | None:
+        """The broadcast whose turn comes first, if there are enough nodes for it."""
+        return self._gangs.head() if 0 < self.quorum <= self._open else None
+
+    def _has_room(self, node: _Node, lane: Lane, gang: Lane | None) -> bool:
         """Whether a node takes another slice. The last calls of a map wait for whoever is free first, unless
-        they are so short that their way there takes longer."""
+        they are so short that their way there takes longer. Whoever is behind a `gang` leaves it a slot."""
+        if gang is not None and _turn(gang) < _turn(lane):
+            return node.spare > 1
         job = lane.job
         is_last = lane.waiting <= self._slots and job.size_on(node.name) == 1
         return len(node.flights) < node.slots * (1 if is_last else 1 + job.buffer)
@@ -301,8 +317,6 @@ class Scheduler:
         return Assignment(lane.job.uid, span.first, node.name, span.count)
 
     def _start_gang(self, lane: Lane) -> list[Assignment]:
-        if self._full:
-            return []
         self._gangs.pop(lane)
         lane.take(self._slots, "")
         assignments = []
@@ -367,6 +381,11 @@ class Scheduler:
                 return node
             heapq.heappop(self._load)
         return None
+
+    def _most_spare(self) -> _Node | None:
+        """The node with the most free slots: of all nodes, which only who is behind a broadcast looks at."""
+        nodes = [node for node in self._nodes.values() if node.open]
+        return max(nodes, key=lambda node: node.spare, default=None)
 
 
 def _turn(lane: Lane) -> tuple[int, int]:
