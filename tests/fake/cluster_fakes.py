@@ -179,6 +179,7 @@ class FakeNode:
     """How many calls of a slice are left, from the one that is held on."""
     cancelled: list[str] = field(default_factory=list)
     recalled: list[str] = field(default_factory=list)
+    limits: list[tuple[str, float | None]] = field(default_factory=list)
     acknowledged: list[str] = field(default_factory=list)
     passed_on: list[Frame] = field(default_factory=list)
     logged_until: dict[str, int] = field(default_factory=dict)
@@ -335,6 +336,10 @@ class FakeNode:
     def recall(self, attempt: str) -> None:
         """Note what is asked back; the test returns it."""
         self.recalled.append(attempt)
+
+    def limit(self, attempt: str, timeout: float | None) -> None:
+        """Note how long an attempt may run now."""
+        self.limits.append((attempt, timeout))
 
     def logged(self, attempts: Mapping[str, int]) -> None:
         """Forget output."""

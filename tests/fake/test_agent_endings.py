@@ -96,6 +96,21 @@ def test_children_of_a_cancelled_call_are_stopped_too(operator: Operator) -> Non
     wait_until(lambda: not any(process_exists(int(pid)) for pid in words[1:3]))
 
 
+def test_limit_that_is_changed_counts_from_the_start_of_the_call(operator: Operator) -> None:
+    operator.call("raised.0.1", time.sleep, 1, timeout=0.5)
+    operator.send(FrameKind.LIMIT, {"attempt": "raised.0.1", "timeout": 60})
+    assert operator.result("raised.0.1").header["ok"]
+    operator.call("lifted.0.1", time.sleep, 1, timeout=0.5)
+    operator.send(FrameKind.LIMIT, {"attempt": "lifted.0.1", "timeout": None})
+    assert operator.result("lifted.0.1").header["ok"]
+    operator.call("lowered.0.1", sleep_forever, timeout=1000, grace=20)
+    operator.output("lowered.0.1", "asleep")
+    operator.send(FrameKind.LIMIT, {"attempt": "lowered.0.1", "timeout": 0.1})
+    outcome = operator.result("lowered.0.1")
+    assert outcome.error["reason"] == "RunTimeout"
+    assert "its timeout of 0.1 s" in outcome.error["message"]
+
+
 def test_command_is_stopped_by_its_timeout(operator: Operator, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     argv = ["sh", "-c", f"echo $$ > {mark}; exec sleep 1000"]

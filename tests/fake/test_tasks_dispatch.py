@@ -852,6 +852,38 @@ async def test_queue_timeout_says_what_was_awaited(world: World) -> None:
     assert "0 of 1 nodes ready" in status["message"]
 
 
+async def test_queue_timeout_that_is_changed_counts_from_when_it_began_to_wait(world: World) -> None:
+    await world.pool()
+    await world.task("raised", timeouts={"queueSeconds": 1})
+    await world.task("lifted", timeouts={"queueSeconds": 1})
+    await world.task("lowered", timeouts={"queueSeconds": 3600})
+    for name, seconds in (("raised", 3600), ("lifted", None), ("lowered", 2)):
+        await world.api.patch(TASK, "default", name, {"spec": {"timeouts": {"queueSeconds": seconds}}})
+    assert "no call started within 2 s" in (await world.ends("lowered"))["message"]
+    node = world.node(slots=2)
+    await until(lambda: len(node.calls) == 2)
+    while node.waiting():
+        node.finish()
+    for name in ("raised", "lifted"):
+        assert (await world.ends(name))["phase"] == "Succeeded"
+
+
+async def test_run_timeout_that_is_changed_is_told_to_the_node_and_again_when_it_comes_back(
+    world: World,
+) -> None:
+    await world.pool()
+    node = world.node()
+    uid = await world.task(timeouts={"runSeconds": 5})
+    await until(lambda: node.calls)
+    await world.api.patch(TASK, "default", "task", {"spec": {"timeouts": {"runSeconds": 3600}}})
+    await until(lambda: node.limits)
+    assert node.limits == [(f"{uid}.0.1", 3600.0)]
+    node.limits.clear()
+    node.up()
+    await until(lambda: node.limits)
+    assert node.limits == [(f"{uid}.0.1", 3600.0)]
+
+
 async def test_queue_timeout_does_not_end_what_started(world: World) -> None:
     await world.pool()
     node = world.node()

@@ -112,6 +112,10 @@ class Link(Protocol):
         """Have those calls of a slice come back, refused, that have not begun."""
         ...
 
+    def limit(self, attempt: str, timeout: float | None) -> None:
+        """Let an attempt run so long from its start, whatever its call said; None is no limit."""
+        ...
+
     def ack(self, attempts: Sequence[str]) -> None:
         """Say that these results are safe here, so that the agent may forget them."""
         ...

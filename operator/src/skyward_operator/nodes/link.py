@@ -147,6 +147,10 @@ class AgentLink(asyncssh.SSHUNIXSession[bytes]):
         """Have those calls of a slice come back that have not begun; `attempt` is any of its calls."""
         self._send(FrameKind.CANCEL, {"attempt": attempt, "rest": True})
 
+    def limit(self, attempt: str, timeout: float | None) -> None:
+        """Let an attempt run so long from its start; `attempt` is any call of a slice."""
+        self._send(FrameKind.LIMIT, {"attempt": attempt, "timeout": timeout})
+
     def ack(self, attempts: Sequence[str]) -> None:
         """Say that these results are safe here, together with others of the moment."""
         if attempts and not self._acknowledged:

@@ -32,8 +32,8 @@ class Admission:
         says the time is; only one that was there before this operator has an age by it."""
         work = live.work
         age = 0.0 if self._floor.started else self._floor.now() - work.created
-        if work.queue_seconds is not None and live.started is None:
-            self._floor.later(live, max(0.0, work.queue_seconds - age), lambda: self._queued_too_long(live))
+        live.queued = self._floor.context.clock.monotonic() - age
+        self.arm_queue(live)
         if not self._floor.payloads.is_present(work):
             # from now, not from the creation: whoever uploads could not while no operator was there
             self.payload_progressed(live)
@@ -41,6 +41,13 @@ class Admission:
             if not self._floor.started:
                 job = self._floor.custody.recall_payload(live, self.payload_progressed, self._recalled)
                 self._floor.context.supervisor.spawn(f"payload of {work.name}", job)
+
+    def arm_queue(self, live: LiveTask) -> None:
+        """Have a task end that waits for too long, by the queue timeout that it has now."""
+        limit = live.work.queue_seconds
+        if limit is not None and live.started is None:
+            left = live.queued + limit - self._floor.context.clock.monotonic()
+            self._floor.later(live, max(0.0, left), lambda: self._queued_too_long(live, limit))
 
     def payload_progressed(self, live: LiveTask) -> None:
         """Bytes of a task's payload arrive."""
@@ -107,11 +114,13 @@ class Admission:
                     self._handout.requeue(room, live, Span(index))
         self._completion.complete_if_done(live)
 
-    def _queued_too_long(self, live: LiveTask) -> None:
+    def _queued_too_long(self, live: LiveTask, limit: int) -> None:
+        if live.work.queue_seconds != limit:
+            return  # it was changed, and armed anew
         if live.started is None and not live.flights:
             self.explain(self._floor.room_of(live), live)
             awaited = live.waiting[2] or live.waiting[1]
-            text = f"no call started within {live.work.queue_seconds} s; {awaited}"
+            text = f"no call started within {limit} s; {awaited}"
             self._completion.stop(live, End(TaskPhase.FAILED, TaskReason.QUEUE_TIMEOUT, text))
 
     def _await_payload(self, live: LiveTask) -> None:

@@ -123,6 +123,12 @@ class Dispatcher:
         if live.submitted and (work.suspend or reordered):
             room.scheduler.forget(work.uid)
             live.submitted = False
+        if work.queue_seconds != before.queue_seconds:
+            self._admission.arm_queue(live)
+        if work.run_seconds != before.run_seconds:
+            for attempt in live.flights:
+                self._floor.sender.limit(live, attempt)
+                self._endings.guard(live, attempt)
         self._admit(room, live)
 
     def removed(self, live: LiveTask) -> None:
@@ -146,8 +152,17 @@ class Dispatcher:
         """A node answers (again), and this is what its agent holds."""
         room = self._reunion.meet(node)
         self.reception.streaming.rejoin(room, node.name)
+        self._limit_again(room, node.name)
         self._heard_of(room, node.name)
         self._handout.hand_out(room)
+
+    def _limit_again(self, room: Room, node: str) -> None:
+        """Limits that were changed while a node did not answer."""
+        for live in room.tasks.values():
+            if live.work.generation > 1:
+                for attempt in live.flights:
+                    if attempt.node == node:
+                        self._floor.sender.limit(live, attempt)
 
     def node_lost(self, namespace: str, name: str, reason: str) -> None:
         """A node is gone, with all that ran on it."""

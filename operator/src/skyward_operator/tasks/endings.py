@@ -51,9 +51,19 @@ class Endings:
         attempt.started = time = decide.placed(time, 0.0, attempt.sent, self._floor.now())
         live.started = min(live.started or time, time)
         attempt.heard = self._floor.context.clock.monotonic()
-        if run_seconds := self._floor.payloads.terms(live, attempt.index).run_seconds:
-            patience = run_seconds + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
-            self._floor.later(live, patience, lambda: self._overrun(live, attempt, patience))
+        self.guard(live, attempt)
+
+    def guard(self, live: LiveTask, attempt: Attempt) -> None:
+        """Give up an attempt that has started, if its agent does not stop it by the limit that it has now."""
+        limit = self._run_seconds(live, attempt)
+        if attempt.started is None or attempt.heard is None or not limit:
+            return
+        patience = limit + live.work.grace_seconds + _OVERRUN_MARGIN_SECONDS
+        left = max(0.0, patience + attempt.heard - self._floor.context.clock.monotonic())
+        self._floor.later(live, left, lambda: self._overrun(live, attempt, limit, patience))
+
+    def _run_seconds(self, live: LiveTask, attempt: Attempt) -> int | None:
+        return self._floor.payloads.terms(live, attempt.index).run_seconds
 
     def ended(
         self,
@@ -322,14 +332,14 @@ class Endings:
         self._handout.requeue(room, live, span)
         wait = live.work.queue_seconds
         if live.members and wait is not None and not room.scheduler.has_rank(live.members[index].rank):
-            self._floor.later(live, wait, lambda: self._member_missing(live, index))
+            self._floor.later(live, wait, lambda: self._member_missing(live, index, wait))
 
     def _retry_now(self, live: LiveTask, index: int) -> None:
         if index in live.delayed:
             live.delayed.discard(index)
             self._handout.requeue(self._floor.room_of(live), live, Span(index))
 
-    def _member_missing(self, live: LiveTask, index: int) -> None:
+    def _member_missing(self, live: LiveTask, index: int, waited: int) -> None:
         """No node took the rank of a lost member of a broadcast in time."""
         if live.ending is not None or live.has_ended(index) or live.flights.get(index) is not None:
             return
@@ -337,17 +347,17 @@ class Endings:
         error = decide.system_error(
             TaskReason.NODE_LOST,
             f"node {member.node} (rank {member.rank}) was lost and no other one took its rank "
-            f"within the queue timeout of {live.work.queue_seconds} s",
+            f"within the queue timeout of {waited} s",
         )
         self._settle(live, Outcome(index, False, b"", error, member.node, member.rank), b"", None)
 
-    def _overrun(self, live: LiveTask, attempt: Attempt, patience: float) -> None:
+    def _overrun(self, live: LiveTask, attempt: Attempt, limit: int, patience: float) -> None:
         """The agent should have stopped this call long ago, unless it has gone on to the next one since."""
-        if not live.flights.holds(attempt):
-            return
+        if not live.flights.holds(attempt) or self._run_seconds(live, attempt) != limit:
+            return  # a limit that was changed has a guard of its own
         waited = self._floor.context.clock.monotonic() - (attempt.heard or 0.0)
         if attempt.size > 1 and waited < patience:
-            self._floor.later(live, patience - waited, lambda: self._overrun(live, attempt, patience))
+            self._floor.later(live, patience - waited, lambda: self._overrun(live, attempt, limit, patience))
             return
         room = self._floor.room_of(live)
         rest, attempt = attempt, self._floor.part(room, live, attempt, attempt.index)
@@ -357,8 +367,7 @@ class Endings:
         self._floor.disembark(room, live, attempt)
         if rest is not attempt:
             self.lost(live, rest, f"the worker on {attempt.node}", TaskReason.RUN_TIMEOUT)
-        run_seconds = self._floor.payloads.terms(live, attempt.index).run_seconds
-        text = f"it ran longer than {run_seconds} s, and {attempt.node} does not say that it stopped"
+        text = f"it ran longer than {limit} s, and {attempt.node} does not say that it stopped"
         error = decide.system_error(TaskReason.RUN_TIMEOUT, text)
         begun = attempt.started or attempt.sent
         self._settle(live, outcome_of(attempt, error, begun, self._floor.now() - begun), b"", attempt)

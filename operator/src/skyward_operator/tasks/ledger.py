@@ -113,6 +113,8 @@ class LiveTask:
     started: float | None = None
     nodes: set[str] = field(default_factory=set)
     """Where attempts were sent."""
+    queued: float = 0.0
+    """Since when it has waited; monotonic."""
     payload_heard: float = 0.0
     """When bytes of the payload came last, or this operator began to wait for them; monotonic."""
     submitted: bool = False

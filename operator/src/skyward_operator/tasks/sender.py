@@ -64,6 +64,13 @@ class Sender:
         if link is not None:
             link.cancel(attempt.id, live.work.grace_seconds)
 
+    def limit(self, live: LiveTask, attempt: Attempt) -> None:
+        """Say how long an attempt may run by now. Without a link it is said when there is one."""
+        link = self._fleet.link(live.work.namespace, attempt.node)
+        if link is not None:
+            seconds = self._payloads.terms(live, attempt.index).run_seconds
+            link.limit(attempt.id, float(seconds) if seconds else None)
+
     def pass_on(self, live: LiveTask, attempt: Attempt, frame: Frame) -> None:
         """Send a frame of a stream. Without a link it is lost, and said again when there is one."""
         link = self._fleet.link(live.work.namespace, attempt.node)

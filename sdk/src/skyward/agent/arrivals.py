@@ -2,7 +2,7 @@
 
 The operator sends only so much ahead of what it was told is taken (`BLOB_WINDOW`), so what waits here is
 bounded, and nothing else has to wait for it. Who sends more than that is read no further for a while. A frame
-that needs a blob which still waits (a CALL, or the CANCEL of one) waits with it.
+that needs a blob which still waits (a CALL, or the CANCEL or LIMIT of one) waits with it.
 """
 
 import asyncio

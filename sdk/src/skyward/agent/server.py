@@ -213,7 +213,7 @@ class Agent:
     def _act(self, frame: Frame) -> None:
         header = frame.header
         match frame.kind:
-            case FrameKind.CALL | FrameKind.CANCEL if self._arrivals.hold(frame):
+            case FrameKind.CALL | FrameKind.CANCEL | FrameKind.LIMIT if self._arrivals.hold(frame):
                 pass  # for what comes before it
             case FrameKind.CALL:
                 self._call(header, bytes(frame.body))
@@ -227,6 +227,9 @@ class Agent:
                     self._slots.give_back(attempt)
                 elif attempt is not None:
                     self._slots.end(attempt, "cancelled", seconds(header.get("grace")))
+            case FrameKind.LIMIT:
+                if (attempt := self._slots.find(header["attempt"])) is not None:
+                    self._slots.limit(attempt, seconds(header["timeout"]))
             case FrameKind.CREDIT | FrameKind.INPUT:
                 self._slots.pass_on(frame)
             case FrameKind.ACK:

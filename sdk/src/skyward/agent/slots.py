@@ -121,6 +121,13 @@ class Slots:
             else:
                 attempt.worker.tell(f"rest {attempt.id}")
 
+    def limit(self, attempt: Attempt, timeout: float | None) -> None:
+        """It may run so long from its start; one that was told to end ends nevertheless."""
+        attempt.header["timeout"] = timeout
+        if attempt.worker is not None and attempt.ending is None:
+            attempt.stop_timers()
+            self._watch(attempt)
+
     def end(self, attempt: Attempt, why: Ending, grace: float | None = None) -> None:
         """End a running attempt, gently first. A waiting call ends at once; a waiting slice comes back."""
         if attempt.worker is None:
@@ -365,8 +372,8 @@ class Slots:
         if isinstance(attempt, Slice):
             self._slices.watch(attempt)
         elif (timeout := attempt.timeout) is not None:
-            loop = asyncio.get_running_loop()
-            attempt.timers.append(loop.call_later(timeout, self.end, attempt, "timeout"))
+            loop, left = asyncio.get_running_loop(), attempt.begun + timeout - time.monotonic()
+            attempt.timers.append(loop.call_later(max(0.0, left), self.end, attempt, "timeout"))
 
     def _complete(self, attempt: Attempt, answer: dict[str, Any], body: bytes) -> None:
         self._forget(attempt)

@@ -209,6 +209,16 @@ class Cancel(TypedDict):
     grace: NotRequired[float]
 
 
+class Limit(TypedDict):
+    """LIMIT: the call may run so many seconds from its start, whatever its CALL said; None is no limit.
+
+    The name of any item stands for its slice, and the limit holds for each item.
+    """
+
+    attempt: str
+    timeout: float | None
+
+
 class Ack(TypedDict):
     """ACK: these results are durable elsewhere, the agent may forget them."""
 

@@ -48,6 +48,7 @@ class FrameKind(IntEnum):
     PING = 7
     STOP = 8
     FETCH = 9
+    LIMIT = 10
     CREDIT = 16
     INPUT = 17
     LOGGED = 20
