@@ -241,7 +241,8 @@ NEXT_STEP: dict[str, str] = {
         "less data."
     ),
     "NodeLost": (
-        "The node was lost more often than spec.retry.onInterruption allows (with_retry in Python); raise it "
+        "Send the call again. One that yields or pulls items is not tried again by itself once some were "
+        "delivered; others are, as often as spec.retry.onInterruption (with_retry in Python) says: raise it, "
         "or use market: on-demand."
     ),
     "Indeterminate": (
