@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import os
 import re
 import threading
@@ -59,6 +60,19 @@ def fail(kind: type[Exception], *words: str) -> None:
 
 def _creates(plane: FakePlane) -> int:
     return plane.count("POST", "/tasks")
+
+
+class Times:
+    """Something to call that is no function."""
+
+    def __call__(self, number: int) -> int:
+        return number * 10
+
+
+def test_what_is_called_need_not_be_a_function(plane: FakePlane, pool: Pool) -> None:
+    assert pool.map(functools.partial(pow, 2), [1, 2, 3]) == [2, 4, 8]
+    assert pool.map(Times(), [1, 2]) == [10, 20]
+    assert sorted(name.rsplit("-", 1)[0] for name in plane.names(TASKS)) == ["pow", "times"]
 
 
 def test_one_expression_is_one_task(plane: FakePlane, pool: Pool) -> None:

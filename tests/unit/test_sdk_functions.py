@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
@@ -116,8 +117,34 @@ def test_options_make_a_new_pending_call() -> None:
     assert pending.with_timeout(None).timeout is None
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_a_timeout_of_nothing_is_refused(seconds: float) -> None:
+class Adder:
+    """Something to call that has no name of its own."""
+
+    def __init__(self, more: int) -> None:
+        self.more = more
+
+    def __call__(self, number: int) -> int:
+        return number + self.more
+
+
+def test_retry_of_an_executor_is_no_number() -> None:
+    with pytest.raises(TypeError, match=r"retry must be like sky.Retry\(on_exception=2\), got 3"):
+        sky.Executor(retry=3)  # type: ignore[arg-type]
+
+
+def test_partial_functions_and_objects_to_call_have_names() -> None:
+    power = sky.function(functools.partial(functools.partial(pow, 2), 3))
+    assert (power.__name__, power().name, power.local()) == ("pow", "pow", 8)
+    adder = sky.function(Adder(2))
+    assert (adder.__name__, adder(1).name, adder.local(1)) == ("Adder", "Adder", 3)
+    with pytest.raises(TypeError, match=r"Adder\(number: "):
+        adder()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 10**10])
+def test_a_timeout_of_nothing_or_without_end_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="must be more than 0 seconds"):
+        sky.Executor(timeout=seconds)
     with pytest.raises(ValueError, match="must be more than 0 seconds"):
         add(1).with_timeout(seconds)
     with pytest.raises(ValueError, match="must be more than 0 seconds"):

@@ -16,13 +16,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from skyward.errors import SkywardError
-from skyward.functions import Function, PendingFunction, Retry, resolve
+from skyward.functions import Function, PendingFunction, Retry, resolve, seconds_given
 from skyward.manifest import Call, call_options
 from skyward.open_task import OpenTask, PackedCall
 from skyward.packing import pack_function
 from skyward.results import passable, value_of
 from skyward.streaming import refuse_items
 from skyward.tasks import TaskFuture
+from skyward.validation import instance
 from skyward.wire.options import CallOptions
 from skyward.wire.package import Outcome
 
@@ -101,6 +102,9 @@ class Executor(StandardExecutor):
     ) -> None:
         import skyward
 
+        timeout = seconds_given("timeout", timeout)
+        if retry is not None:
+            instance("retry", retry, Retry, "sky.Retry(on_exception=2)")
         target = resolve(pool if pool is not None else skyward)
         self._task: OpenTask = target.open_task("executor", Call(timeout=timeout, retry=retry))
         self._shut = False

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _MOST_RETRIES = 100
 _MOST_FIRST_BACKOFF = 3600
 _MOST_BACKOFF = 86_400
+_LONGEST_TIMEOUT = 30 * 86_400
 """What the API takes, in seconds."""
 
 
@@ -72,12 +73,12 @@ class PendingFunction[T]:
     __array_ufunc__ = None
 
     def with_timeout(self, seconds: float | None) -> "PendingFunction[T]":
-        """Stop the call after `seconds` of running; None means no limit."""
-        return replace(self, timeout=_positive("timeout", seconds))
+        """Stop the call after `seconds` of running, which are rounded up to whole ones; None is no limit."""
+        return replace(self, timeout=seconds_given("timeout", seconds))
 
     def with_queue_timeout(self, seconds: float | None) -> "PendingFunction[T]":
-        """Give up after `seconds` of waiting for a slot; None means no limit."""
-        return replace(self, queue_timeout=_positive("queue timeout", seconds))
+        """Give up after `seconds` of waiting for a slot, rounded up to whole ones; None is no limit."""
+        return replace(self, queue_timeout=seconds_given("queue timeout", seconds))
 
     def with_retry(
         self, on_exception: int = 0, *, on_interruption: int = 3, backoff: int = 1, max_backoff: int = 60
@@ -136,7 +137,7 @@ class PendingFunction[T]:
     @property
     def name(self) -> str:
         """The function's name."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        return _name_of(self.function)
 
     def __repr__(self) -> str:
         parts = [_short(value) for value in self.args]
@@ -204,8 +205,9 @@ class Function[**P, T]:
 
     def __init__(self, fn: Callable[P, T], timeout: float | None = None, retry: Retry | None = None) -> None:
         functools.update_wrapper(self, fn)
+        self.__name__ = _name_of(fn)
         self.fn = fn
-        self.timeout = _positive("timeout", timeout)
+        self.timeout = seconds_given("timeout", timeout)
         self.retry = retry if retry is None else instance("retry", retry, Retry, "sky.Retry(on_exception=2)")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> PendingFunction[T]:
@@ -336,13 +338,25 @@ def _brackets_missing(function: Function[..., Any]) -> str:
     return f"{name} is a function, not yet a call: put brackets behind its name, {name}(...) >> pool"
 
 
-def _positive(what: str, seconds: float | None) -> float | None:
+def _name_of(function: Callable[..., Any]) -> str:
+    """The name of a function; of a partial one that of what it calls, of another object that of its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def seconds_given(what: str, seconds: float | None) -> float | None:
+    """A time-out as a person gave it, or None for no limit. Raises TypeError or ValueError for others."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"{what} is a number of seconds, got {seconds!r}")
-    if not seconds > 0:
-        raise ValueError(f"{what} must be more than 0 seconds, got {seconds!r}; leave it out for no limit")
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise ValueError(
+            f"{what} must be more than 0 seconds and at most {_LONGEST_TIMEOUT:,} (30 days), got "
+            f"{seconds!r}; leave it out for no limit"
+        )
     return float(seconds)
 
 
