@@ -312,3 +312,8 @@ lock = threading.Lock()
 
 def is_well() -> bool:
     return True
+
+
+def test_beginning_of_a_name_is_enough_for_a_hint() -> None:
+    with pytest.raises(TypeError, match=r"no field 'reuse'; did you mean 'reuse_processes'?"):
+        sky.Worker(reuse=False)  # type: ignore[call-arg]

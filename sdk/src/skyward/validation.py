@@ -46,8 +46,11 @@ def reject_unknown(
 
 
 def nearest(name: str, known: Collection[str], cutoff: float = 0.75) -> str:
-    """`; did you mean …?` for a name that is nearly one of `known`, else nothing."""
+    """`; did you mean …?` for a name that is nearly one of `known`, or how only one begins; else nothing."""
     close = get_close_matches(name, known, n=1, cutoff=cutoff)
+    longer = [each for each in known if each.startswith(name)]
+    if not close and len(name) > 2 and len(longer) == 1:
+        close = longer
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
