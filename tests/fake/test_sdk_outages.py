@@ -10,10 +10,12 @@ import pytest
 from tests.fake.sdk_plane import LEASES, POOLS, TASKS, FakePlane, wait_until
 
 import skyward as sky
+from skyward.cluster import pulse
 from skyward.cluster.api import Api
 from skyward.cluster.connection import Connection, connect
 from skyward.cluster.watch import Watch
-from skyward.contract.names import ANNOTATION_SCHEMA, POOL, TASK
+from skyward.contract.names import ANNOTATION_SCHEMA, LEASE_NAME, POOL, TASK
+from skyward.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -271,3 +273,35 @@ def test_an_unknown_choice_of_control_plane_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("SKYWARD_CONTROL_PLANE", "cloud")
     with pytest.raises(sky.NoControlPlane, match="'cloud' is not known"):
         connect(lambda _: None)
+
+
+def test_operator_that_hangs_is_named_and_that_it_is_back(
+    plane: FakePlane, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its connections, and does nothing: only its lease tells."""
+    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 0.2)
+    told: list[str | None] = []
+    original = Session.operator_silent
+
+    def note(session: Session, since: str | None) -> None:
+        original(session, since)
+        told.append(since)
+
+    def renewed(time: str) -> Object:
+        lease = plane.objects[LEASES][LEASE_NAME]
+        return lease | {"spec": {"holderIdentity": "one", "renewTime": time}}
+
+    monkeypatch.setattr(Session, "operator_silent", note)
+    plane.answer = lambda plane, task: {"phase": "Queued"}
+    with sky.Compute(provider=sky.Local(), options=sky.Options(console="log")) as pool:
+        plane.put(LEASES, renewed("1"))
+        future = add(1, 2) > pool
+        wait_until(lambda: len(told) == 1)
+        assert told[0] is not None
+        plane.put(LEASES, renewed("2"))
+        wait_until(lambda: told[1:2] == [None])
+        future.cancel()
+    shown = capsys.readouterr().err
+    assert f"operator: has not been heard of since {told[0]}" in shown
+    assert "operator: is heard of again" in shown

@@ -20,6 +20,7 @@ from skyward.cluster.cutter import Cutter
 from skyward.cluster.download import download
 from skyward.cluster.gateway import Gateway
 from skyward.cluster.logs import LogFollower
+from skyward.cluster.pulse import Pulse
 from skyward.cluster.watch import Watch
 from skyward.console import Console, Stream, Subject
 from skyward.console.lines import LineAssembler, Source
@@ -46,6 +47,7 @@ OUTPUT_SECONDS = 3.0
 """How long the end of a program waits for output that it missed: the operator was started again just now."""
 _ENDED = 10_000
 CONTROL_PLANE = Subject("control plane")
+OPERATOR = Subject("operator")
 
 _lock = threading.Lock()
 _open: dict[str, "Session"] = {}
@@ -70,6 +72,7 @@ class Session:
         """The latest Tasks that have ended: some of their output may still come."""
         self._lines = LineAssembler()
         self._logs = LogFollower(self.gateway, namespace, self.printed, console.say)
+        self._pulse = Pulse(api, lambda: bool(self._handles), self.operator_silent)
         self._watch = Watch(
             api,
             TASK,
@@ -83,6 +86,7 @@ class Session:
     def start(self) -> None:
         """Begin to watch. From here on an API server that goes away is waited for."""
         self._watch.start()
+        self._pulse.start()
         self.api.patience = PATIENCE_SECONDS
         self.api.on_trouble = self.trouble
 
@@ -178,6 +182,21 @@ class Session:
             shown = self.console.elapsed(CONTROL_PLANE) > TROUBLE_SECONDS
             self.console.done(CONTROL_PLANE, "answers again" if shown else "")
 
+    def operator_silent(self, since: str | None) -> None:
+        """The operator does not renew its lease (or does again, with None)."""
+        if since is None:
+            self.console.done(OPERATOR, "is heard of again")
+            return
+        where = (
+            "skyward local status"
+            if self.api.connection.is_embedded
+            else "kubectl -n skyward-system get pods"
+        )
+        self.console.update(
+            OPERATOR,
+            f"has not been heard of since {since}: nothing begins or ends before it is back (see `{where}`)",
+        )
+
     def printed(self, piece: dict[str, Any]) -> None:
         """One piece of output from a node, or that the last piece of a task has come.
 
@@ -207,6 +226,7 @@ class Session:
         Output that was missed is waited for, unless it is to end `at_once`.
         """
         self._watch.stop()
+        self._pulse.stop()
         self.leaving.stop()
         seconds = 0.0 if at_once else OUTPUT_SECONDS
         with self.api.hurried(seconds):  # its lease says where the gateway is

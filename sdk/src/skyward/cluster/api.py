@@ -241,9 +241,12 @@ class Api:
 
     def gateway_place(self) -> tuple[str | None, str | None]:
         """The address and the Service where the operator says that its gateway is; None is not said (yet)."""
-        lease = self.get(LEASE, SYSTEM_NAMESPACE, LEASE_NAME) or {}
-        said = lease.get("metadata", {}).get("annotations") or {}
+        said = self.operator_lease().get("metadata", {}).get("annotations") or {}
         return said.get(ANNOTATION_GATEWAY), said.get(ANNOTATION_GATEWAY_SERVICE)
+
+    def operator_lease(self) -> dict[str, Any]:
+        """The Lease of the operator; empty where no operator has made one."""
+        return self.get(LEASE, SYSTEM_NAMESPACE, LEASE_NAME) or {}
 
     def close(self) -> None:
         """Close all connections."""
