@@ -816,6 +816,73 @@ async def test_slow_follower_is_let_go_and_finds_the_rest_on_disk(tmp_path: Path
     assert texts == [f"{number}\n" for number in range(5)]
 
 
+def read(logs: LogBook, after: float = 0.0, until: float = float("inf")) -> list[dict[str, Any]]:
+    """What is kept of the only task."""
+    return [json.loads(line) for line in b"".join(logs.read("default", "uid-1", after, until)).splitlines()]
+
+
+async def test_reader_who_comes_back_gets_what_is_kept_and_hears_of_what_is_not(tmp_path: Path) -> None:
+    logs = LogBook(BlobStore(tmp_path), limit=40_000, flush_seconds=0)
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+
+    async def print_lines(first: int, last: int) -> None:
+        for number in range(first, last):
+            logs.write(work, attempt, {"time": float(number)}, f"line {number}\n".encode())
+            if number % 10 == 0:
+                await logs.flush()
+        await logs.flush()
+
+    await print_lines(0, 10)
+    seen = read(logs)[-1]["kept"]
+    await print_lines(10, 20)
+    assert [record["text"] for record in read(logs, seen)] == [f"line {n}\n" for n in range(10, 20)]
+    middle = read(logs)[-1]["kept"]
+    slow = logs.read("default", "uid-1", 0.0, middle)
+    await print_lines(20, 3000)
+    back = read(logs, seen)
+    (gap,) = [record for record in back if "gap" in record]
+    place = back.index(gap)
+    assert (gap["task"], gap["namespace"]) == ("task", "default")
+    numbers = [int(record["text"].split()[1]) for record in back if record is not gap]
+    assert numbers[:place] == list(range(10, 10 + place))
+    assert numbers[place:] == list(range(numbers[place], 3000))
+    assert not [record for record in read(logs, back[place + 1]["kept"]) if "gap" in record]
+    later = read(logs, back[place + 5]["kept"])
+    await print_lines(3000, 6000)
+    assert "gap" in read(logs, later[0]["kept"])[0]
+    assert "gap" in read(logs, later[0]["kept"], later[-1]["kept"])[0]
+    assert [json.loads(line)["text"] for line in b"".join(slow).splitlines()] == [
+        f"line {n}\n" for n in range(20)
+    ]
+
+
+async def test_slow_reader_gets_what_was_there_when_it_began(tmp_path: Path) -> None:
+    logs = LogBook(BlobStore(tmp_path), limit=400_000, flush_seconds=0)
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    for turn in range(2):
+        for number in range(100):
+            logs.write(work, attempt, {}, f"{turn} {number} ".encode() + b"x" * 3000 + b"\n")
+            await logs.flush()
+        if not turn:
+            expected = read(logs)
+            slow = logs.read("default", "uid-1", 0.0, logs.stored)
+            begun = next(slow)
+    assert [json.loads(line) for line in (begun + b"".join(slow)).splitlines()] == expected
+
+
+async def test_output_that_a_restarted_operator_takes_in_is_no_gap(tmp_path: Path) -> None:
+    work = Work("default", "task", "uid-1", "pool", 0.0)
+    attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)
+    for number in range(2):
+        logs = LogBook(BlobStore(tmp_path), flush_seconds=0)
+        logs.write(work, attempt, {"at": 2 * number}, f"{number}\n".encode())
+        await logs.flush()
+    assert [record["text"] for record in read(logs)] == ["0\n", "1\n"]
+    assert [record["text"] for record in read(logs, read(logs)[0]["kept"])] == ["1\n"]
+
+
 async def test_record_that_a_kill_has_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
     work = Work("default", "task", "uid-1", "pool", 0.0)
     attempt = Attempt("uid-1.0.1", 0, 1, "node-0", 0, 0.0)

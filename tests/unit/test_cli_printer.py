@@ -42,3 +42,12 @@ def test_calls_and_attempts_stay_apart_and_the_end_of_a_task_ends_its_lines() ->
     assert written == ["[t node 0] other", "[t node 0] half"]
     printer.finish()
     assert written[2:] == ["[u node 0] open"]
+
+
+def test_what_comes_behind_a_gap_is_not_the_rest_of_the_line_before_it() -> None:
+    written: list[str] = []
+    printer = Printer(TASK, Selection(), written.extend)
+    printer.take(record("half"))
+    printer.take({"task": "t", "stream": "stderr", "gap": True, "text": "(output was dropped here)\n"})
+    printer.take(record("the rest of another\n"))
+    assert written == ["[node 0] half", "(output was dropped here)", "[node 0] the rest of another"]

@@ -211,7 +211,9 @@ class Session:
         if handle is not None:
             handle.on_output()
         stream: Stream = "stderr" if piece.get("stream") == "stderr" else "stdout"
-        prefix = f"[node {piece.get('rank', '?')}]"
+        if "gap" in piece and "rank" not in piece:  # what comes next is not the rest of a line
+            self._print_rests(str(piece.get("task")))
+        prefix = f"[node {piece['rank']}]" if "rank" in piece else ""
         call = (piece.get("index"), piece.get("attempt"))
         source: Source = (piece.get("task"), call, prefix, stream)
         draws = self.console.draws(stream)

@@ -8,7 +8,8 @@ who is too slow is let go and comes back for the rest: it never slows the operat
     <root>/<namespace>/<uid>/tail.0, tail.1  the latest parts, in turn
 
 Each record says when it was `kept`: no two alike, and growing. A reader who comes back names the latest one
-that it has, and gets what was kept after that.
+that it has, and gets what was kept after that. It also says when the one `before` it of its task was kept: so
+whoever comes back hears of what was dropped meanwhile.
 
 An agent numbers the bytes that an attempt prints and keeps them until it hears that they are on disk. What
 comes again after a broken connection, or after a restart of the operator, is recognised by these numbers.
@@ -24,12 +25,11 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from skyward_operator.gateway.output import DROPPED, REMOVED, TAILS, TaskOutput, changed
-from skyward_operator.gateway.records import begins, records
+from skyward_operator.gateway.output import REMOVED, TaskOutput, changed
+from skyward_operator.gateway.records import begins, in_pieces, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from skyward_operator.gateway.blobs import BlobStore
     from skyward_operator.gateway.follower import Follower
@@ -128,6 +128,7 @@ class LogBook:
         self.newest = max(round(self._now(), 6), round(self.newest + 1e-6, 6))
         record = {
             "kept": self.newest,
+            "before": log.newest,
             "namespace": work.namespace,
             "pool": work.pool,
             "task": work.name,
@@ -141,6 +142,7 @@ class LogBook:
             "text": text,
         }
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        log.newest = self.newest
         self._new.append((self.newest, work, line))
         log.pending.append(line)
 
@@ -207,16 +209,14 @@ class LogBook:
     def read(
         self, namespace: str, uid: str, after: float = 0.0, until: float = float("inf")
     ) -> Iterator[bytes]:
-        """The records that were kept in between, `until` included, in pieces; blocks on the disk."""
+        """The records that were kept in between, `until` included, in pieces; blocks on the disk.
+
+        What is missing in between has a record of its own.
+        """
         folder = self.blobs.folder(namespace, uid)
-        tails = sorted((folder / name for name in TAILS), key=changed)
-        yield from records(folder / "head", after, until)
-        if not after and (removed := _text(folder / REMOVED)):
-            yield _gap(removed)
-        if not after and (folder / DROPPED).exists():
-            yield _gap("output was dropped here: the task wrote more than is kept")
-        for tail in tails:
-            yield from records(tail, after, until)
+        if changed(folder / REMOVED) > after * 1e9:
+            yield _gap((folder / REMOVED).read_text())
+        yield from in_pieces(records(folder, after, until))
 
     def begins(self, namespace: str, uid: str) -> float:
         """No record of a task was kept before that; infinite where nothing was kept."""
@@ -296,10 +296,6 @@ def _write_all(batch: list[tuple[TaskOutput, bytes]], to_shrink: list[TaskOutput
 def _gap_text(size: int, lines: int) -> str:
     about = f" ({lines} lines)" if lines else ""
     return f"\n… {size} bytes{about} were dropped on the node: nobody took them in time\n"
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 def _gap(text: str) -> bytes:

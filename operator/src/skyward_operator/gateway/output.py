@@ -36,6 +36,8 @@ class TaskOutput:
     pending: list[bytes] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     tail: int = 0
+    newest: float = 0.0
+    """When its latest record was kept, written or not; 0 where there is none."""
     cut: bool = False
     """Something is missing between head and tails."""
     decoders: dict[tuple[str, str], codecs.IncrementalDecoder] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class TaskOutput:
             found: dict[str, int] = {}
             for line in file:
                 record = _record(line)
+                self.newest = max(self.newest, record.get("kept", 0.0))
                 if "at" in record:
                     found[record["id"]] = max(record["at"] + record["size"], found.get(record["id"], 0))
             return found

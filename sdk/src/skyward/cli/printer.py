@@ -57,6 +57,8 @@ class Printer:
         if "done" in record:
             self._end_lines(str(record.get("task")))
         elif self._wanted.takes(record):
+            if "gap" in record and "rank" not in record:  # what comes next is not the rest of a line
+                self._end_lines(record.get("task"))
             source = _source(record)
             text = str(record.get("text", ""))
             draws = self._progress is not None
