@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyward.console.lines import LineAssembler
+from skyward.console.lines import LONGEST_LINE, LineAssembler, _Line
 
 if TYPE_CHECKING:
+    import pytest
+
     from skyward.console.lines import Source
 
 ONE: Source = ("t", 0, "[node 0]", "stdout")
@@ -79,3 +81,45 @@ def test_a_state_that_was_shown_is_not_shown_again_at_the_end_of_its_line() -> N
     assert assembler.feed(ONE, "half\r ") == ["half"]
     assert assembler.feed(ONE, "\r40%\r50%\r") == []
     assert (assembler.rest(ONE), assembler.rest(ONE)) == ("50%", "")
+
+
+def test_a_line_without_an_end_is_shown_in_pieces_and_put_together_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    joined: list[int] = []
+    join = _Line.text.fget  # type: ignore[attr-defined]
+
+    def counted(line: _Line) -> str:
+        joined.append(line.size)
+        return str(join(line))
+
+    monkeypatch.setattr(_Line, "text", property(counted))
+    assembler = LineAssembler()
+    found: list[str] = []
+    for _ in range(3 * LONGEST_LINE // 64 + 1):
+        found += assembler.feed(ONE, "0123456789abcdef" * 4)
+    assert [len(piece) for piece in found] == [LONGEST_LINE] * 3
+    assert sum(joined) <= 4 * LONGEST_LINE
+    found += assembler.feed(ONE, "\nnext\n")
+    assert found[-1] == "next"
+    assert "".join(found[:-1]) == "0123456789abcdef" * (len("".join(found[:-1])) // 16)
+    assert assembler.sources() == []
+
+
+def test_a_long_line_is_cut_alike_however_it_comes() -> None:
+    text = "x" * (2 * LONGEST_LINE) + "\n" + "y" * (LONGEST_LINE + 1) + "\n\n"
+    at_once = LineAssembler().feed(ONE, text)
+    assert [len(piece) for piece in at_once] == [LONGEST_LINE, LONGEST_LINE, LONGEST_LINE, 1, 0]
+    assembler = LineAssembler()
+    cut = [text[start : start + 60_000] for start in range(0, len(text), 60_000)]
+    assert [line for piece in cut for line in assembler.feed(ONE, piece)] == at_once
+
+
+def test_a_line_that_overwrites_itself_and_then_never_ends_is_cut_too() -> None:
+    assembler = LineAssembler(Clock())
+    assert assembler.feed(ONE, "10%\r20%\r") == ["10%"]
+    found: list[str] = []
+    for _ in range(20):
+        found += assembler.feed(ONE, "z" * (LONGEST_LINE // 8))
+    assert [len(piece) for piece in found] == [LONGEST_LINE] * 2
+    assert len(assembler.rest(ONE)) == 20 * (LONGEST_LINE // 8) - 2 * LONGEST_LINE

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 type Source = tuple[str | None, Any, str, Literal["stdout", "stderr"]]
@@ -12,13 +12,30 @@ type Source = tuple[str | None, Any, str, Literal["stdout", "stderr"]]
 STATE_SECONDS = 1.0
 """A line that is overwritten again and again, such as a progress bar, is shown this often, and at its end."""
 
+LONGEST_LINE = 1 << 20
+"""Characters. A longer line is shown in pieces of this size: it may have no end at all."""
+
 
 @dataclass(slots=True)
 class _Line:
-    """The line that a source has not ended yet; `text` begins with its newest state that was not shown."""
+    """The line that a source has not ended yet; it begins with its newest state that was not shown."""
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
+    """Put together only when one of them ends or overwrites something: a line may come in a million."""
+    size: int = 0
     shown_at: float | None = None
+    overwrites: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def add(self, text: str) -> None:
+        self.pieces.append(text)
+        self.size += len(text)
+
+    def become(self, text: str) -> None:
+        self.pieces, self.size, self.overwrites = [text], len(text), "\r" in text
 
 
 class LineAssembler:
@@ -36,25 +53,29 @@ class LineAssembler:
         """
         with self._lock:
             line = self._open.pop(source, _Line())
-            *ended, rest = (line.text + text).replace("\r\n", "\n").split("\n")
-            lines = []
-            for each in ended:
-                final = _state(each)
-                if final or line.shown_at is None:
-                    lines.append(final)
-                line = _Line()
-            line.text = rest
-            if state := self._due(line, draws):
-                lines.append(state)
-            if line.text:
+            line.add(text)
+            lines: list[str] = []
+            if "\n" in text or "\r" in text:
+                *ended, rest = line.text.replace("\r\n", "\n").split("\n")
+                for each in ended:
+                    final = _state(each)
+                    if final or line.shown_at is None:
+                        lines += _pieces(final)
+                    line = _Line()
+                line.become(rest)
+                if state := self._due(line, draws):
+                    lines.append(state)
+            if line.size > LONGEST_LINE:
+                lines += self._cut(line)
+            if line.size:
                 self._open[source] = line
             return lines
 
     def state(self, source: Source) -> str:
         """What a line that overwrites itself shows now; nothing for one that does not."""
         with self._lock:
-            text = self._open.get(source, _Line()).text
-            return _state(text) if "\r" in text else ""
+            line = self._open.get(source)
+            return _state(line.text) if line is not None and line.overwrites else ""
 
     def rest(self, source: Source) -> str:
         """What was printed without an end of line; it is handed out once."""
@@ -68,17 +89,31 @@ class LineAssembler:
 
     def _due(self, line: _Line, draws: bool) -> str:
         """The newest state of an unfinished line, if it is time to show one; older states are forgotten."""
-        body = line.text.removesuffix("\r")  # the next piece may make it an end of line
+        text = line.text
+        body = text.removesuffix("\r")  # the next piece may make it an end of line
         overwritten, _, newest = body.rpartition("\r")
-        newest += line.text[len(body) :]
+        newest += text[len(body) :]
         state, now = _state(overwritten), self._clock()
         if state and not draws and (line.shown_at is None or now - line.shown_at >= STATE_SECONDS):
-            line.text, line.shown_at = newest, now
+            line.become(newest)
+            line.shown_at = now
             return state
-        line.text = f"{state}\r{newest}" if state else newest
+        line.become(f"{state}\r{newest}" if state else newest)
         return ""
+
+    def _cut(self, line: _Line) -> list[str]:
+        """Of an unfinished line that got too long, what can be shown; the rest of it stays."""
+        *whole, rest = _pieces(line.text.rpartition("\r")[2])
+        line.become(rest)
+        line.shown_at = self._clock()
+        return whole
 
 
 def _state(line: str) -> str:
     """What can be read at last of a line that carriage returns overwrite."""
     return next((state for state in reversed(line.split("\r")) if state), "")
+
+
+def _pieces(line: str) -> list[str]:
+    """A line, in pieces where it is too long for one."""
+    return [line[start : start + LONGEST_LINE] for start in range(0, max(1, len(line)), LONGEST_LINE)]
