@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +356,77 @@ def test_workers_are_ready_before_the_first_call(agent: AgentProcess, operator: 
     wait_until(lambda: operator.ping()["running"] == 0)
     first = {operator.run(f"warm.{i}.1", lambda: __import__("os").getpid()).value for i in range(4)}
     assert first <= {operator.run(f"warm.{i}.2", lambda: __import__("os").getpid()).value for i in range(4)}
+
+
+def close_object() -> None:
+    print("before", flush=True)
+    sys.stdout.close()
+
+
+def close_descriptors() -> None:
+    print("before", flush=True)
+    os.close(1)
+    os.close(2)
+
+
+def replace_object() -> None:
+    print("before", flush=True)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, the called code leaves it
+    print("into the void")
+
+
+def take_the_descriptor() -> None:
+    print("before", flush=True)
+    sys.stdout = os.fdopen(1, "w")
+
+
+def redirect_descriptor() -> None:
+    print("before", flush=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    print("into the void", flush=True)
+
+
+def detach_object() -> None:
+    print("before", flush=True)
+    sys.stdout.detach()  # type: ignore[union-attr]
+
+
+SPOILERS = [
+    close_object,
+    close_descriptors,
+    replace_object,
+    take_the_descriptor,
+    redirect_descriptor,
+    detach_object,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_call_that_spoils_the_streams_silences_no_other_and_says_so(
+    tmp_path: Path, spoil: Callable[[], None]
+) -> None:
+    def say(word: str) -> None:
+        print(word)
+        sys.stdout.flush()
+        os.write(1, b"below\n")
+        os.write(2, b"")
+
+    def say_or_spoil(number: int) -> None:
+        spoil() if number == 1 else print(f"item {number}")
+
+    with running_agent(tmp_path, slots=1) as agent:
+        operator = agent.connect()
+        for turn in range(2):
+            assert operator.run(f"spoil{turn}.0.1", spoil).header["ok"]
+            assert operator.run(f"say{turn}.0.1", say, "hello").header["ok"]
+            spoilt = operator.logs[f"spoil{turn}.0.1"].decode()
+            assert spoilt.startswith("before\n")
+            assert "skyward: this call closed or replaced sys.stdout" in spoilt
+            assert operator.logs[f"say{turn}.0.1"] == b"hello\nbelow\n"
+        operator.slice("items.0.1", say_or_spoil, range(4))
+        operator.ends("items.0.1", 4)
+        assert "skyward: this call" in operator.logs["items.1.1"].decode()
+        assert [operator.logs[f"items.{number}.1"] for number in (0, 2, 3)] == [
+            f"item {number}\n".encode() for number in (0, 2, 3)
+        ]
+        operator.close()

@@ -6,11 +6,8 @@ processes) belongs to the item that was marked last; an item that comes after on
 therefore marked before it begins, whether it prints or not.
 """
 
-import contextlib
-import functools
 import io
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,35 +42,6 @@ class MarkedPipe(io.FileIO):
         """Write the mark that is due now: what comes next may not pass through here."""
         if self.due:
             self.write(b"")
-
-
-def standard_streams() -> tuple[MarkedPipe, ...]:
-    """Make `sys.stdout` and `sys.stderr` anew, on pipes that know whose output goes through them."""
-    pipes: list[MarkedPipe] = []
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        pipe = MarkedPipe(descriptor, "wb", closefd=False)
-        pipe.name = f"<{name}>"
-        stream = io.TextIOWrapper(io.BufferedWriter(pipe), "utf-8", "backslashreplace", line_buffering=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-        pipes.append(pipe)
-    return tuple(pipes)
-
-
-def flush() -> None:
-    """What was printed must be in the pipes before anything is said about the call that printed it."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        with contextlib.suppress(Exception):
-            if stream is not None:
-                stream.flush()
-    if "ctypes" in sys.modules:  # loaded by every library that could have printed from C
-        with contextlib.suppress(Exception):
-            _c_library().fflush(None)
-
-
-@functools.cache
-def _c_library() -> Any:
-    return sys.modules["ctypes"].CDLL(None)
 
 
 class Splitter:

@@ -5,17 +5,19 @@ before the next item begins. A batch goes to the agent when the slice is over, w
 an item ends after the last batch was some time ago.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from skyward.agent.borders import MarkedPipe, flush
+from skyward.agent.borders import MarkedPipe
 from skyward.agent.box import ROOM, Box
 from skyward.agent.execute import Execution, Functions
 from skyward.agent.returned import Returned
 from skyward.agent.runtime import CallContext
+from skyward.agent.standard import flush
 from skyward.wire.envelopes import BATCH_SECONDS, attempt_id, parse_attempt
 from skyward.wire.frames import Frame, FrameKind
 from skyward.wire.outcomes import Heads, Outcome, outcome_head
@@ -30,7 +32,13 @@ class Host(Protocol):
     functions: Functions
     spool: Path
     captured: bool
-    pipes: tuple[MarkedPipe, ...]
+
+    @property
+    def pipes(self) -> tuple[MarkedPipe, ...]:
+        """What its calls print to."""
+
+    def restore_streams(self) -> str:
+        """Put back what a call took away of them, and what to say about it."""
 
     def execute(self, context: CallContext, execution: Execution, box: Box | None = None) -> bool:
         """Run it where it can be interrupted; False where the box was closed before it began."""
@@ -111,6 +119,9 @@ class Items:
             self._next = place
             return True
         returned = execution.returned(host.spool)
+        if lost := host.restore_streams():
+            self._mark(place, eager=False)  # the one before may have gone elsewhere
+            sys.stderr.write(lost)
         flush()
         is_last = host.was_interrupted(name) and self._box.is_condemned(place)
         if not is_last:

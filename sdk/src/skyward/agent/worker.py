@@ -23,12 +23,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from skyward.agent.borders import MarkedPipe, flush, standard_streams
+from skyward.agent.borders import MarkedPipe
 from skyward.agent.box import Box
 from skyward.agent.capture import ThreadOutput
 from skyward.agent.execute import Execution, Functions
 from skyward.agent.items import Items
 from skyward.agent.runtime import CallContext, running
+from skyward.agent.standard import StandardStreams, flush
 from skyward.agent.streams import CallStream
 from skyward.wire.frames import Decoder, Frame, FrameKind, encode
 
@@ -42,12 +43,12 @@ class Worker:
     """The loop between the agent's socket and the calls."""
 
     def __init__(
-        self, connection: socket.socket, spool: Path, boxes: list[Box], pipes: tuple[MarkedPipe, ...]
+        self, connection: socket.socket, spool: Path, boxes: list[Box], streams: StandardStreams
     ) -> None:
         self.functions = Functions()
         self.spool = spool
         self.captured = len(boxes) > 1
-        self.pipes = () if self.captured else pipes
+        self._standard = streams
         self._connection = connection
         self._boxes = boxes
         self._slices: dict[str, Items] = {}
@@ -128,6 +129,15 @@ class Worker:
         del self._contexts[attempt]
         return has_begun
 
+    @property
+    def pipes(self) -> tuple[MarkedPipe, ...]:
+        """items.Host"""
+        return () if self.captured else self._standard.pipes
+
+    def restore_streams(self) -> str:
+        """items.Host"""
+        return "" if self.captured else self._standard.restore()
+
     def was_interrupted(self, attempt: str) -> bool:
         """items.Host"""
         was = attempt in self._interrupted
@@ -181,6 +191,8 @@ class Worker:
         header, body = execution.result(self.spool)
         self._streams.pop(attempt, None)
         header["interrupted"] = self.was_interrupted(attempt)
+        if lost := self.restore_streams():
+            sys.stderr.write(lost)
         flush()
         self.send(Frame(FrameKind.RESULT, header, body))
 
@@ -299,7 +311,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(descriptor, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     boxes = [_box(int(descriptor)) for descriptor in arguments[3:]]
-    worker = Worker(connection, Path(arguments[2]), boxes, standard_streams())
+    worker = Worker(connection, Path(arguments[2]), boxes, StandardStreams())
     threading.Thread(target=_watch, args=(lifeline, worker), name="lifeline", daemon=True).start()
     with contextlib.suppress(ConnectionError):
         worker.run()
