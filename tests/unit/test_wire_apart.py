@@ -6,19 +6,19 @@ import os
 import pickle
 import tracemalloc
 from array import array
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from skyward.wire.apart import LARGE, Apart
-from skyward.wire.codec import dumps_apart, dumps_function_apart, loads
+from skyward.wire.codec import dumps, dumps_apart, dumps_function_apart, loads
 from skyward.wire.digest import digest
 from skyward.wire.errors import NotDeserializable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from skyward.wire.digest import BytesLike
     from skyward.wire.parts import Part
@@ -152,6 +152,47 @@ def test_a_mapped_file_goes_as_what_is_in_it(tmp_path: Path) -> None:
     found = loads(data, files(tmp_path, parts))
     assert bytes(found) == NOISE
     found[0] ^= 1
+
+
+def private_bytes() -> int:
+    """Memory of this process that no file stands behind."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_a_mapped_file_is_not_copied_and_is_read_once_for_all_calls(tmp_path: Path, by_value: bool) -> None:
+    size = 64 << 20
+    with (tmp_path / "file").open("wb") as file:
+        for _ in range(64):
+            file.write(os.urandom(1 << 20))
+    mapped = np.memmap(tmp_path / "file", dtype=np.float32, mode="r").reshape(-1, 1024)
+    apart, before = Apart(), private_bytes()
+    found = [dumps_apart((mapped, (lambda: 1) if by_value else 1), apart) for _ in range(2)]
+    assert private_bytes() - before < size // 4
+    (one,), (other,) = (parts for _, parts in found)
+    assert one is other
+    assert one.size == size
+    value, _ = loads(found[0][0], files(tmp_path, [one]))
+    assert type(value) is np.ndarray
+    assert value.shape == mapped.shape
+    assert value.tobytes() == (tmp_path / "file").read_bytes()
+
+
+def test_mapped_files_of_other_shapes_arrive_as_the_same_arrays(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(NOISE)
+    whole = np.memmap(tmp_path / "file", dtype=np.uint8, mode="r", shape=(len(NOISE) // 4, 4), order="F")
+    for view in (whole, whole[:3], whole[::2], whole.T, whole[5:], whole[:, 1], whole[:, 1][:50]):
+        data, parts = dumps_apart([b"before", view, view], Apart())
+        for back in (
+            loads(data, files(tmp_path, parts))[1],
+            loads(dumps(view)),
+            loads(bytearray(dumps(view))),
+        ):
+            assert type(back) is np.ndarray
+            np.testing.assert_array_equal(back, view)
+            back[...] = 7
+    assert (tmp_path / "file").read_bytes() == NOISE
 
 
 def test_what_a_function_refers_to_stands_apart(tmp_path: Path) -> None:

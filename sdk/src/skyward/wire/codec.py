@@ -31,6 +31,7 @@ from skyward.wire.blame import blame
 from skyward.wire.compression import SMALLEST, compressed, size_of
 from skyward.wire.digest import BytesLike
 from skyward.wire.errors import NotDeserializable, NotPicklable
+from skyward.wire.mapped import reduce_mapped
 from skyward.wire.modules import ModuleStates, reduce_module
 from skyward.wire.origin import by_value, stays_here
 from skyward.wire.parts import Part
@@ -207,7 +208,7 @@ class _Plain(pickle.Pickler):
             if by_value(obj.__module__):
                 raise pickle.PicklingError(f"{obj!r} goes by value")
             _refuse_ours(obj)
-        return NotImplemented
+        return reduce_mapped(obj)
 
 
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
@@ -225,6 +226,8 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         elif isinstance(obj, type | FunctionType):
             _refuse_ours(obj)
             self._register(obj.__module__)
+        elif (mapped := reduce_mapped(obj)) is not NotImplemented:
+            return mapped
         return super().reducer_override(obj)
 
     def _can_travel(self, value: Any) -> bool:
