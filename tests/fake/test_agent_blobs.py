@@ -70,6 +70,62 @@ def test_a_call_with_a_part_that_never_came_is_refused_and_names_it(agent: Agent
     operator.close()
 
 
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_part_that_was_changed_on_the_node_is_sent_again_and_never_used(
+    tmp_path: Path, harm: str, restart: bool
+) -> None:
+    array, body, parts = arguments(4_000_000)
+
+    def spoil(agent: AgentProcess) -> None:
+        path = agent.home / "blobs" / parts[0].digest
+        if harm == "remove":
+            path.unlink()
+        elif harm == "cut":
+            os.truncate(path, 4096)
+        else:
+            with path.open("r+b") as file:
+                file.seek(2_000_000)
+                file.write(bytes([array[2_000_000] ^ 255]))
+
+    with running_agent(tmp_path, slots=1) as agent:
+        operator = agent.connect()
+        operator.blob(b"".join(parts[0].pieces))
+        send(operator, "parts.0.1", body, parts)
+        assert operator.result("parts.0.1").value == total(array)
+        spoil(agent)
+        if not restart:
+            send(operator, "parts.1.1", body, parts)
+            refused = operator.expect(FrameKind.REFUSED).header
+            assert (refused["reason"], refused["digest"]) == ("BlobMissing", parts[0].digest)
+            assert "was changed or removed on the node's disk" in refused["message"]
+            operator.blob(b"".join(parts[0].pieces))
+            send(operator, "parts.1.1", body, parts)
+            assert operator.result("parts.1.1").value == total(array)
+        operator.close()
+    if restart:
+        with running_agent(tmp_path, slots=1) as agent:
+            operator = agent.connect(2)
+            assert parts[0].digest not in operator.welcome["blobs"]
+            operator.close()
+
+
+def test_a_part_that_nobody_touched_is_there_after_a_restart_of_the_agent(tmp_path: Path) -> None:
+    array, body, parts = arguments(4_000_000)
+    with running_agent(tmp_path, slots=1) as agent:
+        operator = agent.connect()
+        operator.blob(b"".join(parts[0].pieces))
+        send(operator, "parts.0.1", body, parts)
+        operator.result("parts.0.1")
+        operator.close()
+    with running_agent(tmp_path, slots=1) as agent:
+        operator = agent.connect(2)
+        assert operator.welcome["blobs"] == [parts[0].digest]
+        send(operator, "parts.1.1", body, parts)
+        assert operator.result("parts.1.1").value == total(array)
+        operator.close()
+
+
 def test_a_cancel_behind_a_call_that_still_waits_for_its_parts_ends_it(agent: AgentProcess) -> None:
     operator = agent.connect()
     _, body, parts = arguments(12_000_000)

@@ -3,10 +3,16 @@
 A blob becomes visible only when it is complete and its digest is right. One that cannot be kept is refused
 once, and what still comes of it is dropped, until it begins anew. Blobs that no waiting or running
 attempt needs are removed, longest unused first, once all together exceed a limit.
+
+A blob that somebody wrote to, cut or removed since is not here any more: it is sent again. Each file carries
+a time of its own making (`_stamp`), which only whoever writes to it changes; it holds until the machine
+starts anew, because what a machine had not written out may be lost with it.
 """
 
 import contextlib
+import functools
 import hashlib
+import os
 import shutil
 import threading
 from dataclasses import dataclass
@@ -46,8 +52,9 @@ class Blobs:
         self._unstored: set[str] = set()
         """Those of them that the disk did not take."""
         for path in folder.iterdir():
-            if is_digest(path.name):
-                self._complete[path.name] = path.stat().st_size
+            status = path.stat()
+            if is_digest(path.name) and status.st_mtime == _stamp(path.name):
+                self._complete[path.name] = status.st_size
             else:
                 path.unlink(missing_ok=True)
 
@@ -57,12 +64,18 @@ class Blobs:
             return list(self._complete)
 
     def path(self, digest: str) -> Path | None:
-        """Where a complete blob lies, or None. Counts as a use of it."""
+        """Where a complete blob lies as it came, or None. Counts as a use of it."""
+        path = self._folder / digest
         with self._lock:
             if digest not in self._complete:
                 return None
-            self._complete[digest] = self._complete.pop(digest)
-        return self._folder / digest
+            size = self._complete.pop(digest)
+            if not _is_untouched(path, size):
+                self._refused[digest] = "was changed or removed on the node's disk"
+                path.unlink(missing_ok=True)
+                return None
+            self._complete[digest] = size
+        return path
 
     def is_stored_nowhere(self, digest: str) -> bool:
         """Whether the disk did not take a blob when it came."""
@@ -138,7 +151,8 @@ class Blobs:
         del self._partial[digest]
         partial.file.close()
         with self._lock:
-            (self._folder / f"{digest}.part").rename(self._folder / digest)
+            path = (self._folder / f"{digest}.part").rename(self._folder / digest)
+            os.utime(path, (_stamp(digest), _stamp(digest)))
             self._complete[digest] = size
 
     def _drop(self, digest: str) -> None:
@@ -147,3 +161,25 @@ class Blobs:
             partial.file.close()
             with contextlib.suppress(OSError):
                 (self._folder / f"{digest}.part").unlink()
+
+
+def _is_untouched(path: Path, size: int) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return status.st_size == size and status.st_mtime == _stamp(path.name)
+
+
+def _stamp(digest: str) -> int:
+    """The time, long past, that a blob's file carries for as long as the machine runs."""
+    return int.from_bytes(hashlib.sha256(f"{_machine_start()} {digest}".encode()).digest()[:3])
+
+
+@functools.cache
+def _machine_start() -> str:
+    """Another one each time that the machine starts; only Linux says it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
