@@ -1,4 +1,4 @@
-"""`skyward reap` as an administrator uses it: machines without a node are found, shown, and ended when asked."""
+"""`skyward reap` as an administrator uses it: machines without a node are shown, and ended when asked."""
 
 from __future__ import annotations
 

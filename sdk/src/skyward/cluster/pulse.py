@@ -1,8 +1,8 @@
 """Whether the operator is alive, while somebody waits for it: its Lease is renewed every two seconds.
 
 An operator that was killed closes its connections, and is named at once. One that hangs keeps them open and
-says nothing, so it would look like one that has no slot. Clocks are not compared: what counts is that the Lease
-changes, by the clock of this process. The Lease is read only while somebody waits.
+says nothing, so it would look like one that has no slot. Clocks are not compared: what counts is that the
+Lease changes, by the clock of this process. The Lease is read only while somebody waits.
 """
 
 import logging
@@ -22,8 +22,8 @@ SILENT_SECONDS = 10.0
 
 
 class Pulse:
-    """Looks at the operator's Lease: reports since when it does not change, as a time of day, and None when it
-    does again."""
+    """Looks at the operator's Lease: reports since when it does not change, as a time of day, and None when
+    it does again."""
 
     def __init__(self, api: Api, waits: Callable[[], bool], report: Callable[[str | None], None]) -> None:
         self._api = api
