@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,7 +15,7 @@ import pytest
 from skyward_operator.nodes.deadman import COMMAND, opening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,6 +97,52 @@ def test_what_systemd_starts_powers_the_machine_off_by_the_command_that_was_kept
             assert watch.poll() is None
         watch.kill()
     assert (root / "ended").read_text() == "now\n"
+
+
+def test_a_beat_that_is_read_in_two_pieces_is_not_taken_for_another_time_to_live(root: Path) -> None:
+    """The time for a look may be up in the middle of a line; "00" and "0" of 600 would end or disarm it."""
+    listens(root, ttl=600)
+    kept, ran = root / "var/lib/skyward-deadman", root / "run/skyward-deadman"
+    (kept / "ttl").write_text("20\n")  # it looks every second
+    environment = {
+        **os.environ,
+        "PATH": f"{root}/bin:{os.environ['PATH']}",
+        "SKYWARD_DEADMAN_PREFIX": str(root),
+    }
+    watch = subprocess.Popen(["bash", kept / "deadman.sh", "watch", kept, ran], env=environment)
+    try:
+        with (ran / "beats").open("r+b", buffering=0) as beats:
+            beats.write(b"beat 21\n")
+            eventually(lambda: (kept / "ttl").read_text() == "21\n")
+            for first, rest in ((b"beat 6", b"00\n"), (b"beat 60", b"0\n"), (b"b", b"eat 0\n")):
+                for piece in (first, rest):
+                    before = looks(watch)
+                    beats.write(piece)
+                    eventually(partial(has_looked, watch, before + len(piece) + 1))
+                assert (kept / "ttl").read_text() == "21\n"
+            beats.write(b"beat 30\n")
+            eventually(lambda: (kept / "ttl").read_text() == "30\n")
+    finally:
+        watch.kill()
+        watch.wait()
+
+
+def has_looked(watch: subprocess.Popen[bytes], reads: int) -> bool:
+    """Whether a switch has read more often than that: each byte of a beat, and the time with each look."""
+    return looks(watch) > reads
+
+
+def looks(watch: subprocess.Popen[bytes]) -> int:
+    """How often a switch has read."""
+    return int(psutil.Process(watch.pid).io_counters().read_count)
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 60
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_two_processes_keep_it_without_systemd(root: Path) -> None:

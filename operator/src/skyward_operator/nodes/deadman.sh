@@ -35,7 +35,7 @@ failed() { # KIND MESSAGE
 }
 
 is_number() {
-    case $1 in '' | *[!0-9]*) return 1 ;; esac
+    case $1 in '' | *[!0-9]* | 0?*) return 1 ;; esac
     [ ${#1} -le 9 ]
 }
 
@@ -129,7 +129,7 @@ start() {
 until_it_runs() {
     local tries=0
     until runs; do
-        [ $((tries += 1)) -le 50 ] || return 1
+        [ $((tries += 1)) -le 150 ] || return 1
         sleep 0.1
     done
 }
@@ -154,7 +154,7 @@ UNIT
 
 beat() { # TTL
     [ -p "$ran/beats" ] || failed transient "$ran/beats is gone"
-    printf '%s\n' "$1" 1<>"$ran/beats"
+    printf 'beat %s\n' "$1" 1<>"$ran/beats"
 }
 
 listen() { # TTL COMMAND
@@ -204,15 +204,18 @@ watch() {
     done
 }
 
+# Where the time for a look is up in the middle of a line, the rest of it comes as a line of its own, which says
+# nothing: "00" of "beat 600" must not be taken for another time to live.
 hear() { # LINE
     if [ "$1" = reload ]; then
         exec bash "$kept/deadman.sh" watch "$kept" "$ran"
     fi
-    is_number "$1" || return
+    local said=${1#beat }
+    [ "$said" != "$1" ] && is_number "$said" || return
     tell_time
     heard=$now expired=0
-    if [ "$1" != "$ttl" ]; then
-        ttl=$1
+    if [ "$said" != "$ttl" ]; then
+        ttl=$said
         echo "$ttl" 2>/dev/null >"$kept/ttl.part" && mv "$kept/ttl.part" "$kept/ttl"
     fi
 }
