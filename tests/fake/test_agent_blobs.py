@@ -110,6 +110,31 @@ def test_a_part_that_was_changed_on_the_node_is_sent_again_and_never_used(
             operator.close()
 
 
+def test_a_part_that_goes_while_its_call_waits_fails_it_with_the_right_words(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
+    operator = agent.connect()
+    _, body, parts = arguments(1_000_000)
+    (tmp_path / "hold").touch()
+
+    def wait(path: str) -> None:
+        while os.path.exists(path):
+            time.sleep(0.01)
+
+    operator.blob(b"".join(parts[0].pieces))
+    for number in range(2):
+        operator.call(f"wait.{number}.1", wait, str(tmp_path / "hold"))
+        operator.expect(FrameKind.STARTED, attempt=f"wait.{number}.1")
+    send(operator, "parts.0.1", body, parts)
+    operator.ping()
+    (agent.home / "blobs" / parts[0].digest).unlink()
+    (tmp_path / "hold").unlink()
+    error = operator.result("parts.0.1").error
+    assert (error["kind"], error["reason"]) == ("System", "PayloadInvalid")
+    assert "changed or removed on the disk" in error["message"]
+    operator.close()
+
+
 def test_a_part_that_nobody_touched_is_there_after_a_restart_of_the_agent(tmp_path: Path) -> None:
     array, body, parts = arguments(4_000_000)
     with running_agent(tmp_path, slots=1) as agent:

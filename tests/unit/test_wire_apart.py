@@ -15,7 +15,7 @@ import pytest
 from skyward.wire.apart import LARGE, Apart
 from skyward.wire.codec import dumps, dumps_apart, dumps_function_apart, loads
 from skyward.wire.digest import digest
-from skyward.wire.errors import NotDeserializable
+from skyward.wire.errors import Damaged, NotDeserializable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -219,6 +219,9 @@ def test_missing_and_damaged_parts_are_errors(tmp_path: Path) -> None:
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])
         with pytest.raises(NotDeserializable):
+            loads(data, there)
+        path.unlink()
+        with pytest.raises(Damaged, match="changed or removed on the disk"):
             loads(data, there)
         path.write_bytes(whole)
     for size in range(0, len(data), 7):

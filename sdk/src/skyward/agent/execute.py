@@ -24,7 +24,7 @@ from skyward.agent.streams import CallStream
 from skyward.wire.codec import dumps_parts, loads
 from skyward.wire.digest import BytesLike
 from skyward.wire.envelopes import VALUE_LIMIT, ErrorInfo, FailureReason
-from skyward.wire.errors import NotDeserializable, NotPicklable
+from skyward.wire.errors import Damaged, NotDeserializable, NotPicklable
 from skyward.wire.raised import dumps_error
 
 
@@ -109,6 +109,8 @@ class Execution:
                 reason = FailureReason.COMMAND_NOT_FOUND
             case EntrypointNotFound():
                 reason = FailureReason.ENTRYPOINT_NOT_FOUND
+            case Damaged():
+                kind, reason = "System", FailureReason.PAYLOAD_INVALID
             case NotDeserializable():
                 reason = FailureReason.NOT_DESERIALIZABLE
             case NotPicklable():
@@ -194,6 +196,8 @@ class Execution:
 
 
 def _with_remedy(error: NotDeserializable) -> NotDeserializable:
+    if isinstance(error, Damaged):
+        return Damaged(f"the call cannot be read on the node: {error}")
     if not error.missing:
         return NotDeserializable(
             f"the call cannot be unpickled on the node: {error}. Is the same version of every package in "

@@ -110,7 +110,7 @@ MEANING: dict[str, str] = {
     "ResultNotStored": "the call ended, and the disk of its node did not take what it returned",
     "EntrypointNotFound": "the module or function of the entrypoint does not exist on the node",
     "EnvironmentMismatch": "client and node have different Python minors",
-    "PayloadInvalid": "the calls do not fit their description",
+    "PayloadInvalid": "the bytes of the calls are damaged, gone, or do not fit their description",
     "WorkerDied": "the process of the call ended by itself, or was killed",
     "NodeLost": "the node was lost during the call, and retries are used up",
     "Indeterminate": "the node was lost during a call that must not be repeated",

@@ -234,7 +234,8 @@ NEXT_STEP: dict[str, str] = {
         "pool's; nodes that were ready before keep theirs until they are deleted (kubectl delete skn NAME)."
     ),
     "PayloadInvalid": (
-        "The payload does not fit its description; make the task again with the same version of skyward."
+        "The bytes of its calls are damaged, or gone from the disk where they lay: send the call again. If "
+        "that does not help, look after that disk, and install the same version of skyward here and there."
     ),
     "WorkerDied": (
         "The process of the call ended; the message says how. If memory ran out, take a bigger machine or "

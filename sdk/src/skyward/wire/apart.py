@@ -10,6 +10,7 @@ mapped from its file, and `bytes` are read from theirs straight into the new obj
 """
 
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ import lz4.frame
 
 from skyward.wire.compression import compressed, flat, size_of
 from skyward.wire.digest import BytesLike
+from skyward.wire.errors import Damaged
 from skyward.wire.parts import Part
 
 MAGIC = b"\x01SKR"
@@ -31,6 +33,7 @@ LARGE = 64 * 1024
 _HEAD = struct.Struct("!4sII")
 _ENTRY = struct.Struct("!BQ32s")
 _INSIDE, _APART, _COMPRESSED = 0, 1, 2
+_CHANGED = "large bytes of it were changed or removed on the disk here after they came"
 
 
 class Apart:
@@ -144,24 +147,27 @@ class Joined:
 
 
 def _opened(path: Path, kind: int) -> BinaryIO:
-    if kind == _COMPRESSED:
-        file: BinaryIO = lz4.frame.open(path, "rb")
-        return file
-    return path.open("rb")
+    try:
+        file: BinaryIO = lz4.frame.open(path, "rb") if kind == _COMPRESSED else path.open("rb")
+    except FileNotFoundError as error:
+        raise Damaged(_CHANGED) from error
+    return file
 
 
 def _mapped(path: Path, kind: int, size: int) -> BytesLike:
     """A buffer that may be written to; what nobody writes to is shared with the other readers of its file."""
     if kind == _COMPRESSED:
         whole = bytearray(size)
-        with lz4.frame.open(path, "rb") as packed:
+        with _opened(path, kind) as packed:
             if packed.readinto(whole) != size or packed.read(1):
-                raise ValueError("a part of the payload is damaged")
+                raise Damaged(_CHANGED)
         return whole
-    with path.open("rb") as file:
+    with _opened(path, kind) as file:
+        if os.fstat(file.fileno()).st_size != size:
+            raise Damaged(_CHANGED)
         found = memoryview(mmap(file.fileno(), 0, access=ACCESS_COPY))
     if found.nbytes != size:
-        raise ValueError("a part of the payload is damaged")
+        raise Damaged(_CHANGED)
     return found
 
 

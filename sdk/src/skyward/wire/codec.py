@@ -30,7 +30,7 @@ from skyward.wire.apart import LARGE, MAGIC, Apart, join
 from skyward.wire.blame import blame
 from skyward.wire.compression import SMALLEST, compressed, size_of
 from skyward.wire.digest import BytesLike
-from skyward.wire.errors import NotDeserializable, NotPicklable
+from skyward.wire.errors import Damaged, NotDeserializable, NotPicklable
 from skyward.wire.mapped import reduce_mapped
 from skyward.wire.modules import ModuleStates, reduce_module
 from skyward.wire.origin import by_value, stays_here
@@ -119,6 +119,8 @@ def loads(data: BytesLike, files: Mapping[str, Path] = _NO_FILES) -> Any:
         if whole.nbytes > _SCROLLED_ABOVE:
             return pickle.Unpickler(Scrolled(whole), buffers=raw).load()  # noqa: S301
         return pickle.loads(whole, buffers=raw)  # noqa: S301
+    except Damaged:
+        raise
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         raise NotDeserializable(f"{error}", missing) from error

@@ -6,6 +6,7 @@ WireError
 └── PickleError
     ├── NotPicklable        the caller changes what it passes
     └── NotDeserializable   the reader lacks a module or has another version of it
+        └── Damaged             what is to be read is not what was written: send it again
 """
 
 
@@ -35,3 +36,7 @@ class NotDeserializable(PickleError):
     def __init__(self, message: str, missing: str = "") -> None:
         super().__init__(message)
         self.missing = missing
+
+
+class Damaged(NotDeserializable):
+    """What stands apart of a payload was changed or removed where it lies. Sending it again is the remedy."""
