@@ -431,10 +431,12 @@ async def test_side_resources_carry_what_they_are_for_and_go_with_their_pool(clo
         await provider.create(request(offer, "2", mine | {TAG_POOL: "q"}))
         assert len(cloud.audit()["key_pairs"]) == len(cloud.audit()["groups"]) == 2
         assert not await provider.clean_up({TAG_POOL: "p"})
+        assert len(cloud.audit()["key_pairs"]) == 2, "a machine uses it"
         await gone(provider, first.id, "1")
         assert await provider.clean_up({TAG_POOL: "p"})
         assert len(cloud.audit()["key_pairs"]) == len(cloud.audit()["groups"]) == 1
         assert not await provider.clean_up({TAG_INSTALLATION: "here"}), "pool q has a machine"
+        assert len(cloud.audit()["key_pairs"]) == len(cloud.audit()["groups"]) == 1
         assert await provider.clean_up({TAG_INSTALLATION: "elsewhere"})
 
 
