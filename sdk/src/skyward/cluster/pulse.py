@@ -2,7 +2,7 @@
 
 An operator that was killed closes its connections, and is named at once. One that hangs keeps them open and
 says nothing, so it would look like one that has no slot. Clocks are not compared: what counts is that the
-Lease changes, by the clock of this process. The Lease is read only while somebody waits.
+Lease changes, by the clock of this process. It is read only while somebody waits.
 """
 
 import logging
@@ -22,8 +22,10 @@ SILENT_SECONDS = 10.0
 
 
 class Pulse:
-    """Looks at the operator's Lease: reports since when it does not change, as a time of day, and None when
-    it does again."""
+    """Looks at the operator's Lease.
+
+    Reports since when it does not change, as a time of day, and None when it does again.
+    """
 
     def __init__(self, api: Api, waits: Callable[[], bool], report: Callable[[str | None], None]) -> None:
         self._api = api
@@ -46,20 +48,23 @@ class Pulse:
     def _run(self) -> None:
         while not self._stopped.wait(LOOK_SECONDS):
             try:
-                self.look(self._api.operator_lease() if self._waits() else None, time.monotonic())
+                if self._waits():
+                    self.look(self._api.operator_lease(), time.monotonic())
             except SkywardError as error:  # the watch says that the API server does not answer
                 logger.debug("the operator's lease could not be read: %s", error)
-                self.look(None, time.monotonic())
             except RuntimeError:
                 if self._stopped.is_set():
                     return  # the connection was closed under the request
                 raise
 
-    def look(self, lease: Mapping[str, Any] | None, now: float) -> None:
-        """The Lease as it is at a monotonic time; None where nobody looked."""
-        spec = (lease or {}).get("spec") or {}
-        stamp = (spec.get("holderIdentity"), spec.get("renewTime")) if spec.get("renewTime") else None
-        if stamp is None or stamp != self._seen:
+    def look(self, lease: Mapping[str, Any], now: float) -> None:
+        """The Lease as it is at a monotonic time. If it is the one that was seen last, however long ago, it
+        has not changed in between."""
+        spec = lease.get("spec") or {}
+        stamp = spec.get("holderIdentity"), spec.get("renewTime")
+        if stamp[1] is None:
+            return  # no operator has ever renewed it
+        if stamp != self._seen:
             self._seen, self._since = stamp, now
             if self._silent:
                 self._silent = False
