@@ -146,12 +146,11 @@ class Joined:
         self._file.close()
 
 
-def _opened(path: Path, kind: int) -> BinaryIO:
+def _opened(path: Path, kind: int) -> Any:
     try:
-        file: BinaryIO = lz4.frame.open(path, "rb") if kind == _COMPRESSED else path.open("rb")
+        return lz4.frame.open(path, "rb") if kind == _COMPRESSED else path.open("rb")
     except FileNotFoundError as error:
         raise Damaged(_CHANGED) from error
-    return file
 
 
 def _mapped(path: Path, kind: int, size: int) -> BytesLike:
