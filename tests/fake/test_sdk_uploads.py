@@ -16,7 +16,7 @@ from skyward.console.plain import SilentConsole
 from skyward.tasks import TaskHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.fake.sdk_plane import FakePlane
 
@@ -163,6 +163,36 @@ def test_other_bytes_from_before_are_sent_anew_and_our_own_are_refused() -> None
 def test_a_gateway_that_takes_nothing_is_not_asked_for_ever() -> None:
     with pytest.raises(sky.GatewayError, match="takes no arguments since 0 s: cut"):
         Script(*[httpx.ReadError("cut")] * 9).upload(patience=0.0).send()
+
+
+def test_patience_with_a_slow_store_counts_what_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("skyward.cluster.upload.time.monotonic", lambda: now)
+    begun: list[int] = []
+    told: list[tuple[int, int]] = []
+
+    def put(steps: list[int]) -> Callable[[int, Iterable[bytes | memoryview]], httpx.Response]:
+        def answer(offset: int, rest: Iterable[bytes | memoryview]) -> httpx.Response:
+            nonlocal now
+            now += 50.0
+            begun.append(offset)
+            assert sum(memoryview(piece).nbytes for piece in rest) == 3 - offset
+            if not steps:
+                return httpx.Response(204)
+            return httpx.Response(202, headers={"Upload-Offset": "3", "Upload-Kept": str(steps.pop(0))})
+
+        return answer
+
+    def upload(steps: list[int]) -> None:
+        Upload(
+            "t", [b"abc"], put(steps), lambda: there(3), lambda *_: None, stored=lambda *it: told.append(it)
+        ).send()
+
+    upload([0, 1, 1, 2, 2, 3])
+    assert begun == [0, *[3] * 6]
+    assert told[1:4] == [(1, 3), (1, 3), (2, 3)]
+    with pytest.raises(sky.GatewayError, match="1 of 3 bytes are in its store"):
+        upload([1] * 9)
 
 
 @pytest.mark.usefixtures("hurry")

@@ -114,7 +114,7 @@ class Session:
             self.api.create(TASK, body)
             handle.submitted()
             if "blob" in body["spec"]["calls"]:
-                say = handle.uploading, handle.upload_waits
+                say = handle.uploading, handle.upload_waits, handle.upload_stored
                 self.gateway.put_payload(self.namespace, name, packed.pieces, *say)
         except BaseException as error:
             self._withdraw(handle, error)

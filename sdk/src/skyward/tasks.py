@@ -150,6 +150,13 @@ class TaskHandle:
         self._upload_problem = problem
         self._say_how_far(f"Queued: its arguments are not taken yet: {problem}")
 
+    def upload_stored(self, kept: int, size: int) -> None:
+        """All of its arguments are sent, and the operator brings them where they are kept."""
+        self._upload_problem = ""
+        self._say_how_far(
+            f"Queued: {kept / 1e6:,.0f} of {size / 1e6:,.0f} MB of its arguments are in the store"
+        )
+
     def on_output(self) -> None:
         """A call of it has printed something: it runs, whatever was heard of the Task so far."""
         if not self._words or self._words.startswith("Queued"):

@@ -85,11 +85,15 @@ class Incoming:
                 done += os.pwrite(self._file, view[done:], self.received + done)
             self._check(view)
 
-    def finish(self) -> None:
-        """All has come: put it in its place. Raises WrongLength where something is missing."""
+    def check_whole(self) -> None:
+        """Raises WrongLength where something is missing."""
         if self.is_short:
             total = self._package if self.total is None else self.total
             raise WrongLength(f"the body ended after {self.received} of {total} bytes")
+
+    def finish(self) -> None:
+        """All has come: put it in its place. Raises WrongLength where something is missing."""
+        self.check_whole()
         self.close()
         self.path.replace(self._final)
 

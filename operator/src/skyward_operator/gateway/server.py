@@ -43,7 +43,7 @@ from skyward_operator.gateway.results import Delivery, check_start, size_of, sta
 from skyward_operator.gateway.session import serve
 from skyward_operator.gateway.stores import Blob, StoreError
 from skyward_operator.gateway.stores.sending import send_kept
-from skyward_operator.gateway.uploads import COMPLETE, OFFSET, Uploads
+from skyward_operator.gateway.uploads import COMPLETE, KEPT, OFFSET, Uploads
 from skyward_operator.tasks.work import is_final
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ class Server:
         self._output = OutputRoutes(context, backend, self._access)
         self._offers = OfferRoutes(self._access, placement) if placement is not None else None
         self._reap = ReapRoutes(self._access, sweep) if sweep is not None else None
-        self._uploads = Uploads(backend.blobs, backend.store, largest, backend.payload_progressed)
+        self._uploads = Uploads(
+            backend.blobs, backend.store, largest, backend.payload_progressed, backend.payload_arrived
+        )
 
     def app(self) -> web.Application:
         """The application, ready to be served."""
@@ -105,12 +107,14 @@ class Server:
         task = await self._access.owned(TASK, request)
         if is_final(task):
             raise web.HTTPGone(text=f"Task {task['metadata']['name']} has ended: its payload is not needed")
-        await self._uploads.take(task, request)
+        copy = await self._uploads.take(task, request)
         metadata = task["metadata"]
         known = self._context.store.get(TASK, metadata["namespace"], metadata["name"])
         if known is None or known["metadata"]["uid"] != metadata["uid"]:
             await self._uploads.drop(task)
             raise web.HTTPGone(text=f"Task {metadata['name']} was deleted meanwhile")
+        if copy is not None:
+            return web.Response(status=202, headers={OFFSET: str(copy.size), KEPT: str(max(0, copy.moved))})
         self._backend.payload_arrived(metadata["uid"])
         return web.Response(status=204)
 

@@ -3,6 +3,9 @@
 The object comes first and waits for its payload; bytes without an object do not stay. A client whose
 connection broke asks how much is there (HEAD, `Upload-Offset`) and sends the rest, saying where it begins
 (PUT, `Upload-Offset`). The newest connection counts: an older one that still hangs is ended.
+
+What has come is copied into the store, which may take longer than any request: who waits for it is told now
+and then how far it is, and asks again. The copy goes on without them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -31,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 OFFSET: Final = "Upload-Offset"
 COMPLETE: Final = "Upload-Complete"
+KEPT: Final = "Upload-Kept"
+"""How many bytes of a payload that has come are in the store."""
+COPY_SECONDS: Final = 10.0
+"""After this time a client hears how far the copy is."""
 _PIECE: Final = 1 << 20
 _WAITING: Final = 8 << 20
 """Bytes that wait for the disk at most; then the client waits."""
@@ -39,18 +47,36 @@ SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 """A body may pause for as long as the first, and may be as slow as the second over its whole length."""
 
 
+@dataclass(slots=True, eq=False)
+class Copy:
+    """A payload that has come, on its way into the store."""
+
+    size: int
+    moved: int = 0
+    """Bytes of it that are there."""
+    job: asyncio.Future[None] | None = None
+
+
 class Uploads:
     """Takes payloads in."""
 
     def __init__(
-        self, blobs: BlobStore, store: Store, largest: int, progressed: Callable[[str], None]
+        self,
+        blobs: BlobStore,
+        store: Store,
+        largest: int,
+        progressed: Callable[[str], None],
+        arrived: Callable[[str], None],
     ) -> None:
-        """`progressed` is told the uid of a task for each piece of its payload that is kept."""
+        """`progressed` is told the uid of a task for each piece of its payload that is kept, `arrived` once
+        all of it is."""
         self._blobs = blobs
         self._store = store
         self._largest = largest
         self._progressed = progressed
+        self._arrived = arrived
         self._taking: dict[Path, asyncio.Task[Any]] = {}
+        self._copies: dict[Path, Copy] = {}
         self._syncing: set[asyncio.Future[None]] = set()
 
     async def offset(self, task: dict[str, Any]) -> tuple[int, bool]:
@@ -59,10 +85,11 @@ class Uploads:
         final = self._blobs.payload(metadata["namespace"], metadata["uid"])
         return await asyncio.to_thread(stored, final)
 
-    async def take(self, task: dict[str, Any], request: web.Request) -> None:
+    async def take(self, task: dict[str, Any], request: web.Request) -> Copy | None:
         """Store the body of a request as the payload of a task, or the rest of it.
 
-        What is complete stays: the same length again is success, and the body is not used.
+        What is complete stays: the same length again is success, and the body is not used. Returns the copy
+        into the store where that is not done yet: the client asks again.
 
         Raises HTTP errors.
         """
@@ -75,6 +102,8 @@ class Uploads:
         if size > self._largest or (length or 0) > self._largest:
             raise self._too_much(max(size, length or 0))
         final = self._blobs.payload(metadata["namespace"], metadata["uid"])
+        if (copy := self._copies.get(final)) is not None:
+            return await self._copied(copy)
         async with self._alone(final):
             there, is_whole = await asyncio.to_thread(stored, final)
             offset = _offset(request)
@@ -83,7 +112,7 @@ class Uploads:
                     text=f"the payload is complete with {there} bytes, and the body ends at {offset + length}"
                 )
             if is_whole:
-                return
+                return None
             if offset > there:
                 raise web.HTTPConflict(
                     text=f"the body begins at byte {offset} and {there} are here",
@@ -94,9 +123,9 @@ class Uploads:
                     text=f"the body has {length} bytes and spec.calls.blob.sizeBytes says {size}"
                 )
             incoming = Incoming(final, size, blob["digest"], self._largest)
-            kept = Blob(metadata["namespace"], metadata["uid"], final.name)
-            await self._receive(incoming, offset, request.content, kept)
-        self._sync_soon(final)
+            await self._receive(incoming, offset, request.content, metadata["uid"])
+            copy = self._begin_copy(incoming, Blob(metadata["namespace"], metadata["uid"], final.name), final)
+        return await self._copied(copy)
 
     async def drop(self, task: dict[str, Any]) -> None:
         """The object went while its payload came."""
@@ -120,24 +149,14 @@ class Uploads:
             if self._taking.get(final) is mine:
                 del self._taking[final]
 
-    async def _receive(self, incoming: Incoming, offset: int, content: StreamReader, kept: Blob) -> None:
-        def progressed() -> None:
-            self._progressed(kept.uid)
-
+    async def _receive(self, incoming: Incoming, offset: int, content: StreamReader, uid: str) -> None:
         try:
-            async with _Writer(incoming, offset, progressed) as writer:
+            async with _Writer(incoming, offset, lambda: self._progressed(uid)) as writer:
                 async for piece in _in_time(content):
                     await writer.put(piece)
-            if not incoming.is_short:
-                # Where the store does not take it the payload stays unfinished: the client asks again.
-                await self._store.keep(kept, incoming.path, progressed)
-            await asyncio.to_thread(incoming.finish)
+            incoming.check_whole()
         except ConnectionError:
             raise
-        except StoreError as error:
-            raise web.HTTPServiceUnavailable(
-                text=f"the payload cannot be stored: {error}", headers={"Retry-After": "1"}
-            ) from error
         except WrongLength as error:
             if not incoming.is_short:
                 await asyncio.to_thread(incoming.drop)
@@ -148,16 +167,57 @@ class Uploads:
         except TooMuch as error:
             await asyncio.to_thread(incoming.drop)
             raise self._too_much(error.size) from error
-        except FileNotFoundError as error:
-            raise web.HTTPGone(text="the task ended while its payload came") from error
         except OSError as error:
-            await asyncio.to_thread(incoming.drop)
-            raise web.HTTPInsufficientStorage(
-                text=f"the payload cannot be stored by the operator: {error.strerror or error}; free space "
-                "in its data folder, or ask who runs it to"
-            ) from error
+            if not isinstance(error, FileNotFoundError):
+                await asyncio.to_thread(incoming.drop)
+            raise _refusal(error) from error
         finally:
             incoming.close()
+
+    def _begin_copy(self, incoming: Incoming, kept: Blob, final: Path) -> Copy:
+        """Nobody has to wait for it: a client that is gone finds it done, or joins it."""
+        copy = self._copies[final] = Copy(incoming.received)
+
+        def ended(job: asyncio.Future[None]) -> None:
+            del self._copies[final]
+            if not job.cancelled():
+                job.exception()  # whoever asked has heard it
+
+        copy.job = asyncio.ensure_future(self._copy(copy, incoming, kept, final))
+        copy.job.add_done_callback(ended)
+        return copy
+
+    async def _copy(self, copy: Copy, incoming: Incoming, kept: Blob, final: Path) -> None:
+        def moved(count: int) -> None:
+            copy.moved += count
+            self._progressed(kept.uid)
+
+        try:
+            # Where the store does not take it the payload stays unfinished: the client asks again.
+            await self._store.keep(kept, incoming.path, moved)
+            await asyncio.to_thread(incoming.finish)
+        except FileNotFoundError:  # its task went meanwhile
+            with contextlib.suppress(StoreError):  # it is swept
+                await self._store.remove(kept.namespace, kept.uid)
+            raise
+        self._sync_soon(final)
+        self._arrived(kept.uid)
+
+    async def _copied(self, copy: Copy) -> Copy | None:
+        """Wait for the copy a while; None when it is done. Raises HTTP errors."""
+        assert copy.job is not None  # noqa: S101
+        done, _ = await asyncio.wait([copy.job], timeout=COPY_SECONDS)
+        if not done:
+            return copy
+        try:
+            copy.job.result()
+        except StoreError as error:
+            raise web.HTTPServiceUnavailable(
+                text=f"the payload cannot be stored: {error}", headers={"Retry-After": "1"}
+            ) from error
+        except OSError as error:
+            raise _refusal(error) from error
+        return None
 
     def _sync_soon(self, final: Path) -> None:
         """The disk may take its time: until then a payload survives the operator, but not its machine. Then
@@ -257,6 +317,15 @@ async def _in_time(content: StreamReader) -> AsyncIterator[bytes]:
             return
         received += len(piece)
         yield piece
+
+
+def _refusal(error: OSError) -> web.HTTPException:
+    if isinstance(error, FileNotFoundError):
+        return web.HTTPGone(text="the task ended while its payload came")
+    return web.HTTPInsufficientStorage(
+        text=f"the payload cannot be stored by the operator: {error.strerror or error}; free space "
+        "in its data folder, or ask who runs it to"
+    )
 
 
 def _blob(task: dict[str, Any]) -> dict[str, Any]:

@@ -43,9 +43,11 @@ class Gateway:
         pieces: Sequence[BytesLike],
         progress: Callable[[int, int], None] = lambda sent, size: None,
         trouble: Callable[[str], None] = lambda problem: None,
+        stored: Callable[[int, int], None] = lambda kept, size: None,
     ) -> None:
         """Upload the calls of a Task; `progress` is told how many bytes are sent, and of how many, `trouble`
-        why it has to be tried again.
+        why it has to be tried again, `stored` how many have gone into the operator's store where that takes
+        longer.
 
         Raises ArgumentTooLarge, PayloadError or GatewayError.
         """
@@ -60,7 +62,7 @@ class Gateway:
         def ask() -> httpx.Response:
             return self._answer("HEAD", where, {}, None)
 
-        Upload(task, pieces, put, ask, progress, self._patience, trouble).send()
+        Upload(task, pieces, put, ask, progress, self._patience, trouble, stored).send()
 
     def result(self, namespace: str, task: str, start: int) -> AbstractContextManager[httpx.Response]:
         """The outcomes of a finished Task from a byte on, to be read; all of them where the status is 200.

@@ -15,7 +15,7 @@ from skyward.wire.digest import BytesLike
 
 PATIENCE_SECONDS = 120.0
 """How long a gateway that takes nothing is asked again."""
-OFFSET, COMPLETE = "Upload-Offset", "Upload-Complete"
+OFFSET, COMPLETE, KEPT = "Upload-Offset", "Upload-Complete", "Upload-Kept"
 _SLICE = 256 * 1024
 _PAUSE_SECONDS = 0.25
 _PASSING = (408, 409, 429, 500, 502, 503, 504)
@@ -38,6 +38,7 @@ class Upload:
         progress: Callable[[int, int], None],
         patience: float = PATIENCE_SECONDS,
         trouble: Callable[[str], None] = lambda problem: None,
+        stored: Callable[[int, int], None] = lambda kept, size: None,
     ) -> None:
         self._task = task
         self._pieces = [memoryview(piece).cast("B") for piece in pieces]
@@ -47,6 +48,7 @@ class Upload:
         self._progress = progress
         self._patience = patience
         self._trouble = trouble
+        self._stored = stored
 
     def send(self) -> None:
         """Return when the gateway has all of it, or the Task has ended.
@@ -54,7 +56,7 @@ class Upload:
         Raises ArgumentTooLarge, PayloadError or GatewayError.
         """
         there: int | None = 0
-        furthest, deadline = 0, time.monotonic() + self._patience
+        furthest, kept, deadline = 0, 0, time.monotonic() + self._patience
         while True:
             try:
                 there = self._there() if there is None else there
@@ -63,6 +65,15 @@ class Upload:
                 if there > furthest:
                     furthest, deadline = there, time.monotonic() + self._patience
                 response = self._put(there, self._rest(there))
+                if response.status_code == httpx.codes.ACCEPTED:
+                    # All of it is there, and goes into the operator's store: it is not sent again.
+                    now = int(response.headers.get(KEPT, "0"))
+                    self._stored(now, self._size)
+                    if now > kept:
+                        kept, deadline = now, time.monotonic() + self._patience
+                    there, problem = self._size, f"{now} of {self._size} bytes are in its store"
+                    self._give_up_after(deadline, problem)
+                    continue
                 if response.is_success or response.status_code == httpx.codes.GONE:
                     return  # gone: the Task has ended, maybe with what an earlier try brought; it says how
                 problem = words(response)
@@ -74,14 +85,17 @@ class Upload:
                 problem = str(error) or type(error).__name__
             there = None
             self._trouble(problem)
-            if time.monotonic() > deadline:
-                raise GatewayError(
-                    f"the operator's gateway takes no arguments since {self._patience:.0f} s: {problem}",
-                    task=self._task,
-                    remedy="see whether the operator runs: `skyward local status`, or "
-                    "kubectl -n skyward-system get pods",
-                )
+            self._give_up_after(deadline, problem)
             time.sleep(_PAUSE_SECONDS)
+
+    def _give_up_after(self, deadline: float, problem: str) -> None:
+        if time.monotonic() > deadline:
+            raise GatewayError(
+                f"the operator's gateway takes no arguments since {self._patience:.0f} s: {problem}",
+                task=self._task,
+                remedy="see whether the operator runs: `skyward local status`, or "
+                "kubectl -n skyward-system get pods",
+            )
 
     def _there(self) -> int | None:
         """The first byte that the gateway does not have; None when it has all of it."""

@@ -30,10 +30,10 @@ class Store(Protocol):
     """Keeps files whole: what was begun and not finished is never seen by anybody. Every method but `close`
     raises StoreError, after a time that is bounded by what moves."""
 
-    async def keep(self, blob: Blob, path: Path, progressed: Callable[[], object] | None = None) -> None:
+    async def keep(self, blob: Blob, path: Path, progressed: Callable[[int], object] | None = None) -> None:
         """Keep a copy of a complete file: when this returns, no crash takes it away. Again is success.
 
-        `progressed` is called while bytes move.
+        `progressed` is told of each piece how many bytes moved; fewer than none where they go once more.
         """
 
     async def size(self, blob: Blob) -> int | None:

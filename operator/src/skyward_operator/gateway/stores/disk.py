@@ -21,7 +21,7 @@ class DiskStore:
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
 
-    async def keep(self, blob: Blob, path: Path, progressed: Callable[[], object] | None = None) -> None:
+    async def keep(self, blob: Blob, path: Path, progressed: Callable[[int], object] | None = None) -> None:
         """It is durable already: whoever wrote it has synced it."""
 
     async def size(self, blob: Blob) -> int | None:

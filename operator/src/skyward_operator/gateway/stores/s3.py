@@ -73,15 +73,15 @@ class S3Store:
         """Of which tasks there is something: all of them once the bucket was listed."""
         self._is_listed = False
 
-    async def keep(self, blob: Blob, path: Path, progressed: Callable[[], object] | None = None) -> None:
+    async def keep(self, blob: Blob, path: Path, progressed: Callable[[int], object] | None = None) -> None:
         """Upload a file in parts, of which few are in memory at a time."""
         key, size = await self._key(blob), (await asyncio.to_thread(path.stat)).st_size
         loop = asyncio.get_running_loop()
 
-        def moved(_: int) -> None:
+        def moved(count: int) -> None:
             if progressed is not None:
                 with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(progressed)
+                    loop.call_soon_threadsafe(progressed, count)
 
         part = max(self._part, -(-size // _MOST_PARTS))
         transfer = TransferConfig(multipart_threshold=part, multipart_chunksize=part, max_concurrency=3)
