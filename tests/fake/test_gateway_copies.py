@@ -11,6 +11,7 @@ from tests.fake.test_gateway import MINE, PAYLOAD, World, package
 
 from skyward_operator.gateway import uploads
 from skyward_operator.gateway.stores import Blob, DiskStore, StoreError
+from skyward_operator.tasks import custody
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -91,3 +92,29 @@ async def test_copy_that_nobody_waits_for_is_used_when_it_is_done(
     assert (await world.put(package()))[0] == 202
     store.gate.set()
     await until(lambda: len(node.calls) == 1)
+
+
+async def test_results_on_their_way_into_a_slow_store_say_how_far_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, store = world.node(), SlowStore(monkeypatch)
+    monkeypatch.setattr(custody, "_TOLD_SECONDS", 0.02)
+    monkeypatch.setattr(custody, "_FIRST_PAUSE", 0.02)
+    await world.task()
+    await until(lambda: bool(node.waiting()))
+    node.finish(body=bytes(3_000_000))
+
+    def says(words: str) -> bool:
+        return words in world.api.status("task").get("message", "")
+
+    await until(lambda: says("its results are being stored: 0.0 of 3.0 MB are in the store"), 20)
+    assert world.api.status("task")["phase"] == "Running"
+    assert world.api.status("task")["reason"] == "AwaitingStorage"
+    assert store.told is not None
+    store.told(2_000_000)
+    await until(lambda: says("2.0 of 3.0 MB"), 20)
+    store.problem = StoreError("s3://b is away")
+    store.gate.set()
+    await until(lambda: says("cannot be stored yet: s3://b is away"), 20)
+    store.problem = None
+    await until(lambda: world.api.status("task").get("phase") == "Succeeded", 20)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import skyward as sky
+from skyward.console.plain import SilentConsole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,19 @@ def test_a_download_that_is_cut_goes_on_from_there(plane: FakePlane, pool: Pool)
     result = noise(3_500_000) >> pool
     assert (result == expected(3_500_000)).all()
     assert plane.downloads == [0, 1_000_000, 2_000_000, 3_000_000]
+
+
+def test_a_large_result_says_how_much_of_it_has_come(
+    plane: FakePlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("skyward.session.TOLD_BYTES", 1_000_000)
+    monkeypatch.setattr(SilentConsole, "update", lambda self, subject, text, *, after=0.0: shown.append(text))
+    with sky.Compute(provider=sky.Local(), options=SILENT) as pool:
+        noise(3_500_000) >> pool
+    come = [text for text in shown if text.endswith(" of 4 MB of its result have come")]
+    assert len(come) >= 3
+    assert come == sorted(come)
 
 
 def test_a_large_array_lies_in_the_file_it_came_in_and_may_be_written_to(pool: Pool) -> None:

@@ -31,7 +31,7 @@ from skyward.image import client_python
 from skyward.leaving import Leaving
 from skyward.manifest import Call, Owner, object_name, open_task_object, task_object
 from skyward.packing import Packed, pack
-from skyward.tasks import TaskHandle
+from skyward.tasks import QUIET_SECONDS, TOLD_BYTES, TaskHandle
 from skyward.wire.digest import BytesLike
 from skyward.wire.options import CallOptions
 
@@ -277,8 +277,19 @@ class Session:
             self._cancel(handle.name)
 
     def _fetch(self, task: str, blob: Mapping[str, Any]) -> BytesLike:
-        begin = partial(self.gateway.result, self.namespace, task)
-        return download(task, int(blob["sizeBytes"]), str(blob["digest"]), begin)
+        begin, subject, told = partial(self.gateway.result, self.namespace, task), Subject("task", task), 0
+
+        def progress(received: int, size: int) -> None:
+            nonlocal told
+            if received - told >= TOLD_BYTES or received < told:
+                told = received
+                words = f"{received / 1e6:,.0f} of {size / 1e6:,.0f} MB of its result have come"
+                self.console.update(subject, words, after=QUIET_SECONDS)
+
+        try:
+            return download(task, int(blob["sizeBytes"]), str(blob["digest"]), begin, progress)
+        finally:
+            self.console.done(subject)
 
     def _follow(self, task: str, start: int, cutter: Cutter) -> Iterator[bytes]:
         return self.gateway.follow_results(self.namespace, task, start, cutter)

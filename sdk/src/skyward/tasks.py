@@ -68,7 +68,8 @@ class TaskFuture[T](Future[T]):
         return asyncio.wrap_future(self).__await__()
 
 
-_TOLD_BYTES = 16 * 1024 * 1024
+TOLD_BYTES = 16 * 1024 * 1024
+"""After so many more it is said how many have gone, or come."""
 
 
 class OpenCalls(Protocol):
@@ -141,7 +142,7 @@ class TaskHandle:
 
     def uploading(self, sent: int, size: int) -> None:
         """So many bytes of its arguments are sent."""
-        if sent - self._sent >= _TOLD_BYTES or sent < self._sent:
+        if sent - self._sent >= TOLD_BYTES or sent < self._sent:
             self._sent = sent
             self._say_how_far(f"Queued: {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB of its arguments are sent")
 

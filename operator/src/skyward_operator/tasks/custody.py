@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
+_TOLD_SECONDS: Final = 3.0
+"""So often a status says how far results are on their way into the store."""
 
 
 def forgotten(status: Mapping[str, Any], live: LiveTask) -> Sequence[range]:
@@ -72,7 +74,7 @@ class Custody:
         pause = _FIRST_PAUSE
         while not live.gone:
             try:
-                await self.store.keep(blob, live.results.path)
+                await self._keep_and_tell(live, blob)
             except (StoreError, OSError) as error:
                 live.results.trouble = f"its results cannot be stored yet: {error}"
                 logger.warning("%s: %s", live.work.label, error, extra={"object": live.work.label})
@@ -80,6 +82,24 @@ class Custody:
                 return
             await self._clock.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _keep_and_tell(self, live: LiveTask, blob: Blob) -> None:
+        """Keep them; where that takes a while, the status says how far it is."""
+        size, moved = live.results.size, 0
+
+        def tell(count: int) -> None:
+            nonlocal moved
+            moved += count
+
+        keeping = asyncio.ensure_future(self.store.keep(blob, live.results.path, tell))
+        try:
+            while not (await asyncio.wait([keeping], timeout=_TOLD_SECONDS))[0]:
+                if moved > 0 or not live.results.trouble:  # what it failed with before says more than that
+                    there = f"{max(0, moved) / 1e6:,.1f} of {size / 1e6:,.1f} MB"
+                    live.results.trouble = f"its results are being stored: {there} are in the store"
+            keeping.result()
+        finally:
+            keeping.cancel()
 
     async def keep_members(self, live: LiveTask) -> None:
         """Keep the frozen nodes of a broadcast; it does not wait for that."""

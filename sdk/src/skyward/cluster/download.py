@@ -27,15 +27,22 @@ type Begin = Callable[[int], AbstractContextManager[httpx.Response]]
 """Asks for the bytes from this one on."""
 
 
-def download(task: str, size: int, digest: str, begin: Begin) -> BytesLike:
-    """The outcomes of `task`: `size` bytes with this digest, which may be written to.
+def download(
+    task: str,
+    size: int,
+    digest: str,
+    begin: Begin,
+    progress: Callable[[int, int], None] = lambda received, size: None,
+) -> BytesLike:
+    """The outcomes of `task`: `size` bytes with this digest, which may be written to. `progress` is told how
+    many have come.
 
     A connection that breaks is opened again until nothing has come for `PATIENCE_SECONDS`. Raises
     GatewayError, also where the bytes are not what they should be.
     """
     try:
         with tempfile.TemporaryFile(prefix="skyward-") as file:
-            found = _receive(task, size, file, begin)
+            found = _receive(task, size, file, begin, progress)
             if found != digest:
                 raise _damaged(task, f"its digest is {found} and its task's status says {digest}")
             return memoryview(mmap(file.fileno(), size, access=ACCESS_COPY)) if size else b""
@@ -48,7 +55,7 @@ def download(task: str, size: int, digest: str, begin: Begin) -> BytesLike:
         ) from error
 
 
-def _receive(task: str, size: int, file: BinaryIO, begin: Begin) -> str:
+def _receive(task: str, size: int, file: BinaryIO, begin: Begin, progress: Callable[[int, int], None]) -> str:
     """Write all of it to the file. Returns its digest."""
     received, deadline, passing = 0, time.monotonic() + PATIENCE_SECONDS, PassingDigest()
     while received < size:
@@ -63,6 +70,7 @@ def _receive(task: str, size: int, file: BinaryIO, begin: Begin) -> str:
                     if received > size:
                         break
                     passing.feed(piece)
+                    progress(received, size)
             if received < size:
                 raise GatewayError(f"the connection ended after {received:,} of {size:,} bytes")
         except PackageError as error:
