@@ -5,9 +5,9 @@
 # the machine's uptime, so that a clock that is set changes nothing. Where there is systemd, that starts it again
 # when it is killed, and after a reboot; elsewhere it is two processes, each of which starts the other.
 #
-#     arm TTL COMMAND     install it, start it, and beat once; TTL 0 has it wait without end, and without a COMMAND
-#                         the one of before stays
-#     listen TTL COMMAND  the same, then beat for each line of standard input, which is the TTL from now on
+#     arm TTL COMMAND     install it and start it; TTL 0 has it wait without end, and without a COMMAND the one of
+#                         before stays
+#     listen TTL COMMAND  the same, then beat, and again for each line of standard input, the TTL from now on
 #     keep, watch         what runs
 #
 # It comes as text in $script: over SSH on standard input, and at boot in the machine's user-data. It answers
@@ -72,7 +72,7 @@ arm() { # TTL COMMAND
         install "$1"
     fi
     start || failed transient "the dead-man's switch does not start"
-    beat "$1"
+    [ "$what" = arm ] || beat "$1"
 }
 
 install() { # TTL
@@ -82,7 +82,8 @@ install() { # TTL
     fi
     # Whoever may log in may beat; who does so with bad intent spends the account's money, which is theirs to spend.
     as_root chmod 666 "$ran/beats"
-    keep_file ttl "$1"
+    # The first boot comes last where an operator has connected before it was through: that one knows better.
+    [ "$what" = arm ] && as_root test -e "$kept/ttl" || keep_file ttl "$1"
     keep_file command "$command"
     if [ "$(as_root cat "$kept/deadman.sh" 2>/dev/null)" != "$script" ]; then
         keep_file deadman.sh "$script"
