@@ -159,3 +159,15 @@ def test_an_unknown_name_and_a_missing_right_say_so(
         patch.setattr(Api, "patch", refuse)
         with pytest.raises(sky.TaskError, match="for those who may update it: not allowed"):
             sky.task(plane.names(TASKS)[0]).result(20)
+
+
+def test_what_came_before_a_task_was_stopped_is_given_before_it_says_so(plane: FakePlane, pool: Pool) -> None:
+    GATE.set()
+    pool.map(gated, [1, 2, -1], on_error="return")
+    task = plane.only(TASKS)
+    task["spec"]["calls"]["count"] = 9  # as with onError: Stop, which leaves the others out
+    results = sky.task(task["metadata"]["name"]).results(on_error="return")
+    found = [type(next(results)) for _ in range(3)]
+    with pytest.raises(sky.TaskError):
+        next(results)
+    assert found == [bytes, bytes, ValueError]
