@@ -93,7 +93,8 @@ install() { # TTL
 
 keep_file() { # NAME TEXT
     [ "$(as_root cat "$kept/$1" 2>/dev/null)" != "$2" ] || return 0
-    printf '%s\n' "$2" | as_root tee "$kept/$1.part" >/dev/null && as_root mv "$kept/$1.part" "$kept/$1" ||
+    local part=$kept/$1.part.$$  # the first boot and a connection may come together
+    printf '%s\n' "$2" | as_root tee "$part" >/dev/null && as_root mv "$part" "$kept/$1" ||
         failed transient "cannot write $kept/$1: is the disk full?"
 }
 
@@ -109,7 +110,7 @@ runs() {
     if has_systemd; then
         systemctl is-active --quiet $unit
     elif command -v flock >/dev/null; then
-        ! as_root flock -n "$ran/lock" true 2>/dev/null
+        ! as_root flock -s -n "$ran/lock" true 2>/dev/null  # shared: two that look do not take each other for it
     else
         as_root kill -0 "$(as_root cat "$ran/pid" 2>/dev/null)" 2>/dev/null
     fi
@@ -176,7 +177,7 @@ keep() {
     as_root mkdir -p "$ran"
     if command -v flock >/dev/null; then
         exec 9>"$ran/lock"
-        flock -n 9 || exit 0
+        flock -w 5 9 || exit 0  # who looks whether it runs has it for a moment
     fi
     echo $$ 2>/dev/null >"$ran/pid"
     echo -1000 2>/dev/null >/proc/self/oom_score_adj
@@ -217,7 +218,7 @@ hear() { # LINE
     heard=$now expired=0
     if [ "$said" != "$ttl" ]; then
         ttl=$said
-        echo "$ttl" 2>/dev/null >"$kept/ttl.part" && mv "$kept/ttl.part" "$kept/ttl"
+        echo "$ttl" 2>/dev/null >"$kept/ttl.part.$$" && mv "$kept/ttl.part.$$" "$kept/ttl"
     fi
 }
 
