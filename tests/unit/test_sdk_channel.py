@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import websocket
 
 from skyward.cluster.channel import Channel
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_channel_that_is_closed_while_it_connects_ends_without_a_word() -> None:
@@ -31,3 +36,30 @@ def test_channel_that_is_closed_while_it_connects_ends_without_a_word() -> None:
         threading.excepthook = before
     assert not reader.is_alive()
     assert said == []
+
+
+def test_a_gateway_that_does_not_understand_this_client_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It speaks another protocol: the words come at once, not a minute later that nobody was connected."""
+    close = (websocket.ABNF.OPCODE_CLOSE, (1008).to_bytes(2) + b"protocol 6; this operator speaks 7")
+    refused, connections = threading.Event(), []
+
+    def connect(_: Channel) -> Any:
+        connections.append(1)
+        return SimpleNamespace(recv_data=lambda: close, sock=None, shutdown=lambda: None)
+
+    monkeypatch.setattr(Channel, "_connect", connect)
+    words: list[str] = []
+
+    def take(said: str) -> None:
+        words.append(said)
+        refused.set()
+
+    peer = SimpleNamespace(refused=take)
+    channel = Channel(SimpleNamespace(), "/session", peer)  # type: ignore[arg-type]
+    channel.start()
+    assert refused.wait(30)
+    channel.close()
+    assert words == ["protocol 6; this operator speaks 7"]
+    assert len(connections) == 1

@@ -24,6 +24,8 @@ from skyward.wire.frames import MAX_BODY, Decoder, Frame, encode
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 45.0
 """The gateway pings every 15 s."""
+NOT_UNDERSTOOD = 1008
+"""The gateway closes a connection with this code, and says what makes no sense to it."""
 _GATHER_SECONDS = 0.0005
 _PAUSES = (0.05, 0.1, 0.2, 0.3)
 
@@ -112,7 +114,9 @@ class Channel:
                 raise
             failures = 0
             try:
-                self._read(socket)
+                if words := self._read(socket):
+                    self._peer.refused(words)
+                    return
             except (OSError, websocket.WebSocketException, FrameError) as error:
                 log.debug("the session broke: %s", error)
             finally:
@@ -151,15 +155,20 @@ class Channel:
             self._socket = socket
             self.connections += 1
 
-    def _read(self, socket: websocket.WebSocket) -> None:
+    def _read(self, socket: websocket.WebSocket) -> str:
+        """Read until the connection ends. Returns what the gateway does not understand, if that is why: it
+        would not understand it on another connection either."""
         decoder = Decoder()
         while not self._closed.is_set():
             code, data = socket.recv_data()
+            if code == websocket.ABNF.OPCODE_CLOSE and data[:2] == NOT_UNDERSTOOD.to_bytes(2):
+                return data[2:].decode(errors="replace") or "it does not understand this client"
             if code != websocket.ABNF.OPCODE_BINARY:
-                return
+                return ""
             for frame in decoder.feed(data):
                 self._peer.receive(frame)
             self._peer.received()
+        return ""
 
     def _send_waiting(self) -> None:
         while not self._closed.is_set():
