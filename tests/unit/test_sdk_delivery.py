@@ -15,7 +15,7 @@ from skyward.cluster.route import GatewayRefused
 from skyward.delivery import Delivery
 from skyward.errors import GatewayError, TaskCancelled
 from skyward.reorder import in_order
-from skyward.wire.delivery import End, data_part, end_part
+from skyward.wire.delivery import End, data_part, data_parts, end_part
 from skyward.wire.outcomes import Outcome, pack_outcomes
 
 if TYPE_CHECKING:
@@ -176,6 +176,41 @@ def test_a_connection_that_breaks_after_hours_is_made_again(monkeypatch: pytest.
 
     assert [each.index for each in Delivery("t", follow, running)] == [0, 1]
     assert asked == [0, 0, 0]
+
+
+def test_connections_that_all_break_before_anything_is_through_are_said_and_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That the gateway answers is no progress: it went on for ever, in silence."""
+    now = 0.0
+    monkeypatch.setattr("skyward.delivery.time.monotonic", lambda: now)
+    held, said = records(0, 1), list[str]()
+
+    def follow(start: int, _: Cutter) -> Iterator[bytes]:
+        nonlocal now
+        now += 2.0
+        yield data_part(records(0)) if not start else data_part(held[start:])[:20]
+        raise GatewayError("the connection broke")
+
+    delivery = iter(Delivery("t", follow, running, said.append))
+    assert next(delivery) == outcome(0)
+    with pytest.raises(GatewayError, match="connections in a row broke before anything of them") as caught:
+        next(delivery)
+    assert said == ["the connection broke"]
+    assert "sky.task('t').results()" in str(caught.value)
+    assert 120 < now < 130
+
+
+def test_connections_that_carry_little_each_bring_all_of_it_together() -> None:
+    held = pack_outcomes([outcome(index, 30_000) for index in range(20)])
+    asked: list[int] = []
+
+    def follow(start: int, _: Cutter) -> Iterator[bytes]:
+        asked.append(start)
+        yield (data_parts(held[start : start + (1 << 18)]) + end_part(End(len(held))))[:50_000]
+
+    assert list(Delivery("t", follow, running)) == [outcome(index, 30_000) for index in range(20)]
+    assert asked == sorted(set(asked))
 
 
 def test_what_is_refused_is_not_asked_for_again() -> None:

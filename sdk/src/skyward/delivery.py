@@ -20,6 +20,9 @@ from skyward.wire.outcomes import Outcome
 PATIENCE_SECONDS = 120.0
 """How long a gateway that does not answer is waited for."""
 _PAUSE_SECONDS = 0.25
+_HELD_SECONDS = 30.0
+"""A connection that held so long was well, even if no call ended meanwhile."""
+_SAID_AFTER_SECONDS = 10.0
 
 type Task = Mapping[str, Any]
 
@@ -28,7 +31,7 @@ class Delivery:
     """Iterate over it once. `follow` opens a connection at a byte.
 
     `ended(seconds)` waits so long for the end of the Task: it returns the Task as it ended, or None if it
-    goes on, and raises for one that is gone.
+    goes on, and raises for one that is gone. `trouble` is told why outcomes do not come, if that lasts.
     """
 
     def __init__(
@@ -36,15 +39,19 @@ class Delivery:
         name: str,
         follow: Callable[[int, Cutter], Iterator[bytes]],
         ended: Callable[[float], Task | None],
+        trouble: Callable[[str], None] = lambda problem: None,
     ) -> None:
         self._name = name
         self._follow = follow
         self._ended = ended
+        self._trouble = trouble
         self._arrivals = Arrivals()
         self._cutter = Cutter()
         self._seen = bytearray()
         self._is_answered = False
         """The gateway has sent something over the connection that there is, or was last."""
+        self._broken = 0
+        """Connections in a row over which nothing came through, though the gateway answered."""
 
     def cut(self) -> None:
         """Wake who reads, from any thread: the Task is gone."""
@@ -52,9 +59,10 @@ class Delivery:
 
     def __iter__(self) -> Iterator[Outcome]:
         """The outcomes in the order in which calls ended. Raises GatewayError, and what `ended` raises."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        well, is_said = time.monotonic(), False
         while not self._arrivals.is_whole:
             self._is_answered = False
+            begun, offset = time.monotonic(), self._arrivals.offset
             try:
                 yield from self._news()
             except PackageError as error:
@@ -65,10 +73,28 @@ class Delivery:
                 ) from error
             except GatewayError as error:
                 self._ended(_PAUSE_SECONDS)
-                if self._is_answered:  # until now, however long that was, and even if no call had ended
-                    deadline = time.monotonic() + PATIENCE_SECONDS
-                if isinstance(error, GatewayRefused) or time.monotonic() > deadline:
-                    raise
+                now = time.monotonic()
+                moved = self._arrivals.offset > offset
+                if moved or (self._is_answered and now - begun >= _HELD_SECONDS):
+                    well, self._broken, is_said = now, 0, False
+                elif self._is_answered:
+                    self._broken += 1
+                if isinstance(error, GatewayRefused) or now - well > PATIENCE_SECONDS:
+                    raise self._given_up(error) from error.__cause__
+                if now - well > _SAID_AFTER_SECONDS and not is_said:
+                    is_said = True
+                    self._trouble(error.message)
+
+    def _given_up(self, error: GatewayError) -> GatewayError:
+        if not self._broken:
+            return error
+        return GatewayError(
+            f"the results of task {self._name} do not come: {self._broken} connections in a row broke before "
+            f"anything of them was through; the last: {error.message}",
+            task=self._name,
+            remedy="see what ends connections on the way to the operator (a proxy, an ingress, a firewall); "
+            f"the results are kept while the task exists: sky.task({self._name!r}).results()",
+        )
 
     def _news(self) -> Iterator[Outcome]:
         task = self._ended(0.0)

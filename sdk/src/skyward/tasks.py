@@ -255,7 +255,10 @@ class TaskHandle:
     def outcomes(self) -> Iterator[Outcome]:
         """The outcome of each call as it ends, until the last one has."""
         delivery = Delivery(
-            self.name, lambda start, cutter: self._follow(self.name, start, cutter), self._ended
+            self.name,
+            lambda start, cutter: self._follow(self.name, start, cutter),
+            self._ended,
+            lambda why: self._console.tell(self._subject, f"⚠ its results do not come ({why}); trying again"),
         )
         self._finished.add_done_callback(lambda end: delivery.cut() if end.exception() else None)
         return iter(delivery)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from skyward.wire.delivery import End, beat, data_part, end_part
+from skyward.wire.delivery import End, beat, data_parts, end_part
 from skyward_operator.gateway.streams import KEEPALIVE_SECONDS
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ class Delivery:
                 return
             if not piece:
                 raise ConnectionResetError(f"{self._path} ends before byte {size}")
-            await self._response.write(data_part(piece))
+            await self._response.write(data_parts(piece))
             self._offset += len(piece)
 
     async def send_end(self, result: dict[str, Any]) -> None:
         """Send what is missing of an ended task, and that this is all."""
         if (package := result.get("package")) is not None:
             records = b64decode(package)
-            await self._response.write(data_part(records[self._offset :]))
+            await self._response.write(data_parts(records[self._offset :]))
             end = End(len(records))
         elif (blob := result.get("blob")) is not None:
             await self.send_file(int(blob["sizeBytes"]))
@@ -106,7 +106,7 @@ class Delivery:
 
     async def _send_kept(self) -> None:
         async for piece in self._store.read(self._blob, self._offset):
-            await self._response.write(data_part(piece))
+            await self._response.write(data_parts(piece))
             self._offset += len(piece)
 
     def _read(self, size: int) -> bytes:

@@ -20,6 +20,7 @@ from skyward.wire.outcomes import Outcome, StreamDigest, read_head
 
 _PART = struct.Struct("!BI")
 _LARGEST_PART = 16 * 1024 * 1024
+_SMALL_PART = 16 * 1024
 
 
 class PartKind(IntEnum):
@@ -41,6 +42,13 @@ class End:
 def data_part(data: bytes) -> bytes:
     """Bytes of the records."""
     return _PART.pack(PartKind.DATA, len(data)) + data
+
+
+def data_parts(data: bytes) -> bytes:
+    """The same in small parts: a connection that breaks loses only the one that was not whole."""
+    view = memoryview(data)
+    parts = (view[at : at + _SMALL_PART] for at in range(0, len(view), _SMALL_PART))
+    return b"".join(each for part in parts for each in (_PART.pack(PartKind.DATA, len(part)), part))
 
 
 def beat() -> bytes:
