@@ -66,6 +66,7 @@ def test_output_of_a_task_is_printed_with_the_ticket_of_its_run(plane: FakePlane
     first = {"rank": 0, "index": 2, "attempt": 1, "stream": "stdout", "time": 5.5, "text": "first\n"}
     second = {**first, "index": 3, "attempt": 2, "time": 9.0, "text": "second\n"}
     plane.task_logs[name] = [first, second]
+    plane.change(TASKS, name, counts={"total": 10})
     assert _run("logs", name, "--index", "3-9") == "[node 0] second\n"
     assert _run("logs", name, "--attempt", "1") == "[node 0] first\n"
     assert _run("logs", name, "--since", "1970-01-01T00:00:06Z") == "[node 0] second\n"
@@ -75,6 +76,18 @@ def test_output_of_a_task_is_printed_with_the_ticket_of_its_run(plane: FakePlane
     )
     for option, word in (("--since", "soon"), ("--index", "a-b")):
         assert CliRunner().invoke(APP, ["logs", name, option, word]).exit_code == 2
+
+
+def test_calls_that_a_task_does_not_have_are_no_silence(plane: FakePlane, task: str) -> None:
+    plane.task_logs[task] = [_printed("hello\n")]
+    for total, have in ((1, "it has 1 call, 0"), (5, "it has 5 calls, 0 to 4")):
+        plane.change(TASKS, task, counts={"total": total})
+        result = CliRunner().invoke(APP, ["logs", task, "--index", "5-7"])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"task {task} has no call 5: {have}" in result.stderr
+    plane.change(TASKS, task, counts={"total": 6})
+    assert _run("logs", task, "--index", "5-7") == ""
+    assert _run("logs", task, "--index", "0-9") == "[node 0] hello\n"
 
 
 def test_who_may_update_an_object_reads_its_output_with_a_ticket_of_their_own(
@@ -177,7 +190,7 @@ def test_lines_as_json_hold_all_that_is_known_of_them(plane: FakePlane, task: st
         _printed("\ntwo", kept=2.5, **more),
         {"gap": True, "text": "(x)\n"},
     ]
-    first, gap, last = (json.loads(line) for line in _run("logs", task, "--output", "json").splitlines())
+    first, last, gap = (json.loads(line) for line in _run("logs", task, "--output", "json").splitlines())
     assert first == _printed("ü", task=task, pool="team", node="n")
     assert (last["text"], gap) == ("two", {"gap": True, "text": "(x)"})
 

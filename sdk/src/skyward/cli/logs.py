@@ -11,7 +11,7 @@ from skyward.cli.printer import Form, Printer
 from skyward.cli.selection import Selection, parse_index, parse_since
 from skyward.cli.subject import NOT_FOUND, WRONG, Subject, find, names
 from skyward.cli.table import connected
-from skyward.contract.names import NODE
+from skyward.contract.names import NODE, TASK
 from skyward.errors import GatewayError, SkywardError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def logs(
         if subject.kind is NODE and (index is not None or attempt is not None):
             print("error: a node has no calls\n  → leave --index and --attempt out", file=sys.stderr)
             raise typer.Exit(WRONG)
+        if subject.kind is TASK and wanted.index is not None:
+            _has_calls(subject, wanted.index, follow=follow)
         with _Screen(redraws=follow and output is Form.TEXT) as screen:
             printer = Printer(
                 subject.kind,
@@ -89,6 +91,21 @@ def logs(
             )
             begin = max(0.0, (wanted.since or 0.0) - _CLOCKS_APART)
             _print(api, subject, printer, follow=follow, begin=begin)
+
+
+def _has_calls(subject: Subject, index: range, *, follow: bool) -> None:
+    """End the command where a task has none of these calls, and will not have them."""
+    total = ((subject.obj.get("status") or {}).get("counts") or {}).get("total")
+    calls = subject.obj["spec"].get("calls") or {}
+    if total is None or total > index.start or (calls.get("open") and follow):
+        return
+    have = f"{total:,} calls, 0 to {total - 1}" if total > 1 else f"{total} call" + (", 0" if total else "s")
+    print(
+        f"error: task {subject.name} has no call {index.start}: it has {have}\n"
+        f"  → leave --index out, or name one of these",
+        file=sys.stderr,
+    )
+    raise typer.Exit(NOT_FOUND)
 
 
 class _Screen:
