@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import websocket
 
-from skyward.cluster.channel import Channel
+from skyward.cluster.channel import Channel, _Breaks
+
+if TYPE_CHECKING:
+    import pytest
 
 if TYPE_CHECKING:
     import pytest
@@ -63,3 +66,36 @@ def test_a_gateway_that_does_not_understand_this_client_is_not_asked_again(
     channel.close()
     assert words == ["protocol 6; this operator speaks 7"]
     assert len(connections) == 1
+
+
+def test_connections_that_are_made_and_bring_nothing_are_given_up_where_somebody_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, waits, said = 0.0, False, list[str]()
+    monkeypatch.setattr("skyward.cluster.channel.time.monotonic", lambda: now)
+
+    def broken(words: str) -> bool:
+        said.append(words)
+        return waits
+
+    peer: Any = SimpleNamespace(broken=broken)
+    breaks = _Breaks()
+
+    def connection(seconds: float, *, heard: bool = False) -> bool:
+        nonlocal now
+        breaks.begin()
+        now += seconds
+        if heard:
+            breaks.heard()
+        return breaks.ended("cut", peer)
+
+    for _ in range(100):
+        assert not connection(1, heard=True)
+        assert not connection(5)
+    assert not connection(3600)
+    assert said == []
+    for _ in range(10):
+        assert not connection(10)
+    waits = True
+    assert connection(1)
+    assert said[-1] == "11 connections in a row broke before anything came through; the last: cut"

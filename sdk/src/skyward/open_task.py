@@ -238,6 +238,19 @@ class OpenTask:
             )
         )
 
+    def broken(self, words: str) -> bool:
+        """Nothing comes through, over one connection after the other: whoever waits for calls hears that."""
+        if not self._calls:
+            return False
+        self._end(
+            GatewayError(
+                f"the calls of task {self.handle.name} do not get through, or their results do not: {words}",
+                task=self.handle.name,
+                remedy="see what ends connections on the way to the operator, such as a proxy or an ingress",
+            )
+        )
+        return True
+
     # calls out
 
     def _ready(self) -> Iterator[Frame]:

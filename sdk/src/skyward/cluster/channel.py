@@ -19,13 +19,17 @@ import websocket
 from skyward.cluster.gateway import Gateway
 from skyward.errors import SkywardError
 from skyward.wire.errors import FrameError
-from skyward.wire.frames import MAX_BODY, Decoder, Frame, encode
+from skyward.wire.frames import MAX_BODY, Decoder, Frame, FrameKind, encode
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 45.0
 """The gateway pings every 15 s."""
 NOT_UNDERSTOOD = 1008
 """The gateway closes a connection with this code, and says what makes no sense to it."""
+BROKEN_SECONDS = 45.0
+"""Less than the operator waits for a client that is away."""
+HELD_SECONDS = 30.0
+"""A connection that held so long was well, even if nobody had anything to say."""
 _GATHER_SECONDS = 0.0005
 _PAUSES = (0.05, 0.1, 0.2, 0.3)
 
@@ -47,6 +51,9 @@ class Peer(Protocol):
     def refused(self, words: str) -> None:
         """The gateway turns this client away for good."""
 
+    def broken(self, words: str) -> bool:
+        """Nothing comes through, over one connection after the other; whether to give up."""
+
 
 class Channel:
     """`start` it once; `close` it when everything was said."""
@@ -61,6 +68,7 @@ class Channel:
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._closed = threading.Event()
+        self._breaks = _Breaks()
         self.connections = 0
         """How many there have been."""
 
@@ -104,6 +112,10 @@ class Channel:
                     self._peer.refused(_words(error))
                     return
                 log.debug("no session: %s", error)
+                if self._breaks.is_open and self._breaks.ended(
+                    str(error) or type(error).__name__, self._peer
+                ):
+                    return
                 self._gateway.forget_address()
                 self._closed.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
@@ -112,16 +124,19 @@ class Channel:
                 if self._closed.is_set():
                     return
                 raise
-            failures = 0
+            failures, problem = 0, "it was closed"
             try:
                 if words := self._read(socket):
                     self._peer.refused(words)
                     return
             except (OSError, websocket.WebSocketException, FrameError) as error:
                 log.debug("the session broke: %s", error)
+                problem = str(error) or type(error).__name__
             finally:
                 self._abort(socket)
                 _close(socket)
+            if not self._closed.is_set() and self._breaks.ended(problem, self._peer):
+                return
             self._closed.wait(_PAUSES[0])
 
     def _connect(self) -> websocket.WebSocket:
@@ -134,6 +149,7 @@ class Channel:
             socket=route.socket(CONNECT_SECONDS),
         )
         socket.settimeout(SILENCE_SECONDS)
+        self._breaks.begin()
         try:
             self._greet(socket)
         except BaseException:
@@ -166,6 +182,8 @@ class Channel:
             if code != websocket.ABNF.OPCODE_BINARY:
                 return ""
             for frame in decoder.feed(data):
+                if frame.kind is not FrameKind.WELCOME:  # which comes over every connection
+                    self._breaks.heard()
                 self._peer.receive(frame)
             self._peer.received()
         return ""
@@ -204,6 +222,35 @@ class Channel:
         if raw is not None:
             with suppress(OSError):
                 raw.shutdown(SHUT_RDWR)
+
+
+class _Breaks:
+    """Connections in a row over which nothing came through, though each of them was made."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        """A connection was made and has not ended."""
+        self._count = 0
+        self._well = self._begun = time.monotonic()
+        self._is_heard = False
+
+    def begin(self) -> None:
+        """A connection was made."""
+        self.is_open, self._is_heard, self._begun = True, False, time.monotonic()
+
+    def heard(self) -> None:
+        """Something came over it."""
+        self._is_heard = True
+
+    def ended(self, problem: str, peer: Peer) -> bool:
+        """It broke; whether its user gives up."""
+        self.is_open, now = False, time.monotonic()
+        if self._is_heard or now - self._begun >= HELD_SECONDS:
+            self._well, self._count = now, 0
+            return False
+        self._count += 1
+        words = f"{self._count} connections in a row broke before anything came through; the last: {problem}"
+        return now - self._well > BROKEN_SECONDS and peer.broken(words)
 
 
 def _words(error: websocket.WebSocketBadStatusException) -> str:
