@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from boto3.exceptions import S3UploadFailedError
 from tests.chaos.cut_proxy import Cut, CutProxy
 from tests.fake.s3_server import S3Server, s3_server
 
@@ -18,7 +19,7 @@ from skyward.wire.digest import digest
 from skyward.wire.package import pack_calls
 from skyward_operator.gateway.stores import Blob, StoreError
 from skyward_operator.gateway.stores.recall import recall, recall_payload
-from skyward_operator.gateway.stores.s3 import S3Store
+from skyward_operator.gateway.stores.s3 import S3Store, _words
 from skyward_operator.tasks.work import Blob as Package
 
 if TYPE_CHECKING:
@@ -254,3 +255,16 @@ async def test_what_is_wrong_is_said_with_a_remedy(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     assert "give the operator a role" in await complaint()
+
+
+def test_what_is_said_of_a_store_is_short_and_the_same_each_time() -> None:
+    def words(part: int) -> str:
+        url = f"http://127.0.0.1:19902/blobs/sky/a/b/payload?uploadId={part * 7}&partNumber={part}"
+        problem = f'Could not connect to the endpoint URL: "{url}"'
+        return _words(S3UploadFailedError(f"Failed to upload /data/{part}.part to blobs/sky/a: {problem}"))
+
+    assert words(1) == words(2)
+    assert words(1) == (
+        'Could not connect to the endpoint URL: "http://127.0.0.1:19902"; '
+        "see whether it runs and whether --s3-endpoint is right"
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -244,12 +245,16 @@ def _code(error: ClientError) -> str:
 def _words(error: Exception) -> str:
     """What went wrong and what to do; never with credentials, which errors of boto3 do not carry."""
     text = f"its answer has no {error}" if isinstance(error, KeyError) else str(error)
+    text = _ADDRESS.sub(r"\1", _UPLOAD.sub("", text))
     for sign, remedy in _REMEDIES.items():
         if sign in text:
             return f"{text}; {remedy}"
     return text
 
 
+_UPLOAD: Final = re.compile(r"^Failed to upload \S+ to \S+: ")
+_ADDRESS: Final = re.compile(r"(https?://[^/\s\"]+)/[^\s\"]*")
+"""Which request it was is said before; its whole address is long, and another one each time."""
 _REMEDIES: Final = {
     "locate credentials": "give the operator a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "NoSuchBucket": "create the bucket, or correct --blob-store",
