@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
 import skyward
+from skyward.cli import local
 from skyward.cluster.connection import Connection, trouble_words
 from skyward.contract.names import SCHEMA_VERSION
+from skyward.local import supervisor
 from skyward.local.ending import machines
 from skyward.local.home import Home
 from skyward.local.ports import free_ports
@@ -26,6 +32,7 @@ from skyward.local.status import (
     read_status,
     write_status,
 )
+from skyward.local.supervisor import Supervisor
 from skyward.local.versions import Verdict, judge, release
 
 if TYPE_CHECKING:
@@ -160,3 +167,47 @@ def test_whoever_waits_for_a_control_plane_reads_what_to_do(
     write_status(home.status, replace(STATUS, state=state, supervisor=me if alive else Identity(me.pid, 1.0)))
     embedded = Connection("https://127.0.0.1:1", "default", "embedded control plane", is_embedded=True)
     assert trouble_words(embedded).startswith(words)
+
+
+def test_a_full_disk_is_named_wherever_the_control_plane_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWARD_HOME", str(tmp_path))
+    home = Home.locate()
+    home.prepare()
+    embedded = Connection("https://x", "default", "embedded", is_embedded=True)
+    write_status(home.status, replace(STATUS, supervisor=Identity(1, 1.0)))
+    assert home.shortage == ""
+    assert trouble_words(embedded).startswith("was killed; run")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    full = f"the disk that holds {home.root} is full (4,096 bytes are free): make room there"
+    assert trouble_words(embedded).startswith(f"was killed; {full}; then run `skyward local up`")
+    result = CliRunner().invoke(local.app, ["status"])
+    assert (result.exit_code, full in result.stdout) == (3, True)
+    write_status(home.status, replace(STATUS, supervisor=Identity(1, 1.0), state=State.FAILED, error="oh"))
+    assert trouble_words(embedded).startswith("failed: oh; the disk")
+
+
+def test_a_supervisor_whose_status_cannot_be_written_goes_on_and_says_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    home.prepare()
+    kept = Supervisor(home, (tmp_path / "etcd", tmp_path / "kube-apiserver"), [])
+
+    def refuse(path: Path, status: Status) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(supervisor, "write_status", refuse)
+        kept._tell(State.READY, step="ready")
+        assert read_status(home) is None
+    reader, writer = os.pipe()
+    monkeypatch.setattr(supervisor, "rotate", lambda _: kept.stop_soon())
+    os.write(writer, b"x")
+    kept._look_after(reader)
+    os.close(reader)
+    os.close(writer)
+    found = read_status(home)
+    assert found is not None
+    assert found.step == "ready"

@@ -53,6 +53,7 @@ def status() -> None:
     endpoint = plane.find() if alive else None
     if known is None or not alive:
         print(f"not running (folder {home.root}){_last_words(known)}")
+        _warn_of_disk(home)
         raise typer.Exit(NOT_RUNNING)
     state = known.state if endpoint or known.state is not State.READY else "the API server does not answer"
     print(f"{state}: {known.server}, skyward {known.skyward}, up {_duration(known.seconds_up)}")
@@ -61,6 +62,7 @@ def status() -> None:
     if known.gateway:
         print(f"  gateway {known.gateway}, health {known.health}")
     print(f"  folder {home.root}")
+    _warn_of_disk(home)
     if endpoint is None:
         raise typer.Exit(NOT_RUNNING)
 
@@ -144,6 +146,11 @@ def _shown() -> "Iterator[Report]":
     finally:
         console.clear()
         console.close()
+
+
+def _warn_of_disk(home: Home) -> None:
+    if home.shortage:
+        print(f"  ⚠ {home.shortage}")
 
 
 def _last_words(known: "Status | None") -> str:

@@ -122,11 +122,13 @@ def trouble_words(connection: Connection) -> str:
     from skyward.local.home import Home
     from skyward.local.status import State, read_status
 
-    status = read_status(Home.locate())
+    home = Home.locate()
+    status, shortage = read_status(home), f"{home.shortage}; then " if home.shortage else ""
     if status is None or status.is_alive:
-        return "does not answer, still waiting; see `skyward local status`"
-    how = "stopped" if status.state is State.STOPPED else "killed"
-    return f"was {how}; run `skyward local up` in another terminal and this program goes on"
+        return f"does not answer, still waiting; {shortage}see `skyward local status`"
+    how = "stopped" if status.state is State.STOPPED else "failed" if status.error else "killed"
+    ended = f"was {how}" if how != "failed" else f"failed: {status.error}"
+    return f"{ended}; {shortage}run `skyward local up` in another terminal and this program goes on"
 
 
 def _in_cluster() -> Connection:

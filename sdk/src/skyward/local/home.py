@@ -5,6 +5,7 @@ it is for its owner alone: files 0600, folders 0700.
 """
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from skyward.local.errors import HomeNotWritable
 
 LAYOUT = "v1"
 COMPONENTS = ("etcd", "kube-apiserver", "operator")
+
+
+_LEAST_FREE_BYTES = 16 * 1024 * 1024
+"""etcd extends its log by 64 MB at a time, and ends where that is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,17 @@ class Home:
         base = os.environ.get("SKYWARD_HOME")
         root = Path(base).expanduser() if base else platformdirs.user_data_path("skyward")
         return cls(root.absolute() / "local" / LAYOUT)
+
+    @property
+    def shortage(self) -> str:
+        """In words that its disk is full, if it is: then nothing here runs well, whatever else is seen."""
+        try:
+            free = shutil.disk_usage(self.root).free
+        except OSError:
+            return ""
+        if free >= _LEAST_FREE_BYTES:
+            return ""
+        return f"the disk that holds {self.root} is full ({free:,} bytes are free): make room there"
 
     @property
     def pki(self) -> Path:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +57,8 @@ class Supervisor:
         self._operator = Watched("operator", self._begin_operator, self._operator_serves)
         self._watched = [self._etcd, self._api_server, *([self._operator] if operator else [])]
         self._stopping = False
+        self._is_untold = False
+        """The status on disk is an older one: it could not be written."""
         self._status = Status(
             state=State.STARTING,
             supervisor=Identity.of(os.getpid()) or Identity(os.getpid(), 0.0),
@@ -133,8 +136,11 @@ class Supervisor:
             now = time.monotonic()
             for watched in self._watched:
                 self._attend(watched, now)
+            if self._is_untold:
+                self._tell()
             for name in COMPONENTS:
-                rotate(self._home.log(name))
+                with suppress(OSError):  # of a disk that is full: there is room again some time
+                    rotate(self._home.log(name))
             _sleep(wake, self._seconds_until_due(now))
 
     def _seconds_until_due(self, now: float) -> float:
@@ -208,7 +214,15 @@ class Supervisor:
             ports=self._servers.ports.numbers,
             components=tuple(one.describe() for one in self._watched),
         )
-        write_status(self._home.status, self._status)
+        try:
+            write_status(self._home.status, self._status)
+        except OSError as error:
+            # A full disk is no reason to end what runs: it is said again until it can be written.
+            if not self._is_untold:
+                log.error("the status cannot be written: %s", error)
+            self._is_untold = True
+        else:
+            self._is_untold = False
 
 
 def load_definitions() -> Definitions:
