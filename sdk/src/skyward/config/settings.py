@@ -16,6 +16,8 @@ from skyward.validation import nearest
 
 TABLES: Final = ("options", "providers", "pools")
 PREFIX: Final = "SKYWARD_"
+_NO_VARIABLES: Final = ("worker", "health_checker")
+"""Options that no text can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def load(folder: Path | None = None, environment: Mapping[str, str] | None = Non
     set_here = {
         name: variables[PREFIX + name.upper()]
         for name in Options.__dataclass_fields__
-        if name != "worker" and PREFIX + name.upper() in variables
+        if name not in _NO_VARIABLES and PREFIX + name.upper() in variables
     }
     return Settings(documents, set_here)
 
