@@ -32,13 +32,15 @@ class Agent:
         self._running: dict[str, float] = {}
         self._done: dict[str, bytes] = {}
         self._held = False
+        self._stopping = False
         self._write: Callable[[bytes], None] | None = None
+        self._close: Callable[[], None] = lambda: None
         self.greetings = 0
         """How often an operator has taken it over."""
 
-    def connected(self, write: Callable[[bytes], None]) -> Decoder:
+    def connected(self, write: Callable[[bytes], None], close: Callable[[], None]) -> Decoder:
         """An operator has opened a channel; what it sends goes through the decoder to `take`."""
-        self._write = write
+        self._write, self._close = write, close
         return Decoder()
 
     def disconnected(self, write: Callable[[bytes], None]) -> None:
@@ -74,11 +76,15 @@ class Agent:
             case FrameKind.ACK:
                 for attempt in header["attempts"]:
                     self._done.pop(attempt, None)
+            case FrameKind.STOP:
+                self._stopping = True
+                self._leave_when_idle()
             case _:
                 pass  # nothing else concerns an agent that runs nothing
 
     def _greet(self, header: dict[str, Any]) -> None:
         self.greetings += 1
+        self._stopping = False  # whoever is greeted after its end was started again, and has kept its results
         self._slots = header.get("slots", 1)
         held = [
             *({"attempt": attempt, "state": "running"} for attempt in self._running),
@@ -103,7 +109,9 @@ class Agent:
 
     def _call(self, header: dict[str, Any]) -> None:
         attempt, function = header["attempt"], header.get("function")
-        if attempt in self._running or attempt in self._done:
+        if self._stopping:
+            self._refuse(attempt, RefusalReason.STOPPING)
+        elif attempt in self._running or attempt in self._done:
             self._refuse(attempt, RefusalReason.DUPLICATE)
         elif function is not None and function not in self._functions:
             self._refuse(attempt, RefusalReason.FUNCTION_MISSING, digest=function)
@@ -132,6 +140,11 @@ class Agent:
         }
         self._done[attempt] = encode(Frame(FrameKind.RESULT, header, NOTHING))
         self._put(self._done[attempt])
+        self._leave_when_idle()
+
+    def _leave_when_idle(self) -> None:
+        if self._stopping and not self._running:
+            self._close()
 
     def _send(self, kind: FrameKind, header: dict[str, Any]) -> None:
         self._put(encode(Frame(kind, header)))

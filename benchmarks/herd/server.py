@@ -33,14 +33,34 @@ class Herd:
 
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
+        self._connections: dict[asyncssh.SSHServerConnection, str] = {}
+        """The open ones, each with the machine's name."""
         self.held = False
 
     def bootstrapped(self, machine: str, bundle: str) -> None:
         """A machine got its agent, or another version of it."""
-        agent = self.agents.setdefault(machine, Agent(bundle))
+        agent = self.agents.get(machine) or self.agents.setdefault(machine, self.agent(machine, bundle))
         agent.bundle = bundle
         if self.held:
             agent.hold()
+
+    def agent(self, machine: str, bundle: str) -> Agent:
+        """A new one."""
+        return Agent(bundle)
+
+    def connected(self, connection: asyncssh.SSHServerConnection, machine: str) -> None:
+        """Somebody is at a machine."""
+        self._connections[connection] = machine
+
+    def disconnected(self, connection: asyncssh.SSHServerConnection) -> None:
+        """Nobody is any more."""
+        self._connections.pop(connection, None)
+
+    def cut(self, machine: str | None = None) -> None:
+        """Break every connection, or those to a machine, without a word to whoever is at the other end."""
+        for connection, name in list(self._connections.items()):
+            if machine in (None, name):
+                connection.abort()
 
     def obey(self, word: str) -> None:
         """`hold` or `release` all agents."""
@@ -58,6 +78,17 @@ class _Machine(asyncssh.SSHServer):
     def __init__(self, herd: Herd, name: str | None) -> None:
         self._herd = herd
         self._name = name or ""
+        self._connection: asyncssh.SSHServerConnection | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Somebody is there."""
+        self._connection = conn
+        self._herd.connected(conn, self._name)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is any more."""
+        if self._connection is not None:
+            self._herd.disconnected(self._connection)
 
     def begin_auth(self, username: str) -> bool:
         """The user is the machine, unless the server is."""
@@ -81,7 +112,7 @@ class _Channel(asyncssh.SSHUNIXSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHUNIXChannel[bytes]) -> None:
         """The channel is open."""
         self._channel = chan
-        self._decoder = self._agent.connected(self._write)
+        self._decoder = self._agent.connected(self._write, chan.close)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Frames for the agent."""

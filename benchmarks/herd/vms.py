@@ -96,3 +96,4 @@ class HerdVms:
             sock.close()
         if (server := self._servers.pop(instance_id, None)) is not None:
             server.close()
+        self._herd.cut(instance_id)

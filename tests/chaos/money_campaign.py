@@ -83,7 +83,7 @@ class Round:
         return cls(
             seed,
             dice.choice(("full", "bare")),
-            {"seed": seed, "faults": [_fault(dice) for _ in range(dice.randint(1, 5))]},
+            {"seed": seed, "faults": [fault_of(dice) for _ in range(dice.randint(1, 5))]},
             dice.randint(1, 4),
             kills,
             tuple(int(dice.random() < 0.3) for _ in kills),
@@ -91,7 +91,7 @@ class Round:
         )
 
 
-def _fault(dice: Random) -> dict[str, Any]:
+def fault_of(dice: Random) -> dict[str, Any]:
     """A fault that clouds have and an operator has to bear: within what the adapter declares."""
     if dice.random() < 0.2:
         effect = dice.choice(

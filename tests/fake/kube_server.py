@@ -74,6 +74,10 @@ class FakeKube:
         """Watches accept, stay open, and tell nothing: as behind a load balancer that forgot them."""
         self.deaf_watches = False
         """Watches send bookmarks but no events."""
+        self.is_down = False
+        """Every connection is cut before anything is done, and nobody is told of anything."""
+        self.told: list[Callable[[str, str, Object], None]] = []
+        """Who hears of each change as it is made: the collection, the type of the event, the object."""
         self._faults: list[Fault] = []
         self._watchers: list[tuple[str, asyncio.Queue[Object | None]]] = []
         self._runner: web.AppRunner | None = None
@@ -149,6 +153,8 @@ class FakeKube:
         return len(self._watchers)
 
     def _tell(self, collection: str, type_: str, obj: Object) -> None:
+        for hear in self.told:
+            hear(collection, type_, obj)
         place, _, plural = collection.rpartition("/")
         everywhere = place.split("/namespaces/")[0] + "/" + plural
         for path, queue in self._watchers:
@@ -156,6 +162,10 @@ class FakeKube:
                 queue.put_nowait({"type": type_, "object": obj})
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self.is_down:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
         self.requests.append((request.method, request.path_qs))
         self.tokens.append(request.headers.get("Authorization", ""))
         raw = await request.read()

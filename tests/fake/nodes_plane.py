@@ -55,6 +55,7 @@ class Leader:
 
     identity = "test"
     installation = "lease-uid"
+    is_leader = True
     term = 1
 
     def check(self) -> None:
