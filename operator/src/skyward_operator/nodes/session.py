@@ -103,6 +103,8 @@ class Session:
         self._resume = resume
         self._retiring = retiring
         """The node is on its way down already: it is met for what its agent holds."""
+        self._cut = False
+        """Whether the last link broke with its connection: an agent that ends closes its own channel only."""
         self._tries = 0
         self._refusal = ""
         """What an agent of another version said."""
@@ -160,12 +162,14 @@ class Session:
     def drain(self, grace: float, why: str = "") -> None:
         """Take no more calls, and have the agent end once it is idle or after `grace` seconds. `why` is what
         running calls are told, if anything."""
-        self._show(draining=True)
+        self._retiring = True
         self._fleet.down(self.key)
-        if self._link is not None:
-            if why:
-                self._link.announce(why, grace)
-            self._link.stop(grace)
+        if self._link is None:
+            return  # it broke a moment ago: the agent is told once it is linked again
+        self._show(draining=True)
+        if why:
+            self._link.announce(why, grace)
+        self._link.stop(grace)
 
     # the life of a session
 
@@ -194,6 +198,9 @@ class Session:
                 if self.view.stage is Stage.LINKED and self._clock.monotonic() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE  # a link that held; one that breaks at once is not tried in a hurry
                 self._broken(explain(error, self._subject.address))
+            if self._cut:
+                # The agent goes on with its calls. Once it is linked again it is told again to end.
+                self._show(draining=False)
             if not self.view.draining:
                 await self._clock.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - spreads reconnects
                 longest = FIRST_LINK_PAUSE if self.view.agent is None else LONGEST_PAUSE
@@ -221,6 +228,7 @@ class Session:
                 link = await self._reach_agent(connection)
                 self._link = link
                 reason = await link.watch()
+                self._cut = connection.is_closed()
                 raise LinkClosed(reason)
         finally:
             self._link = None
