@@ -174,7 +174,7 @@ def test_an_open_task_keeps_no_records_and_says_so(plane: FakePlane, pool: Pool)
     plane.only(TASKS)["spec"]["calls"]["open"] = True
     refused = CliRunner().invoke(APP, ["result", plane.names(TASKS)[0], "--records"])
     assert isinstance(refused.exception, sky.TaskError)
-    assert "told to its client, and not kept" in str(refused.exception)
+    assert "told to its client and not kept" in str(refused.exception)
 
 
 def test_an_error_of_ours_about_a_task_keeps_its_remedy(plane: FakePlane, pool: Pool) -> None:
