@@ -378,5 +378,5 @@ def test_tasks_made_by_hand_end_with_a_reason_and_a_remedy(person: Person) -> No
     assert f"pickled by Python {other}" in ended["older"]["message"]
     assert "spec.image.python" in ended["older"]["message"]
     assert ended["garbage"]["reason"] == "PayloadInvalid"
-    assert "make the task again" in ended["garbage"]["message"]
+    assert "send the call again" in ended["garbage"]["message"]
     assert nothing_is_left(person)
