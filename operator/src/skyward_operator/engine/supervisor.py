@@ -47,6 +47,11 @@ class Supervisor:
     ) -> None:
         await self.aclose()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the operator is stopping: nothing more is begun."""
+        return self._closing
+
     def spawn(self, name: str, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a job that ends by itself; cancel the returned task to stop it."""
         if self._closing:

@@ -145,7 +145,7 @@ class Recorder:
         self._timers[live.work.uid] = loop.call_later(delay, self._due, live)
 
     def _due(self, live: LiveTask) -> None:
-        if live.gone:
+        if live.gone or self._context.supervisor.is_closing:
             self._timers.pop(live.work.uid, None)
             return
         if live.completing and not live.results.trouble:  # its results may still find no room
