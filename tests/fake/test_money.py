@@ -132,6 +132,21 @@ async def test_a_namespace_has_one_budget_for_all_of_its_nodes(
         assert nodes.sim.audit(TAG_NODE_UID).bought == 1
 
 
+async def test_the_end_of_a_machine_is_news_for_nodes_that_a_budget_keeps_waiting() -> None:
+    """They look again at once, and not when the pause of a minute is over."""
+    async with sim_nodes() as nodes:
+        annotate(nodes, **{ANNOTATION_BUDGET_NODES: "1"})
+        nodes.add(0)
+        async with nodes.operator() as operator:
+            await nodes.reaches(0, phase="Connecting")
+            nodes.add(1)
+            operator.context.store.put(NODE, nodes.kube.objects[NODES]["p-1"])
+            await nodes.reaches(1, phase="Pending", reason="AwaitingBudget")
+            nodes.delete(operator, "p-0")
+            await nodes.reaches(1, seconds=20, phase="Connecting")
+        assert await nodes.settle() == []
+
+
 async def test_a_budget_that_cannot_be_read_buys_nothing_until_it_is_corrected() -> None:
     async with sim_nodes() as nodes:
         annotate(nodes, **{ANNOTATION_BUDGET_TOTAL: "ten"})

@@ -32,6 +32,7 @@ from skyward_operator.nodes.notices import Notices
 from skyward_operator.nodes.observe import Observer
 from skyward_operator.nodes.received import INCOMING
 from skyward_operator.nodes.side import SideResources
+from skyward_operator.nodes.wind_down import LAUNCHED, PENDING, UNKNOWN
 from skyward_operator.placement.placement import Placement
 from skyward_operator.providers.errors import ProviderError, RateLimited
 from skyward_operator.providers.registry import Registry
@@ -158,6 +159,8 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             observer.memory.pop(uid, None)
             purse.forget(uid)
             placement.forget(uid, str(old["spec"]["poolRef"]["uid"]))
+        if old is not None and holds_money(old) and not (new is not None and holds_money(new)):
+            placement.machine_ended(key_of(old)[0])
 
     def on_pool_change(old: Object | None, new: Object | None) -> None:
         """How nodes are checked, and what they may cost, is their pool's to say at any time."""
@@ -194,6 +197,13 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
         prices,
         placement,
     )
+
+
+def holds_money(node: Object) -> bool:
+    """Whether a node has a machine that is paid for, or may have one."""
+    status = node.get("status") or {}
+    outcome, ended = (status.get("launch") or {}).get("outcome"), (status.get("billing") or {}).get("endTime")
+    return outcome in (PENDING, UNKNOWN, LAUNCHED) and ended is None
 
 
 def key_of(obj: Object) -> Key:

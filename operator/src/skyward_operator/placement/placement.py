@@ -67,6 +67,8 @@ class Placement:
         self._clock = context.clock
         self._look_again = look_again
         self._waiting: dict[str, Key] = {}
+        self._short: dict[str, Key] = {}
+        """Those of them that a budget keeps waiting."""
         """Nodes that have nothing to ask for, by uid."""
         self.unavailable = Unavailable()
         self.history = History()
@@ -153,6 +155,12 @@ class Placement:
         if self.unavailable.freed(seller_of(node, offer).account):
             self.wake()
 
+    def machine_ended(self, namespace: str) -> None:
+        """A machine costs nothing any more: what a budget refused in its namespace may be had again."""
+        for node in self._short.values():
+            if node[0] == namespace:
+                self._look_again(node)
+
     def wake(self) -> None:
         """Something that was refused can be had again: whoever waits looks now."""
         for node in self._waiting.values():
@@ -162,6 +170,7 @@ class Placement:
         """A node is gone."""
         self.tried.waits(pool_uid, node_uid, None)
         self._waiting.pop(node_uid, None)
+        self._short.pop(node_uid, None)
 
     # -- what is remembered -------------------------------------------------------------------------------
 
@@ -205,10 +214,15 @@ class Placement:
         shown = self._moment(until) if until - now >= SHOWN_FROM_SECONDS else None
         meta = node.metadata
         self.tried.waits(node.spec.pool_ref.uid, meta.uid or "", shown)
+        uid, key = meta.uid or "", (meta.namespace or "", meta.name)
         if refused:
-            self._waiting[meta.uid or ""] = (meta.namespace or "", meta.name)
+            self._waiting[uid] = key
         else:
-            self._waiting.pop(meta.uid or "", None)
+            self._waiting.pop(uid, None)
+        if any(each.refusal.reason == NodeReason.AWAITING_BUDGET for each in refused):
+            self._short[uid] = key
+        else:
+            self._short.pop(uid, None)
 
     def _pause(self, node: ComputeNode, refused: list[Refused]) -> float:
         """Seconds until the next look. Nodes that wait for the same do not come in the same moment."""
