@@ -71,12 +71,14 @@ def test_both_directions_at_once_bring_what_was_sent(
 ) -> None:
     up, down = os.urandom(SIZE), os.urandom(SIZE)
     got: list[bytes] = []
+    has_all = threading.Event()
 
     def act(side: ssl.SSLSocket) -> None:
         # One thread, one direction after the other in pieces: what the client writes waits in between.
         for start in range(0, SIZE, 100_000):
             side.sendall(down[start : start + 100_000])
             got.append(read_exactly(side, 100_000))
+        has_all.set()
 
     def read_exactly(side: ssl.SSLSocket, size: int) -> bytes:
         pieces = bytearray()
@@ -91,6 +93,7 @@ def test_both_directions_at_once_bring_what_was_sent(
     writer.start()
     assert read(client, SIZE) == down
     writer.join(30)
+    assert has_all.wait(30)  # it reads the last piece after it has sent its own
     assert b"".join(got) == up
     client.close()
 
