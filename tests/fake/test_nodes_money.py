@@ -108,7 +108,8 @@ async def test_a_pause_that_the_cloud_asks_for_is_neither_counted_down_in_the_st
             writes = nodes.kube.count("PATCH", "/status")
             asked = len(nodes.sim.events("request"))
             await nodes.reaches(phase="Connecting")
-            assert nodes.kube.count("PATCH", "/status") - writes <= 3
+            # That it is ordered, what was bought, where it is; on a busy machine also when it was asked for.
+            assert nodes.kube.count("PATCH", "/status") - writes <= 4
             after = [event["operation"] for event in nodes.sim.events("request")[asked:]]
             assert after.count("create") == 1
 
