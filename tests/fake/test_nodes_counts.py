@@ -21,7 +21,7 @@ from tests.fake.sim_cloud import Sim, sim_cloud
 from tests.fake.sim_nodes import KEYS, SimNodes
 
 from skyward.contract.names import NODE
-from skyward_operator.nodes.reconcile import key_of
+from skyward_operator.kube.store import key_of
 from skyward_operator.providers.contract import Setup
 from skyward_operator.providers.registry import Registry
 from skyward_operator.providers.sim.provider import SimProvider

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Final
 from skyward_operator.nodes.wind_down import holds_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from skyward.contract.node import ComputeNode
 
 HOUR: Final = Decimal(3600)
@@ -202,8 +200,3 @@ def meter_of(node: ComputeNode) -> Meter | None:
             if each.since_time is not None and each.hourly_price is not None
         ),
     )
-
-
-def meters_of(nodes: Iterable[ComputeNode]) -> list[Meter]:
-    """The meters of those nodes that have one."""
-    return [meter for node in nodes if (meter := meter_of(node)) is not None]

@@ -76,7 +76,11 @@ class Accounts:
 def chosen(node: ComputeNode) -> Candidate:
     """The candidate that the node's machine was asked for."""
     launch = node.status.launch
-    name = launch.candidate if launch else None
+    return candidate_named(node, launch.candidate if launch else None)
+
+
+def candidate_named(node: ComputeNode, name: str | None) -> Candidate:
+    """The candidate of that name; the first one where there is none."""
     return next((each for each in node.spec.candidates if each.name == name), node.spec.candidates[0])
 
 

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from skyward_operator.nodes.machines import Machines
     from skyward_operator.nodes.observation import Refusal
     from skyward_operator.nodes.side import SideResources
-    from skyward_operator.providers.contract import Metadata, Offer
+    from skyward_operator.providers.contract import Capabilities, Offer
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +205,7 @@ class Actor:
         pool, where = node.spec.pool_ref, node.status.address
         if where is None or where.host is None or where.port is None:
             raise RuntimeError(f"node {name} has no address")
+        ttl, can = TimeToLive(self.context.store, namespace, pool), await self._capabilities(node)
         subject = Subject(
             namespace=namespace,
             name=name,
@@ -215,9 +216,10 @@ class Actor:
             worker=node.spec.worker,
             operator=self.context.leadership.identity,
             epoch=self.epoch,
-            switch=await self._switch(node),
+            # What a machine was armed with stays where its provider cannot be asked.
+            switch=Switch(ttl, can.power_off if can is not None else None),
             largest_result=self.context.settings.largest_result,
-            metadata=await self._metadata(node),
+            metadata=can.metadata if can is not None else None,
         )
         session = Session(
             subject,
@@ -234,22 +236,13 @@ class Actor:
         self.fleet.keep(key, session)
         session.own(self.context.supervisor.spawn(f"session {namespace}/{name}", session.run()))
 
-    async def _metadata(self, node: ComputeNode) -> Metadata | None:
-        """Where the machine can see that it is taken back. Without its account, nobody knows; it is met."""
+    async def _capabilities(self, node: ComputeNode) -> Capabilities | None:
+        """What the node's provider can do; None where it cannot be asked now, and the machine is met all the
+        same."""
         try:
-            return (await self.machines.accounts.of_node(node)).capabilities.metadata
+            return (await self.machines.accounts.of_node(node)).capabilities
         except (NoAccount, ProviderError):
             return None
-
-    async def _switch(self, node: ComputeNode) -> Switch:
-        """What the node's dead-man's switch has to be; what a machine was armed with stays where its provider
-        cannot be asked."""
-        ttl = TimeToLive(self.context.store, node.metadata.namespace or "", node.spec.pool_ref)
-        try:
-            provider = await self.machines.accounts.of_node(node)
-        except (NoAccount, ProviderError):
-            return Switch(ttl, None)
-        return Switch(ttl, provider.capabilities.power_off)
 
     async def _finalizers(self, node: ComputeNode, wanted: list[str]) -> None:
         meta = node.metadata

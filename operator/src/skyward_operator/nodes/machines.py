@@ -16,7 +16,7 @@ from skyward.contract.names import NODE
 from skyward.contract.reasons import NodePhase, NodeReason
 from skyward_operator.engine.clock import timestamp
 from skyward_operator.money.prices import is_on_the_market
-from skyward_operator.nodes.accounts import PROVIDER_SECONDS, chosen, refusal
+from skyward_operator.nodes.accounts import PROVIDER_SECONDS, candidate_named, chosen, refusal
 from skyward_operator.nodes.book import Account
 from skyward_operator.nodes.deadman import script
 from skyward_operator.nodes.first_boot import boot_ttl, user_data
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     import asyncssh
 
-    from skyward.contract.hardware import Candidate
     from skyward.contract.node import ComputeNode, Launch
     from skyward_operator.context import Context
     from skyward_operator.money.ledger import Ledger
@@ -84,7 +83,9 @@ class Machines:
     async def record_intent(self, node: ComputeNode, offer: Offer, attempt: int) -> None:
         """Set aside what the offer may cost, and make the intent durable. Raises Unaffordable, or Conflict if
         the node has moved on, and then nothing is bought."""
-        provider = await self.accounts.provider(node.metadata.namespace or "", candidate_of(node, offer))
+        provider = await self.accounts.provider(
+            node.metadata.namespace or "", candidate_named(node, offer.candidate)
+        )
         ttl = TimeToLive(self.context.store, node.metadata.namespace or "", node.spec.pool_ref)
         async with self.purse.reserve(node, offer, provider.capabilities) as terms:
             launch: dict[str, Any] = {
@@ -319,13 +320,6 @@ class Machines:
         await self.context.api.patch_status(
             NODE, meta.namespace or "", meta.name, patch, resource_version=resource_version
         )
-
-
-def candidate_of(node: ComputeNode, offer: Offer) -> Candidate:
-    """The candidate of the node that an offer answers."""
-    return next(
-        (each for each in node.spec.candidates if each.name == offer.candidate), node.spec.candidates[0]
-    )
 
 
 def whole_second_after(moment: datetime) -> datetime:

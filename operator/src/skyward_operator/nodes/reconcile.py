@@ -14,7 +14,7 @@ from skyward.contract.reasons import NodeReason
 from skyward_operator.engine.controller import Controller
 from skyward_operator.engine.queue import KeyedQueue
 from skyward_operator.kube.errors import NotFound
-from skyward_operator.kube.store import uid_of
+from skyward_operator.kube.store import key_of, uid_of
 from skyward_operator.money.ledger import Ledger
 from skyward_operator.money.metrics import CostMetrics
 from skyward_operator.money.prices import Prices
@@ -174,12 +174,7 @@ def build(context: Context, registry: Registry | None = None) -> Nodes:
             for obj in context.store.by_pool(NODE, *key_of(new)):
                 queue.add(key_of(obj))
 
-    def pool_gone(old: Object | None, new: Object | None) -> None:
-        if new is None and old is not None:
-            purse.forget(uid_of(old))
-
     context.store.subscribe(NODE, on_change)
-    context.store.subscribe(POOL, pool_gone)
     context.store.subscribe(NODE, placement.history.node_changed)
     context.store.subscribe(POOL, on_pool_change)
     notices = Notices(context, accounts, observer, queue.add)
@@ -204,8 +199,3 @@ def holds_money(node: Object) -> bool:
     status = node.get("status") or {}
     outcome, ended = (status.get("launch") or {}).get("outcome"), (status.get("billing") or {}).get("endTime")
     return outcome in (PENDING, UNKNOWN, LAUNCHED) and ended is None
-
-
-def key_of(obj: Object) -> Key:
-    """Namespace and name of a node object."""
-    return obj["metadata"]["namespace"], obj["metadata"]["name"]

@@ -59,9 +59,7 @@ class Sweep:
         """What a round would end now. Changes nothing, and remembers nothing. Raises ApiError where nodes
         cannot be read."""
         async with self._looking:
-            accounts = await self._book.accounts()
-            listings = await list_machines(self._accounts, accounts, self._context.leadership.installation)
-            owners = await list_owners(self._context)
+            listings, owners = await self._look()
             found = Findings()
             for listed in listings:
                 found.add(listed, self._verdict(listed, owners) if listed.provider is not None else None)
@@ -75,10 +73,7 @@ class Sweep:
 
     async def _round(self, allowed: int) -> Findings:
         began = self._context.clock.monotonic()
-        accounts = await self._book.accounts()
-        installation = self._context.leadership.installation
-        listings = await list_machines(self._accounts, accounts, installation)
-        owners = await list_owners(self._context)
+        listings, owners = await self._look()
         looked = [
             (each, await self._judge(each, owners, allowed)) for each in listings if each.provider is not None
         ]
@@ -94,6 +89,13 @@ class Sweep:
         for listed in listings:
             found.add(listed, verdicts.get(listed.account))
         return found
+
+    async def _look(self) -> tuple[Sequence[Listed], Owners]:
+        """What all accounts list, and after that the nodes and pools that there are."""
+        accounts = await self._book.accounts()
+        installation = self._context.leadership.installation
+        listings = await list_machines(self._accounts, accounts, installation)
+        return listings, await list_owners(self._context)
 
     def _verdict(self, listed: Listed, owners: Owners, allowed: int = 0) -> Verdict:
         assert listed.provider is not None  # noqa: S101 - only accounts that answered are judged
