@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tests.chaos.scene import eventually
-from tests.cluster.front_door import MINUTES
-from tests.cluster.preempted import Scene, scene, until
+from tests.cluster.front_door import MINUTES, until
+from tests.cluster.preempted import Scene, scene
 
 
 def kill_operator(under_way: Scene) -> None:

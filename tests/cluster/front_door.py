@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 60.0
@@ -188,3 +189,11 @@ def kubectl_binary() -> Path:
 def blocks(document: Path, language: str) -> Sequence[str]:
     """The fenced blocks of one language in a document, as they are written."""
     return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def until(look: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something shows."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, f"not seen within {seconds} s"
+        time.sleep(0.1)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from tests.cluster.front_door import MINUTES, newcomer
-from tests.cluster.sim_process import Cloud, cloud
+from tests.cluster.front_door import MINUTES, until
+from tests.cluster.sim_process import Cloud, cloud, customer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cluster.front_door import Person, Running
@@ -146,22 +145,11 @@ def task_kind(task: dict[str, Any]) -> str:
     return next(kind for kind in ("short", "patient", "stubborn") if name.startswith(kind))
 
 
-def until(look: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until something shows."""
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"not seen within {seconds} s"
-        time.sleep(0.1)
-
-
 @contextmanager
 def scene() -> Iterator[Scene]:
     """All of it; afterwards the ledger shows that nothing is left."""
     with cloud() as seller:
-        account = {"SKYWARD_SIM_ENDPOINT": seller.endpoint, "SKYWARD_SIM_KEY": seller.key()}
-        with newcomer(**account) as person:
-            up = person.run("skyward", "local", "up")
-            assert up.returncode == 0, up.stdout + up.stderr
+        with customer(seller) as person:
             traces = person.folder / "traces"
             traces.mkdir()
             with person.starts(PROGRAM, str(traces)) as program:

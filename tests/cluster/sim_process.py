@@ -11,10 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from tests.cluster.front_door import newcomer
+
 from simcloud.ledger import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from tests.cluster.front_door import Person
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +61,13 @@ def cloud(scenario: Mapping[str, Any] | None = None) -> Iterator[Cloud]:
                 process.wait()
                 clear = [sys.executable, "-m", "simcloud", "clear", "--data", folder]
                 subprocess.run(clear, capture_output=True, check=True)
+
+
+@contextmanager
+def customer(seller: Cloud, **settings: str) -> Iterator[Person]:
+    """Somebody with a control plane, whose operator has an account at that cloud by its environment."""
+    account = {"SKYWARD_SIM_ENDPOINT": seller.endpoint, "SKYWARD_SIM_KEY": seller.key()}
+    with newcomer(**account, **settings) as person:
+        up = person.run("skyward", "local", "up")
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield person

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.cluster.front_door import MINUTES
-from tests.cluster.preempted import scene, until
+from tests.cluster.front_door import MINUTES, until
+from tests.cluster.preempted import scene
 
 pytestmark = pytest.mark.timeout(8 * MINUTES)
 

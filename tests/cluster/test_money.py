@@ -8,11 +8,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.cluster.front_door import MINUTES, Person, newcomer
-from tests.cluster.sim_process import Cloud, cloud
+from tests.cluster.front_door import MINUTES, Person, until
+from tests.cluster.sim_process import Cloud, cloud, customer
+
+from skyward_operator.money.purse import LIMITS_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(10 * MINUTES)
 
@@ -70,18 +72,8 @@ def sky() -> Iterator[Cloud]:
 @pytest.fixture(scope="module")
 def person(sky: Cloud) -> Iterator[Person]:
     """Somebody whose operator has an account at that cloud."""
-    with newcomer(SKYWARD_SIM_ENDPOINT=sky.endpoint, SKYWARD_SIM_KEY=sky.key()) as somebody:
-        up = somebody.run("skyward", "local", "up")
-        assert up.returncode == 0, up.stdout + up.stderr
+    with customer(sky) as somebody:
         yield somebody
-
-
-def until(look: Callable[[], bool], seconds: float = 90.0) -> None:
-    """Wait until something shows."""
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"not seen within {seconds} s"
-        time.sleep(0.2)
 
 
 def pool(person: Person, name: str) -> dict[str, Any]:
@@ -113,7 +105,7 @@ def test_a_pool_whose_budget_is_used_up_is_drained_with_notice_and_goes_on_once_
     person.kubectl("wait", "--for=condition=Succeeded", "task/before", "--timeout=60s")
     value = person.kubectl("get", "task", "before", "-o", "jsonpath={.status.result.value}")
     assert json.loads(value) == ["budget", True]
-    until(lambda: not sky.audit()[1]["alive"])
+    until(lambda: not sky.audit()[1]["alive"], 90)
     status = pool(person, "metered")
     assert (status["phase"], status["reason"]) == ("Stalled", "BudgetExceeded")
     assert "Raise the budget" in status["message"]
@@ -122,7 +114,7 @@ def test_a_pool_whose_budget_is_used_up_is_drained_with_notice_and_goes_on_once_
     (person.folder / "after.yaml").write_text(AFTER)
     person.kubectl("apply", "-f", person.folder / "after.yaml")
     waiting = ("get", "task", "after", "-o", "jsonpath={.status.message}")
-    until(lambda: "budget of pool metered" in person.kubectl(*waiting))
+    until(lambda: "budget of pool metered" in person.kubectl(*waiting), 90)
     person.kubectl("patch", "skp", "metered", "--type=merge", "-p", '{"spec": {"budget": {"maxTotal": "1"}}}')
     person.kubectl("wait", "--for=condition=Succeeded", "task/after", "--timeout=120s")
     accrued = Decimal(pool(person, "metered")["cost"]["accrued"])
@@ -158,6 +150,7 @@ def test_a_program_whose_budget_buys_nothing_is_told_with_figures(person: Person
 def test_a_namespace_has_a_budget_that_no_pool_can_exceed(person: Person, sky: Cloud) -> None:
     before = sky.audit()[1]["bought"]
     person.kubectl("annotate", "namespace", "default", "skyward.dev/budget-max-nodes=0")
+    time.sleep(LIMITS_SECONDS)  # a change holds within that time, and nothing shows when
     try:
         done = person.run(person.python, "-c", PROGRAM, "5", "capped")
         assert "refused: pool capped cannot become ready: the budget of namespace default" in done.stdout

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.cluster.front_door import MINUTES, Person, newcomer
-from tests.cluster.sim_process import Cloud, cloud
+from tests.cluster.front_door import MINUTES, Person
+from tests.cluster.sim_process import Cloud, cloud, customer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,9 +69,7 @@ def sky() -> Iterator[Cloud]:
 @pytest.fixture(scope="module")
 def person(sky: Cloud) -> Iterator[Person]:
     """Somebody whose operator has an account at that cloud."""
-    with newcomer(SKYWARD_SIM_ENDPOINT=sky.endpoint, SKYWARD_SIM_KEY=sky.key()) as somebody:
-        up = somebody.run("skyward", "local", "up")
-        assert up.returncode == 0, up.stdout + up.stderr
+    with customer(sky) as somebody:
         yield somebody
 
 

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.front_door import MINUTES, Person, newcomer
-from tests.cluster.sim_process import Cloud, cloud
+from tests.cluster.front_door import MINUTES, Person, until
+from tests.cluster.sim_process import Cloud, cloud, customer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,11 +36,7 @@ def sky() -> Iterator[Cloud]:
 @pytest.fixture(scope="module")
 def person(sky: Cloud) -> Iterator[Person]:
     """Somebody whose operator looks through its accounts once an hour, unless it is asked to."""
-    account = {"SKYWARD_SIM_ENDPOINT": sky.endpoint, "SKYWARD_SIM_KEY": sky.key()}
-    sweep = {"SKYWARD_SWEEP_SECONDS": "3600", "SKYWARD_SWEEP_MARGIN_SECONDS": "1"}
-    with newcomer(**account, **sweep) as somebody:
-        up = somebody.run("skyward", "local", "up")
-        assert up.returncode == 0, up.stdout + up.stderr
+    with customer(sky, SKYWARD_SWEEP_SECONDS="3600", SKYWARD_SWEEP_MARGIN_SECONDS="1") as somebody:
         yield somebody
 
 
@@ -90,10 +86,7 @@ def test_machines_without_a_node_are_shown_and_ended_when_a_person_says_how_many
     done = person.run("skyward", "reap", "--end", str(NODES))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("is ended") == NODES
-    deadline = time.monotonic() + MINUTES
-    while torn & set(sky.audit()[1]["alive"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: not torn & set(sky.audit()[1]["alive"]), MINUTES)
     assert len(sky.audit()[1]["alive"]) == NODES  # those that the pool made since
     assert person.run("skyward", "reap", "--provider", "aws").stdout.startswith("nothing was ever bought")
 

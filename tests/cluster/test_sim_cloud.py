@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.front_door import MINUTES, ROOT, Person, newcomer
-from tests.cluster.sim_process import Cloud, cloud
+from tests.cluster.front_door import MINUTES, ROOT, Person, until
+from tests.cluster.sim_process import Cloud, cloud, customer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(10 * MINUTES)
 
@@ -55,20 +54,8 @@ def sky() -> Iterator[Cloud]:
 @pytest.fixture(scope="module")
 def person(sky: Cloud) -> Iterator[Person]:
     """Somebody whose operator has an account at that cloud by its environment."""
-    account = {"SKYWARD_SIM_ENDPOINT": sky.endpoint, "SKYWARD_SIM_KEY": sky.key()}
-    sweep = {"SKYWARD_SWEEP_SECONDS": "1", "SKYWARD_SWEEP_MARGIN_SECONDS": "1"}
-    with newcomer(**account, **sweep) as somebody:
-        up = somebody.run("skyward", "local", "up")
-        assert up.returncode == 0, up.stdout + up.stderr
+    with customer(sky, SKYWARD_SWEEP_SECONDS="1", SKYWARD_SWEEP_MARGIN_SECONDS="1") as somebody:
         yield somebody
-
-
-def until(look: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until something shows."""
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"not seen within {seconds} s"
-        time.sleep(0.2)
 
 
 def test_the_digits_example_runs_on_the_cloud_and_its_ledger_shows_nothing_left(
