@@ -17,7 +17,8 @@ def test_a_program_loses_nothing_when_all_of_its_machines_are_taken_with_notice(
         for machine in machines:
             under_way.take(machine, 30.0)
         until(lambda: len(under_way.told()) == 2)
-        (stubborn,) = under_way.leaving()  # the other one may be gone: nothing was left on it
+        until(lambda: len(under_way.leaving()) == 1)  # the other one goes as soon as nothing is left on it
+        (stubborn,) = under_way.leaving()
         conditions = {each["type"]: each["status"] for each in stubborn["status"]["conditions"]}
         assert (conditions["Interrupted"], conditions["Ready"]) == ("True", "False")
         under_way.came_right()
