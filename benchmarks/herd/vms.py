@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from benchmarks.herd.server import listen
-from simcloud.vms import new_host_key
+from simcloud.vms import NoVms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 SWITCH_SECONDS = 30.0
 
 
-class HerdVms:
-    """Machines of a herd. `power_on` and `power_off` are called in threads, the rest in the event loop."""
+class HerdVms(NoVms):
+    """Machines of a herd, with no time and no console of their own; none ends by itself. `power_on` and
+    `power_off` are called in threads, the rest in the event loop."""
 
     user = "herd"
 
@@ -43,10 +44,6 @@ class HerdVms:
         self._sockets[port] = sock
         return host, port
 
-    def host_key(self) -> tuple[bytes, str]:
-        """A new key."""
-        return new_host_key()
-
     def prepare(
         self,
         instance: Instance,
@@ -58,9 +55,6 @@ class HerdVms:
         """Remember its key; nobody listens yet."""
         self._keys[instance.id] = asyncssh.import_private_key(private_host_key), instance.port
 
-    def set_clock(self, shift: float) -> None:
-        """They have no time of their own."""
-
     def power_on(self, instance_id: str) -> None:
         """Begin to listen; `listens` tells when it does. Waiting would take the thread that asyncssh needs
         for that: there are few."""
@@ -70,18 +64,10 @@ class HerdVms:
         """Whether it listens."""
         return instance_id in self._servers
 
-    def powered_off(self, instance_id: str) -> bool:
-        """Never by itself."""
-        return False
-
     def power_off(self, instance_id: str) -> bool:
         """Hang up on everybody and forget its agent."""
         asyncio.run_coroutine_threadsafe(self._close(instance_id), self._loop).result(SWITCH_SECONDS)
         return True
-
-    def console(self, instance_id: str) -> str:
-        """Silence."""
-        return ""
 
     async def _listen(self, instance_id: str) -> None:
         key, port = self._keys[instance_id]

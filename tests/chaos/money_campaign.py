@@ -14,17 +14,14 @@ The machines exist on paper only: this is about what is bought, when, and whethe
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import random
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
-from unittest import mock
 
+from tests.chaos.campaign import command, play_all
 from tests.fake.kube_server import FakeKube
 from tests.fake.nodes_plane import NODES
 from tests.fake.sim_cloud import sim_cloud
@@ -39,7 +36,6 @@ from skyward.contract.names import (
 from skyward.contract.node import ComputeNode
 from skyward_operator.money.meter import meter_of
 from skyward_operator.money.spending import Spending
-from skyward_operator.providers import http
 from skyward_operator.providers.contract import TAG_NODE_UID
 
 if TYPE_CHECKING:
@@ -53,8 +49,6 @@ SETTLES: Final = 90.0
 STUCK: Final = 4.0
 """Seconds after which the next kill comes anyway: the operator may be waiting for a time-out."""
 AT_ONCE: Final = 6
-IMPATIENT: Final = 0.5
-"""Seconds after which an answer counts as lost; slow orders still buy then."""
 
 REQUEST_FAULTS: Final = ("lose-answer", "lose-with-error", "cut", "internal-error", "unavailable")
 PLACES: Final = ("create", "describe", "list", "terminate", "side", "offers")
@@ -135,22 +129,11 @@ class Summary:
 
 async def run(seeds: Iterable[int], *, loud: bool = False) -> Summary:
     """Play the rounds of these seeds, some beside each other."""
-    summary, slots = Summary(), asyncio.Semaphore(AT_ONCE)
-    patience = mock.patch.object(http, "REQUEST_SECONDS", IMPATIENT)
 
-    async def one(seed: int) -> None:
-        async with slots:
-            began = time.monotonic()
-            wrong = await play(Round.of(seed), summary)
-            summary.wrong += wrong
-            if loud or wrong:
-                print(f"seed {seed}: {time.monotonic() - began:.1f} s {wrong or 'well'}", flush=True)
+    async def play_seed(seed: int, summary: Summary) -> list[str]:
+        return await play(Round.of(seed), summary)
 
-    with patience:
-        async with asyncio.TaskGroup() as group:
-            for seed in seeds:
-                group.create_task(one(seed))
-    return summary
+    return await play_all(seeds, Summary(), play_seed, at_once=AT_ONCE, loud=loud)
 
 
 async def play(this: Round, summary: Summary) -> list[str]:
@@ -226,18 +209,5 @@ def judge(audit: Audit) -> list[str]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play a campaign and show what it came to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--first", type=int, default=0)
-    given = parser.parse_args(arguments)
-    began = time.monotonic()
-    summary = asyncio.run(run(range(given.first, given.first + given.seeds), loud=True))
-    print(summary)
-    print(f"{time.monotonic() - began:.0f} s")
-    raise SystemExit(bool(summary.wrong))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run)

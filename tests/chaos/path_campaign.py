@@ -13,25 +13,22 @@ The same seed makes the same script. Where exactly a kill falls depends on the m
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
-import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from unittest import mock
 
+from tests.chaos.campaign import command, play_all
 from tests.chaos.money_campaign import at_once, fault_of, judge_money, watch_costs
 from tests.chaos.paper_world import TASKS, paper_world
 from tests.fake.nodes_plane import NODES
 
 from skyward.contract.names import ANNOTATION_BUDGET_NODES
-from skyward_operator.providers import http
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable
     from random import Random
 
     from tests.chaos.paper_world import World
@@ -40,8 +37,6 @@ AT_ONCE: Final = 4
 STUCK: Final = 1.5
 """Seconds after which the next kill comes anyway: the operator may be waiting for a time-out."""
 SETTLES: Final = 90.0
-IMPATIENT: Final = 0.5
-"""Seconds after which an answer of the cloud counts as lost."""
 TICK: Final = 0.05
 NEVER_ENDS: Final = ("hang", "boot-never-ends")
 """Machines that only time-outs of minutes find out about. The campaign of purchases has them."""
@@ -122,21 +117,11 @@ def _counts(counter: Counter[str]) -> str:
 
 async def run(seeds: Iterable[int], *, loud: bool = False) -> Summary:
     """Play the rounds of these seeds, some beside each other."""
-    summary, slots = Summary(), asyncio.Semaphore(AT_ONCE)
 
-    async def one(seed: int) -> None:
-        async with slots:
-            began = time.monotonic()
-            wrong = await play(Round.of(seed), summary)
-            summary.wrong += wrong
-            if loud or wrong:
-                print(f"seed {seed}: {time.monotonic() - began:.1f} s {wrong or 'well'}", flush=True)
+    async def play_seed(seed: int, summary: Summary) -> list[str]:
+        return await play(Round.of(seed), summary)
 
-    with mock.patch.object(http, "REQUEST_SECONDS", IMPATIENT):
-        async with asyncio.TaskGroup() as group:
-            for seed in seeds:
-                group.create_task(one(seed))
-    return summary
+    return await play_all(seeds, Summary(), play_seed, at_once=AT_ONCE, loud=loud)
 
 
 async def play(this: Round, summary: Summary) -> list[str]:
@@ -214,18 +199,5 @@ def _count(world: World, summary: Summary) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Play a campaign and show what it came to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--first", type=int, default=0)
-    given = parser.parse_args(arguments)
-    began = time.monotonic()
-    summary = asyncio.run(run(range(given.first, given.first + given.seeds), loud=True))
-    print(summary)
-    print(f"{time.monotonic() - began:.0f} s")
-    raise SystemExit(bool(summary.wrong))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run)
